@@ -1,0 +1,79 @@
+# What there is to do with fastrnn. Each target sets up what it needs in .venv; the second time is quick.
+#
+#   make demo      train two networks on the adding problem and show who solved it (adding.png)
+#   make test      the test suite                    make lint, make types   ruff, mypy
+#   make bench     timings                           make sanitize           the suite under ASan and UBSan
+#   make wheel     dist/*.whl                        make clean              remove everything made here
+#
+# PYTHON=python3.12 chooses the Python that .venv is made of; ARGS="-k lstm" goes to pytest or to the demo.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test bench lint types sanitize wheel clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/with-demo
+	$(BIN)/python examples/adding.py $(ARGS)
+
+test: $(VENV)/with-test
+	$(BIN)/pytest -q $(ARGS)
+
+bench: $(VENV)/with-test $(VENV)/with-bench
+	$(BIN)/pytest -q bench $(ARGS)
+
+lint: $(VENV)/with-lint
+	$(BIN)/ruff check .
+
+types: $(VENV)/with-lint
+	$(BIN)/mypy
+
+wheel: | $(BIN)/python
+	rm -rf build/lib.* # else modules that were removed or renamed would be shipped
+	$(PIP) wheel --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info fastrnn/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the environment: a change of the C or Cython sources compiles the editable install anew --------------------
+COMPILED := setup.py pyproject.toml $(wildcard fastrnn/*.pyx fastrnn/*.pxd csrc/*.c csrc/*.h)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(COMPILED) | $(BIN)/python
+	$(PIP) install --editable .
+	@touch $@
+
+# fastrnn is there already, so this only adds what the extra names.
+$(VENV)/with-%: $(VENV)/installed
+	$(PIP) install 'fastrnn[$*]'
+	@touch $@
+
+# --- sanitizers: a copy of the tree with an instrumented module in it, beside the normal one ------------------------
+SAN := build/sanitized
+SAN_CC := gcc
+
+# The allocator is malloc, so that every object has its own red zone; Python's own leaks are not ours to find; a
+# request too large gets NULL, as without ASan, for the tests of failed allocation. libstdc++ is there for the sake of
+# C++ exceptions in other modules.
+sanitize: $(SAN)/built
+	rm -rf $(SAN)/tests $(SAN)/examples
+	cp -R tests examples $(SAN)
+	cp fastrnn/*.py $(SAN)/fastrnn
+	cd $(SAN) && env FASTRNN_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SAN) \
+	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	    LD_PRELOAD="$$($(SAN_CC) -print-file-name=libasan.so) $$($(SAN_CC) -print-file-name=libstdc++.so)" \
+	    $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys $(ARGS)
+
+$(SAN)/built: $(COMPILED) tests/c/planted.c | $(VENV)/with-test
+	rm -rf $(SAN)
+	mkdir -p $(SAN)
+	cp -R setup.py pyproject.toml README.md LICENSE fastrnn csrc tests $(SAN)
+	rm -f $(SAN)/fastrnn/*.so
+	cd $(SAN) && CC=$(SAN_CC) FASTRNN_SANITIZE=address,undefined \
+	    $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@

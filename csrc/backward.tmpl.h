@@ -1,0 +1,215 @@
+/* backward.tmpl.h - a whole sequence backward: the chain of dh through time, and the products of each chunk behind it.
+ *
+ * Step t, as one fused tile: dh_t = dy_t + dgates_{t+1} W_hh (+ what the cell carries), then the pointwise part on the finished
+ * sums, which writes dgates_t. A row that ends at t, or is cut behind it, finds zeros in place of dgates_{t+1}.
+ */
+
+/* The order in which dgates holds the gates of w_hh: columns r, z, n; a reset-after GRU has n first. */
+static const int NAME(order_plain)[4] = {0, 1, 2, 3};
+static const int NAME(order_n_first)[3] = {2, 0, 1};
+static const int NAME(order_n_only)[1] = {2};
+
+static void NAME(backward_tile)(const call *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
+{
+    REAL s[8 * 4 * W];
+    const REAL *a[8] = {NULL};
+    int flows = g->own;
+    for (int r = 0; r < n; r++) {
+        a[r] = (g->own ? e[r]->dg : e[r]->next) + g->a_at;
+        flows |= e[r]->next != m->zero;
+    }
+    for (int i = 0; i < n * np; i++) {
+        const item *f = e[n > 1 ? i : 0];
+        for (int v = 0; v < nv; v++) {
+            ptrdiff_t u = ((p + (np > 1 ? i : 0)) * 4 + v) * W, lanes = fr_min(W, m->H - u);
+            vec start = v_zero();
+            if (!g->own && f->dy)
+                start = start + v_load_n(f->dy + u, lanes);
+            if (!g->own)
+                start = start + v_load_n(f->more + u, lanes);
+            v_store(s + (i * 4 + v) * W, start);
+        }
+    }
+    if (flows)
+        NAME(tile)(n, np, nv, a, 1, g->wh + p * 4 * W * g->K, 4 * W * g->K, g->K, s);
+    g->point(m, s, e, n, p, np);
+}
+
+/* The pointwise part behind the first step: dh is the gradient of the initial state. */
+static NOINLINE void NAME(initial_state_back)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+{
+    for (int r = 0; r < n; r++, s += 4 * W)
+        for (ptrdiff_t b = p * 4; b < FR_BLOCKS(p, np); b++) {
+#define FR_POINT(u, lanes) v_store_n(e[r]->dh + (u), v_load(s + (b - p * 4) * W), lanes)
+            FR_LANES(b, FR_POINT);
+#undef FR_POINT
+        }
+}
+
+static int NAME(backward_stages)(const fr_task *t, stage *g, char *base, ptrdiff_t *used)
+{
+    const ptrdiff_t H = t->H, blocks = fr_ceil_div(H, W), row = blocks * W * (ptrdiff_t)sizeof(REAL);
+    const int gates = NAME(gates_of)(t->cell), before = t->cell == FR_GRU_BEFORE;
+    g[0] = (stage){.panels = fr_ceil_div(blocks, 4), .nv = 4, .K = (before ? 2 : gates) * H, .tile = NAME(backward_tile)};
+    g[1] = g[0];
+    g[0].wh = NAME(take)(base, used, g[0].K * row);
+    switch (t->cell) {
+    case FR_RNN_TANH:
+        g[0].point = NAME(rnn_tanh_back);
+        break;
+    case FR_RNN_RELU:
+        g[0].point = NAME(rnn_relu_back);
+        break;
+    case FR_LSTM:
+        g[0].point = NAME(lstm_back);
+        break;
+    case FR_LSTM_PEEPHOLE:
+        g[0].point = NAME(lstm_peephole_back);
+        break;
+    case FR_GRU_AFTER:
+        g[0].point = NAME(gru_back);
+        break;
+    default:
+        g[0].point = NAME(gru_before_back_zn);
+        g[1].point = NAME(gru_before_back_r);
+        g[1].K = H;
+        g[1].a_at = 2 * H;
+        g[1].own = 1;
+        g[1].wh = NAME(take)(base, used, H * row);
+    }
+    return before ? 2 : 1;
+}
+
+static void NAME(pack_backward)(const call *m, const stage *g, const products *c)
+{
+    const fr_task *t = m->t;
+    const int gates = NAME(gates_of)(t->cell), before = t->cell == FR_GRU_BEFORE;
+    const int *order = t->cell == FR_GRU_AFTER ? NAME(order_n_first) : NAME(order_plain);
+    ptrdiff_t end = fr_share(g->panels, m->member + 1, m->members);
+    for (ptrdiff_t p = fr_share(g->panels, m->member, m->members); p < end; p++) {
+        NAME(pack_columns)((REAL *)g[0].wh, t->w_hh, m->H, m->H, before ? 2 : gates, order, p);
+        if (before)
+            NAME(pack_columns)((REAL *)g[1].wh, t->w_hh, m->H, m->H, 1, NAME(order_n_only), p);
+    }
+    if (!t->dx.p)
+        return;
+    ptrdiff_t panels = fr_ceil_div(m->I, 4 * W);
+    end = fr_share(panels, m->member + 1, m->members);
+    for (ptrdiff_t p = fr_share(panels, m->member, m->members); p < end; p++)
+        NAME(pack_columns)(c->w, t->w_ih, m->H, m->I, gates, NAME(order_plain), p);
+}
+
+typedef struct {
+    products c;
+    REAL *edge; /* (B, dg_width): the dgates of each row's next step, while the chunk that made them is overwritten */
+} NAME(backward_memory);
+
+static call NAME(backward_call)(const fr_task *t, int member, int members, fr_team *team, char *base, ptrdiff_t *used,
+                                NAME(backward_memory) *memory)
+{
+    const ptrdiff_t real = sizeof(REAL);
+    ptrdiff_t width = NAME(dgates_of)(t->cell) * t->H;
+    if (width * real % 1024 == 0) /* rows 4 KiB apart would share their place in the cache */
+        width += 64 / real;
+    call m = NAME(forward_call)(t, member, members, team, base, used);
+    m.dg_width = width;
+    m.zero = NAME(take)(base, used, width * real);
+    m.next = NAME(take)(base, used, t->plan.B * (ptrdiff_t)sizeof(REAL *));
+    memory->edge = NAME(take)(base, used, t->plan.B * width * real);
+    m.dg = t->dgates;
+    if (!t->dgates)
+        m.dg = NAME(take)(base, used, NAME(chunk_capacity)(t) * width * real);
+    memory->c = NAME(lay_out_products)(t, width, base, used);
+    return m;
+}
+
+static void NAME(backward_sizes)(const fr_task *t, int threads, fr_sizes *sizes)
+{
+    stage g[2];
+    NAME(backward_memory) memory;
+    *sizes = (fr_sizes){0};
+    NAME(backward_stages)(t, g, NULL, &sizes->packed_bytes);
+    call m = NAME(backward_call)(t, 0, threads, NULL, NULL, &sizes->work_bytes, &memory);
+    sizes->dgates_width = m.dg_width;
+    sizes->dgates_x = t->cell == FR_GRU_AFTER ? t->H : 0;
+}
+
+/* Rows that this member looks after. */
+static int NAME(looks_after)(const call *m, ptrdiff_t b)
+{
+    if (m->t->plan.first)
+        return NAME(owns)(m, b);
+    return b >= fr_share(m->t->plan.B, m->member, m->members) && b < fr_share(m->t->plan.B, m->member + 1, m->members);
+}
+
+/* The chunk's dgates are about to be overwritten: keep those that flow on. */
+static void NAME(keep_edges)(const call *m, REAL *edge)
+{
+    for (ptrdiff_t b = 0; b < m->t->plan.B; b++) {
+        REAL *mine = edge + b * m->dg_width;
+        if (!NAME(looks_after)(m, b) || !m->next[b] || m->next[b] == m->zero || m->next[b] == mine)
+            continue;
+        memcpy(mine, m->next[b], NAME(dgates_of)(m->t->cell) * m->H * sizeof(REAL));
+        m->next[b] = mine;
+    }
+}
+
+/* dh of the initial state, as one more step without a pointwise part. Rows go by in pieces that fit the chunk's tables. */
+static void NAME(finish)(call *m, const stage *g)
+{
+    const ptrdiff_t B = m->t->plan.B;
+    stage last = g[0];
+    last.point = NAME(initial_state_back);
+    const int shared = m->t->split_units;
+    ptrdiff_t n = 0;
+    for (ptrdiff_t b = 0; b < B; b++) {
+        if (!NAME(looks_after)(m, b) && !shared)
+            continue;
+        item *e = &m->items[b];
+        if (NAME(looks_after)(m, b)) {
+            e->dy = NULL;
+            e->dh = (REAL *)m->t->dh + b * m->H;
+            e->next = m->next[b] ? m->next[b] : m->zero;
+            e->more = NAME(is_gru)(m->t->cell) || !m->next[b] ? e->dh : m->zero;
+        }
+        m->mine[n++] = e;
+    }
+    fr_barrier(m->team);
+    NAME(run_step)(m, &last, 1, 1, m->mine, n);
+}
+
+static void NAME(backward)(const void *task, int member, fr_team *team)
+{
+    const fr_task *t = task;
+    fr_fpstate state = fr_fp_enter();
+    stage g[2];
+    NAME(backward_memory) memory;
+    ptrdiff_t packed = 0, work = 0;
+    const int stages = NAME(backward_stages)(t, g, t->packed, &packed);
+    call m = NAME(backward_call)(t, member, team->n, team, t->work, &work, &memory);
+    if (t->first) {
+        if (member == 0) {
+            memset((REAL *)m.zero, 0, m.dg_width * sizeof(REAL));
+            memset((void *)m.next, 0, t->plan.B * sizeof(REAL *));
+        }
+        NAME(pack_backward)(&m, g, &memory.c);
+    }
+    fr_barrier(team);
+    for (ptrdiff_t s = t->s1 - 1, steps; t->plan.B > 0 && s >= t->s0; s -= steps) {
+        NAME(keep_edges)(&m, memory.edge);
+        fr_barrier(team);
+        steps = NAME(chunk_steps)(t, s, -1);
+        ptrdiff_t n = NAME(gather)(&m, s, steps, -1);
+        for (ptrdiff_t q = 0; q < steps; q++)
+            NAME(run_step)(&m, g, stages, 3, m.mine + m.mine_first[q], m.mine_first[q + 1] - m.mine_first[q]);
+        fr_barrier(team);
+        if (t->dgates)
+            NAME(sum_biases)(&m, n);
+        else
+            NAME(run_products)(&m, &memory.c, n);
+        fr_barrier(team);
+    }
+    if (t->last && t->plan.B > 0)
+        NAME(finish)(&m, g);
+    fr_fp_leave(state);
+}

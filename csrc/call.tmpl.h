@@ -1,0 +1,158 @@
+/* call.tmpl.h - one call as one member of the team sees it: the task with types, and the items of a chunk of steps.
+ *
+ * An item is one row at one step. Kernels see items as a list of pointers, so dense batches, ragged ones, resets, reversed
+ * sequences and batch-first arrays are all the same to them.
+ */
+
+typedef struct {
+    const REAL *x, *h, *c; /* x_t, h_{t-1}, c_{t-1} */
+    REAL *y, *cn, *gates;  /* h_t, c_t, the gates kept (or NULL) */
+    const REAL *pre;       /* the input product, or NULL */
+    const REAL *dy, *next; /* backward: gradient of y_t; dgates of the row's next step (zeros past its end) */
+    const REAL *more;      /* what else flows into dh_t: the final state's gradient, a GRU's direct path; or zeros */
+    REAL *dg, *dx;         /* dgates of this item, gradient of x_t */
+    REAL *dh, *dc;         /* what is carried from step to step of this row */
+    int cut;               /* nothing flows to the step before */
+} NAME(item);
+#undef item
+#define item NAME(item)
+
+typedef struct {
+    const fr_task *t;
+    int member, members;
+    fr_team *team;
+    ptrdiff_t I, H, blocks; /* blocks: vectors of hidden units */
+    const REAL *zero;       /* a row of zeros, as long as any row */
+    item *items;            /* the items of the chunk, in order; shared by the team */
+    item **mine;            /* those that this member works on */
+    ptrdiff_t *mine_first;  /* (steps of the chunk + 1) offsets into mine */
+    const REAL **next;      /* (B) backward: dgates of the step last seen, NULL before any */
+    REAL *scratch_gates;    /* (B, 4*H) for a GRU reset-before in inference */
+    REAL *pre;              /* (items of the chunk, pre_width), or NULL */
+    REAL *dg;               /* (items of the chunk, dg_width) */
+    ptrdiff_t pre_width, dg_width;
+} NAME(call);
+#undef call
+#define call NAME(call)
+
+/* What differs between the cells outside their arithmetic. */
+static inline int NAME(gates_of)(int cell)
+{
+    return cell <= FR_RNN_RELU ? 1 : cell <= FR_LSTM_PEEPHOLE ? 4 : 3;
+}
+/* Numbers of dgates per hidden unit: a reset-after GRU has two for n, that of W_hn h (first) and that of W_in x (last). */
+static inline int NAME(dgates_of)(int cell)
+{
+    return cell == FR_GRU_AFTER ? 4 : NAME(gates_of)(cell);
+}
+static inline int NAME(is_gru)(int cell)
+{
+    return cell >= FR_GRU_AFTER;
+}
+
+static inline ptrdiff_t NAME(step_items)(const fr_plan *plan, ptrdiff_t s)
+{
+    return plan->first ? plan->first[s + 1] - plan->first[s] : plan->B;
+}
+
+/* The most items that a chunk holds. */
+static ptrdiff_t NAME(chunk_capacity)(const fr_task *t)
+{
+    const fr_plan *plan = &t->plan;
+    ptrdiff_t total = plan->first ? plan->first[plan->T] : plan->T * plan->B;
+    return fr_max(1, fr_max(plan->B, fr_min(t->chunk, total)));
+}
+
+/* How many steps from s on (upwards or downwards) fit into one chunk. */
+static ptrdiff_t NAME(chunk_steps)(const fr_task *t, ptrdiff_t s, int direction)
+{
+    ptrdiff_t room = NAME(chunk_capacity)(t), steps = 0;
+    ptrdiff_t left = direction > 0 ? t->s1 - s : s + 1 - t->s0;
+    while (steps < left && room >= NAME(step_items)(&t->plan, s) && steps < NAME(chunk_capacity)(t)) {
+        room -= NAME(step_items)(&t->plan, s);
+        s += direction;
+        steps++;
+    }
+    return steps;
+}
+
+static inline REAL *NAME(at)(const fr_seq *a, ptrdiff_t time, ptrdiff_t row)
+{
+    return a->p ? (REAL *)a->p + time * a->st + row * a->sb : NULL;
+}
+
+/* Does this member fill in the items of this row, and, where rows are shared out, work on them? */
+static inline int NAME(owns)(const call *m, ptrdiff_t row)
+{
+    return m->t->plan.rank[row] % m->members == m->member;
+}
+
+static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t row, ptrdiff_t time, ptrdiff_t prev)
+{
+    const fr_task *t = m->t;
+    const REAL *h0 = t->h0 ? (const REAL *)t->h0 + row * m->H : m->zero;
+    const REAL *c0 = t->c0 ? (const REAL *)t->c0 + row * m->H : m->zero;
+    e->x = NAME(at)(&t->x, time, row);
+    e->h = prev >= 0 ? NAME(at)(&t->y, prev, row) : prev == FR_FROM_INITIAL ? h0 : m->zero;
+    e->c = prev >= 0 ? NAME(at)(&t->c, prev, row) : prev == FR_FROM_INITIAL ? c0 : m->zero;
+    e->y = NAME(at)(&t->y, time, row);
+    e->cn = NAME(at)(&t->c, time, row);
+    e->gates = NAME(at)(&t->gates, time, row);
+    if (m->scratch_gates)
+        e->gates = m->scratch_gates + row * 4 * m->H;
+    e->pre = m->pre ? m->pre + slot * m->pre_width : NULL;
+    if (!m->dg)
+        return;
+    e->dy = NAME(at)(&t->dy, time, row);
+    e->dx = NAME(at)(&t->dx, time, row);
+    e->dg = m->dg + slot * m->dg_width;
+    e->dh = (REAL *)t->dh + row * m->H;
+    e->dc = t->dc ? (REAL *)t->dc + row * m->H : NULL;
+    e->next = m->next[row] ? m->next[row] : m->zero;
+    e->more = NAME(is_gru)(t->cell) || !m->next[row] ? e->dh : m->zero;
+    e->cut = prev == FR_FROM_ZERO;
+    m->next[row] = e->cut ? m->zero : e->dg;
+}
+
+/* List the items of `steps` steps from s on. Returns how many they are in the whole team. */
+static ptrdiff_t NAME(gather)(call *m, ptrdiff_t s, ptrdiff_t steps, int direction)
+{
+    const fr_plan *plan = &m->t->plan;
+    const int all = m->t->split_units;
+    ptrdiff_t slot = 0, listed = 0;
+    ptrdiff_t b0 = fr_share(plan->B, m->member, m->members), b1 = fr_share(plan->B, m->member + 1, m->members);
+    for (ptrdiff_t q = 0; q < steps; q++, s += direction) {
+        ptrdiff_t n = NAME(step_items)(plan, s);
+        m->mine_first[q] = listed;
+        if (!plan->first) {
+            ptrdiff_t time = plan->reverse ? plan->T - 1 - s : s;
+            ptrdiff_t prev = s == 0 ? FR_FROM_INITIAL : plan->reverse ? time + 1 : time - 1;
+            for (ptrdiff_t b = b0; b < b1; b++)
+                NAME(fill_item)(m, &m->items[slot + b], slot + b, b, time, prev);
+            for (ptrdiff_t b = all ? 0 : b0; b < (all ? n : b1); b++)
+                m->mine[listed++] = &m->items[slot + b];
+        } else {
+            for (ptrdiff_t j = 0; j < n; j++) {
+                ptrdiff_t i = plan->first[s] + j;
+                int own = NAME(owns)(m, plan->row[i]);
+                if (own)
+                    NAME(fill_item)(m, &m->items[slot + j], slot + j, plan->row[i], plan->time[i], plan->prev[i]);
+                if (own || all)
+                    m->mine[listed++] = &m->items[slot + j];
+            }
+        }
+        slot += n;
+    }
+    m->mine_first[steps] = listed;
+    if (all) /* every member works on items that others filled in */
+        fr_barrier(m->team);
+    return slot;
+}
+
+/* Cut `bytes` off the caller's memory; the address is NULL while sizes are being counted. */
+static void *NAME(take)(char *base, ptrdiff_t *used, ptrdiff_t bytes)
+{
+    void *p = base ? base + *used : NULL;
+    *used += fr_lines(bytes);
+    return p;
+}

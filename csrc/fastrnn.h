@@ -1,0 +1,108 @@
+/* fastrnn.h - the C interface of the kernels.
+ *
+ * Total functions over memory that the caller owns: nothing here allocates, fails, prints, keeps state or knows of Python.
+ * Sizes and strides are in elements, not bytes. T steps, B rows, I inputs, H hidden units, G gates.
+ *
+ * Gate blocks of H rows stand in weights and biases as i,f,g,o (LSTM) and r,z,n (GRU), as in PyTorch.
+ */
+#ifndef FASTRNN_H
+#define FASTRNN_H
+#include <stddef.h>
+
+#include "pool.h"
+
+#undef I /* here the number of inputs; complex.h calls the imaginary unit so */
+
+enum fr_cell { FR_RNN_TANH, FR_RNN_RELU, FR_LSTM, FR_LSTM_PEEPHOLE, FR_GRU_AFTER, FR_GRU_BEFORE };
+
+/* Which rows are processed at which step, and where their data stands.
+ *
+ * Step s (0 <= s < T) holds the items first[s] .. first[s+1]-1; an item is a row b at a time t, with the time of the item that the
+ * row's state comes from. `first == NULL` is the dense plan: every row at every step, t = s, or T-1-s where reverse is set.
+ */
+enum { FR_FROM_INITIAL = -1, FR_FROM_ZERO = -2 };
+typedef struct fr_plan {
+    ptrdiff_t T, B;
+    int reverse;            /* of the dense plan */
+    const ptrdiff_t *first; /* (T+1) or NULL */
+    const ptrdiff_t *row;   /* (items) b */
+    const ptrdiff_t *time;  /* (items) t */
+    const ptrdiff_t *prev;  /* (items) time of the item before, or FR_FROM_INITIAL, or FR_FROM_ZERO (the row was reset) */
+    const ptrdiff_t *rank;  /* (B) place of each row in the order of length: threads deal the rows out by it */
+} fr_plan;
+
+/* An array over time and rows: element (t, b, j) stands at p[t*st + b*sb + j]. p == NULL: absent. */
+typedef struct fr_seq {
+    void *p;
+    ptrdiff_t st, sb;
+} fr_seq;
+
+/* One call. Inputs are never written; outputs may not overlap inputs, but for c in inference (below).
+ *
+ * The gates that a training forward keeps, per row and step, after their activations:
+ *   LSTM        i, f, g, o
+ *   GRU after   r, z, n, W_hn h + b_hn
+ *   GRU before  r, z, n, r*h
+ *   RNN         nothing (gates.p == NULL)
+ */
+typedef struct fr_task {
+    int cell;
+    fr_plan plan;
+    ptrdiff_t I, H;
+    fr_seq x;                   /* (T, B, I) */
+    const void *w_ih, *w_hh;    /* (G*H, I), (G*H, H), C order */
+    const void *b_ih, *b_hh;    /* (G*H) or NULL */
+    const void *peephole;       /* (3, H) rows i, f, o, or NULL */
+    const void *h0, *c0;        /* (B, H) or NULL for zeros */
+    fr_seq y;                   /* (T, B, H) */
+    fr_seq c;                   /* LSTM: (T, B, H); inference: (B, H) with st = 0, updated in place, and c0 == c.p */
+    fr_seq gates;               /* (T, B, 4*H), training only */
+    const void *pre;            /* input products made elsewhere, in the order of the items, or NULL: see fr_sizes.pre_width */
+
+    /* backward */
+    fr_seq dy;                  /* (T, B, H) or absent */
+    void *dh, *dc;              /* (B, H): in, gradient of the final state; out, of the initial state */
+    fr_seq dx;                  /* (T, B, I) or absent */
+    void *dw_ih, *dw_hh;        /* as w_ih, w_hh: added to; NULL: not wanted */
+    void *db_ih, *db_hh;        /* (G*H): added to, or NULL */
+    void *dpeephole;            /* (3, H): added to, or NULL */
+    void *dgates;               /* (items, dgates_width): where the gradients of the preactivations of the steps s0..s1-1 go,
+                                   in descending order of steps; NULL: workspace, and the products run here */
+
+    ptrdiff_t s0, s1;           /* the steps of this call: forward ascends through them, backward descends */
+    int first, last;            /* backward in pieces: is this the first call, the last call? */
+    int split_units;            /* threads share the hidden units (a barrier each step), not the rows */
+    int input_first;            /* make the input products of a chunk of steps before its recurrence */
+    ptrdiff_t chunk;            /* items per chunk, >= 1; a step is never cut */
+    int packed_ready;           /* `packed` was filled by an earlier call */
+    void *packed;               /* packed_bytes, 64-byte aligned */
+    void *work;                 /* work_bytes, 64-byte aligned; pieces of one backward share it */
+} fr_task;
+
+/* What a call needs, from a task with its cell, plan, I, H and switches set. */
+typedef struct fr_sizes {
+    ptrdiff_t packed_bytes, work_bytes;
+    ptrdiff_t pre_width;    /* numbers per item in pre */
+    ptrdiff_t dgates_width; /* numbers per item in dgates; the x part starts at dgates_x */
+    ptrdiff_t dgates_x;
+} fr_sizes;
+
+typedef struct fr_kernels {
+    const char *isa;
+    int lanes;
+    void (*forward_sizes)(const fr_task *, int threads, fr_sizes *);
+    void (*backward_sizes)(const fr_task *, int threads, fr_sizes *);
+    fr_work *forward;  /* (task, member of the team) */
+    fr_work *backward;
+    void (*input_matrix)(const fr_task *, void *matrix, void *bias); /* w_ih as (I, pre_width), bias (pre_width): pre = x matrix + bias */
+    void (*vmath)(int function, ptrdiff_t n, const void *x, void *y); /* 0 exp, 1 tanh, 2 sigmoid */
+} fr_kernels;
+
+enum { FR_F32, FR_F64 };
+
+/* The instruction sets that this processor runs, best last; NULL past the end. */
+const char *fr_isa_name(int index);
+/* The kernels of one of them. */
+const fr_kernels *fr_kernels_of(int index, int dtype);
+
+#endif

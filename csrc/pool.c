@@ -1,0 +1,180 @@
+/* pool.c - a team of threads that runs one function together.
+ *
+ * A call publishes a ticket; workers that see it in time join the team, then the team closes and runs. A worker that does not get
+ * a core in time is not waited for: results do not depend on the size of the team, so the caller goes on with fewer. Whoever waits
+ * spins for about a microsecond, then yields its core at every look, and a worker without a call sleeps after a while.
+ */
+#define _GNU_SOURCE
+#include "pool.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <time.h>
+
+/* The ticket: call number << 16 | RUN | OPEN | members that have joined. */
+enum { MEMBERS = 0x3fff, OPEN = 0x4000, RUN = 0x8000 };
+
+static const long long JOIN_AWAKE_NS = 10000;   /* how long a call waits for workers that are awake, */
+static const long long JOIN_ASLEEP_NS = 100000; /* and for workers that it had to wake */
+static const long long AWAKE_NS = 200000;       /* how long a worker stays awake after a call */
+enum { SPINS = 64 };                            /* about a microsecond of pauses */
+
+static inline void pause_core(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+static inline void wait_a_little(int *looks)
+{
+    if (++*looks < SPINS)
+        pause_core();
+    else
+        sched_yield();
+}
+
+static long long now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (long long)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+void fr_barrier(fr_team *team)
+{
+    if (team->n == 1)
+        return;
+    unsigned round = atomic_load_explicit(&team->round, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->n - 1) {
+        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&team->round, round + 1, memory_order_release);
+        return;
+    }
+    for (int looks = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round;)
+        wait_a_little(&looks);
+}
+
+/* Join the call that is open now; the member's number, or 0 where there is no place. */
+static int join(fr_pool *pool)
+{
+    unsigned ticket = atomic_load(&pool->ticket);
+    while (ticket & OPEN) {
+        if (atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1))
+            return ticket & MEMBERS;
+    }
+    return 0;
+}
+
+static void sleep_until_called(fr_pool *pool)
+{
+    pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->sleeping, 1);
+    while (!(atomic_load(&pool->ticket) & OPEN))
+        pthread_cond_wait(&pool->wake, &pool->mutex);
+    atomic_fetch_sub(&pool->sleeping, 1);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void *worker(void *argument)
+{
+    fr_pool *pool = argument;
+    long long idle_since = now_ns();
+    for (int looks = 0;; wait_a_little(&looks)) {
+        int member = join(pool);
+        if (!member) {
+            if (looks > SPINS && now_ns() - idle_since > AWAKE_NS)
+                sleep_until_called(pool);
+            continue;
+        }
+        for (looks = 0; !(atomic_load(&pool->ticket) & RUN);)
+            wait_a_little(&looks);
+        if (member < pool->team.n) /* one too many may have joined */
+            pool->work(pool->task, member, &pool->team);
+        atomic_fetch_add(&pool->done, 1);
+        /* The ticket stays in RUN until all are done, and then the next call reopens it. */
+        idle_since = now_ns();
+        looks = 0;
+    }
+    return NULL;
+}
+
+static void start_workers(fr_pool *pool, int wanted)
+{
+    if (!pool->ready) {
+        pthread_mutex_init(&pool->mutex, NULL);
+        pthread_cond_init(&pool->wake, NULL);
+        pool->ready = 1;
+    }
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    sigset_t all, old; /* signals are for the threads that were there before us */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    pthread_t thread;
+    while (pool->workers < wanted && pthread_create(&thread, &attributes, worker, pool) == 0)
+        pool->workers++;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attributes);
+}
+
+/* Publish the call, wait for members, close the team. Returns the number that joined, the caller included. */
+static int gather_team(fr_pool *pool, int threads)
+{
+    unsigned call = (atomic_load(&pool->ticket) >> 16) + 1;
+    atomic_store(&pool->ticket, call << 16 | OPEN | 1);
+    long long patience = JOIN_AWAKE_NS;
+    if (atomic_load(&pool->sleeping) > 0) {
+        pthread_mutex_lock(&pool->mutex);
+        pthread_cond_broadcast(&pool->wake);
+        pthread_mutex_unlock(&pool->mutex);
+        patience = JOIN_ASLEEP_NS;
+    }
+    int available = threads < pool->workers + 1 ? threads : pool->workers + 1;
+    long long start = now_ns();
+    for (int looks = 0; (int)(atomic_load(&pool->ticket) & MEMBERS) < available && now_ns() - start < patience;)
+        wait_a_little(&looks);
+    return atomic_fetch_and(&pool->ticket, ~(unsigned)OPEN) & MEMBERS;
+}
+
+static void run_alone(fr_work *work, const void *task)
+{
+    fr_team team = {.n = 1};
+    work(task, 0, &team);
+}
+
+void fr_pool_run(fr_pool *pool, int threads, fr_work *work, const void *task)
+{
+    int free = 0;
+    if (threads <= 1 || !atomic_compare_exchange_strong(&pool->busy, &free, 1)) {
+        run_alone(work, task);
+        return;
+    }
+    if (threads > FR_MAX_THREADS)
+        threads = FR_MAX_THREADS;
+    if (pool->workers < threads - 1)
+        start_workers(pool, threads - 1);
+    pool->work = work;
+    pool->task = task;
+    atomic_store(&pool->done, 0);
+    int joined = gather_team(pool, threads);
+    pool->team.n = joined < threads ? joined : threads;
+    atomic_store(&pool->team.arrived, 0);
+    atomic_fetch_or(&pool->ticket, RUN);
+    work(task, 0, &pool->team);
+    for (int looks = 0; atomic_load(&pool->done) < joined - 1;)
+        wait_a_little(&looks);
+    atomic_store(&pool->busy, 0);
+}
+
+void fr_pool_after_fork(fr_pool *pool)
+{
+    atomic_store(&pool->busy, 0);
+    atomic_store(&pool->sleeping, 0);
+    atomic_store(&pool->ticket, 0);
+    pool->workers = 0;
+    pool->ready = 0;
+}

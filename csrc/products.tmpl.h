@@ -1,0 +1,210 @@
+/* products.tmpl.h - the large products of backward, for one chunk of steps whose dgates are still in cache.
+ *
+ *   dw_ih += dgates^T x     dw_hh += dgates^T h     db += sum of dgates     dx = dgates w_ih
+ *
+ * Sums over items run in one order, that of the chunk (steps descending, rows ascending), and pause in the gradient itself between
+ * chunks. Threads share out the outputs, never a sum, so the bits depend neither on threads nor on where chunks are cut.
+ */
+
+typedef struct {
+    ptrdiff_t ld;      /* distance of the rows of at */
+    REAL *at;          /* dgates transposed: (dg_width, ld) */
+    REAL *x, *h, *rh;  /* (items, I), (items, H) as panels of four vectors; rh: r*h of a GRU reset-before, else NULL */
+    REAL *w;           /* w_ih as panels for dx */
+} NAME(products);
+#undef products
+#define products NAME(products)
+
+/* Rows [m0, m0 + M) of a weight's gradient are sums over the dgates columns from `column` on, times the packed rows b. */
+typedef struct {
+    ptrdiff_t column, M, N;
+    const REAL *b;
+    REAL *out;
+} NAME(segment);
+
+static products NAME(lay_out_products)(const fr_task *t, ptrdiff_t width, char *base, ptrdiff_t *used)
+{
+    const ptrdiff_t real = sizeof(REAL), capacity = NAME(chunk_capacity)(t), GH = NAME(gates_of)(t->cell) * t->H;
+    const ptrdiff_t I = fr_ceil_div(t->I, W) * W, H = fr_ceil_div(t->H, W) * W;
+    products c = {.ld = fr_ceil_div(capacity, 16) * 16 + 16};
+    c.at = NAME(take)(base, used, width * c.ld * real);
+    c.x = NAME(take)(base, used, capacity * I * real);
+    c.h = NAME(take)(base, used, capacity * H * real);
+    if (t->cell == FR_GRU_BEFORE)
+        c.rh = NAME(take)(base, used, capacity * H * real);
+    c.w = NAME(take)(base, used, GH * I * real);
+    return c;
+}
+
+enum { NAME(from_x), NAME(from_h), NAME(from_rh) };
+
+/* Rows of the items, `columns` wide, into panels [p][item][nv] of vectors: panels [p0, p1). */
+static void NAME(pack_items)(const call *m, REAL *to, ptrdiff_t n, ptrdiff_t columns, int source, ptrdiff_t p0, ptrdiff_t p1)
+{
+    const ptrdiff_t blocks = fr_ceil_div(columns, W);
+    for (ptrdiff_t p = p0; p < p1; p++) {
+        const int nv = NAME(panel_vectors)(blocks, p);
+        const ptrdiff_t c0 = p * 4 * W, full = fr_min(nv, (columns - c0) / W), rest = columns - c0 - full * W;
+        REAL *d = to + p * 4 * W * n;
+        for (ptrdiff_t k = 0; k < n; k++, d += nv * W) {
+            const item *e = &m->items[k];
+            const REAL *from = (source == NAME(from_x) ? e->x : source == NAME(from_h) ? e->h : e->gates + 3 * m->H) + c0;
+            for (ptrdiff_t v = 0; v < full; v++)
+                v_store(d + v * W, v_load(from + v * W));
+            if (full < nv)
+                v_store(d + full * W, v_load_n(from + full * W, rest));
+        }
+    }
+}
+
+static void NAME(pack_items_share)(const call *m, REAL *to, ptrdiff_t n, ptrdiff_t columns, int source)
+{
+    ptrdiff_t panels = fr_ceil_div(columns, 4 * W);
+    NAME(pack_items)(m, to, n, columns, source, fr_share(panels, m->member, m->members), fr_share(panels, m->member + 1, m->members));
+}
+
+/* w (G*H, I), rows in their own order, into panels [p][k][nv] of vectors of its columns. gate[]: the order of the row blocks. */
+static void NAME(pack_columns)(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t columns, int gates, const int *gate, ptrdiff_t p)
+{
+    const ptrdiff_t blocks = fr_ceil_div(columns, W);
+    const int nv = NAME(panel_vectors)(blocks, p);
+    const ptrdiff_t c0 = p * 4 * W;
+    to += c0 * gates * H;
+    for (int g = 0; g < gates; g++)
+        for (ptrdiff_t k = 0; k < H; k++, to += nv * W)
+            for (int v = 0; v < nv; v++)
+                v_store(to + v * W, v_load_n(w + (gate[g] * H + k) * columns + c0 + v * W, fr_min(W, columns - c0 - v * W)));
+}
+
+/* This member's part of one segment: all panels, a share of the rows. */
+static void NAME(run_segment)(const call *m, const products *c, const NAME(segment) *g, ptrdiff_t n)
+{
+    const ptrdiff_t blocks = fr_ceil_div(g->N, W);
+    const ptrdiff_t m0 = fr_share(g->M, m->member, m->members), m1 = fr_share(g->M, m->member + 1, m->members);
+    for (ptrdiff_t p = 0; p * 4 < blocks && m0 < m1; p++) {
+        const int nv = NAME(panel_vectors)(blocks, p);
+        const ptrdiff_t tiles = fr_ceil_div(m1 - m0, NAME(tile_rows)(nv));
+        for (ptrdiff_t i = 0; i < tiles; i++) {
+            ptrdiff_t r0 = m0 + fr_share(m1 - m0, (int)i, (int)tiles);
+            int rows = (int)(m0 + fr_share(m1 - m0, (int)i + 1, (int)tiles) - r0);
+            REAL s[8 * 4 * W], *out = g->out + r0 * g->N + p * 4 * W;
+            const REAL *a[8] = {NULL};
+            for (int r = 0; r < rows; r++) {
+                a[r] = c->at + (g->column + r0 + r) * c->ld;
+                for (int v = 0; v < nv; v++)
+                    v_store(s + (r * 4 + v) * W, v_load_n(out + r * g->N + v * W, fr_min(W, g->N - (p * 4 + v) * W)));
+            }
+            NAME(tile)(rows, 1, nv, a, 1, g->b + p * 4 * W * n, 0, n, s);
+            for (int r = 0; r < rows; r++)
+                for (int v = 0; v < nv; v++)
+                    v_store_n(out + r * g->N + v * W, v_load(s + (r * 4 + v) * W), fr_min(W, g->N - (p * 4 + v) * W));
+        }
+    }
+}
+
+/* out[j] += sum over the items of dgates[column + j] (times factor[j]): this member's share of the M columns. */
+static void NAME(sum_columns)(const call *m, ptrdiff_t n, ptrdiff_t column, ptrdiff_t M, REAL *out, ptrdiff_t factor)
+{
+    const ptrdiff_t blocks = fr_ceil_div(M, W), b1 = fr_share(blocks, m->member + 1, m->members);
+    for (ptrdiff_t b = fr_share(blocks, m->member, m->members); b < b1; b++) {
+        const ptrdiff_t u = b * W, lanes = fr_min(W, M - u);
+        vec sum = v_load_n(out + u, lanes);
+        for (ptrdiff_t k = 0; k < n; k++) {
+            const item *e = &m->items[k];
+            vec d = v_load_n(e->dg + column + u, lanes);
+            if (!factor)
+                sum = sum + d;
+            else
+                sum = v_fma(d, v_load_n((factor > 1 ? e->cn : e->c) + u, lanes), sum);
+        }
+        v_store_n(out + u, sum, lanes);
+    }
+}
+
+static void NAME(sum_biases)(const call *m, ptrdiff_t n)
+{
+    const fr_task *t = m->t;
+    const ptrdiff_t H = m->H, GH = NAME(gates_of)(t->cell) * H;
+    if (t->db_ih)
+        NAME(sum_columns)(m, n, t->cell == FR_GRU_AFTER ? H : 0, GH, t->db_ih, 0);
+    if (t->db_hh && t->cell == FR_GRU_AFTER) {
+        NAME(sum_columns)(m, n, H, 2 * H, t->db_hh, 0);
+        NAME(sum_columns)(m, n, 0, H, (REAL *)t->db_hh + 2 * H, 0);
+    } else if (t->db_hh) {
+        NAME(sum_columns)(m, n, 0, GH, t->db_hh, 0);
+    }
+    if (t->dpeephole) {
+        NAME(sum_columns)(m, n, 0, H, t->dpeephole, 1);
+        NAME(sum_columns)(m, n, H, H, (REAL *)t->dpeephole + H, 1);
+        NAME(sum_columns)(m, n, 3 * H, H, (REAL *)t->dpeephole + 2 * H, 2);
+    }
+}
+
+static void NAME(sum_weights)(const call *m, const products *c, ptrdiff_t n)
+{
+    const fr_task *t = m->t;
+    const ptrdiff_t H = m->H, GH = NAME(gates_of)(t->cell) * H;
+    REAL *dw = t->dw_hh;
+    if (t->dw_ih) {
+        NAME(segment) x = {t->cell == FR_GRU_AFTER ? H : 0, GH, m->I, c->x, t->dw_ih};
+        NAME(run_segment)(m, c, &x, n);
+    }
+    if (!dw)
+        return;
+    NAME(segment) h[2] = {{0, GH, H, c->h, dw}, {0, 0, H, c->h, dw}};
+    if (t->cell == FR_GRU_AFTER) { /* columns n, r, z; rows r, z, n */
+        h[0] = (NAME(segment)){H, 2 * H, H, c->h, dw};
+        h[1] = (NAME(segment)){0, H, H, c->h, dw + 2 * H * H};
+    } else if (t->cell == FR_GRU_BEFORE) {
+        h[0].M = 2 * H;
+        h[1] = (NAME(segment)){2 * H, H, H, c->rh, dw + 2 * H * H};
+    }
+    NAME(run_segment)(m, c, &h[0], n);
+    NAME(run_segment)(m, c, &h[1], n);
+}
+
+/* dx of this member's share of the items. */
+static void NAME(make_dx)(const call *m, const products *c, ptrdiff_t n)
+{
+    const ptrdiff_t blocks = fr_ceil_div(m->I, W), K = NAME(gates_of)(m->t->cell) * m->H;
+    const ptrdiff_t at = m->t->cell == FR_GRU_AFTER ? m->H : 0;
+    const ptrdiff_t k0 = fr_share(n, m->member, m->members), k1 = fr_share(n, m->member + 1, m->members);
+    for (ptrdiff_t p = 0; p * 4 < blocks && k0 < k1; p++) {
+        const int nv = NAME(panel_vectors)(blocks, p);
+        const ptrdiff_t tiles = fr_ceil_div(k1 - k0, NAME(tile_rows)(nv));
+        for (ptrdiff_t i = 0; i < tiles; i++) {
+            const item *e = &m->items[k0 + fr_share(k1 - k0, (int)i, (int)tiles)];
+            int rows = (int)(fr_share(k1 - k0, (int)i + 1, (int)tiles) - fr_share(k1 - k0, (int)i, (int)tiles));
+            REAL s[8 * 4 * W];
+            const REAL *a[8] = {NULL};
+            memset(s, 0, sizeof s);
+            for (int r = 0; r < rows; r++)
+                a[r] = e[r].dg + at;
+            NAME(tile)(rows, 1, nv, a, 1, c->w + p * 4 * W * K, 0, K, s);
+            for (int r = 0; r < rows; r++)
+                for (int v = 0; v < nv; v++)
+                    v_store_n(e[r].dx + (p * 4 + v) * W, v_load(s + (r * 4 + v) * W), fr_min(W, m->I - (p * 4 + v) * W));
+        }
+    }
+}
+
+/* All products of a chunk of n items. */
+static void NAME(run_products)(const call *m, const products *c, ptrdiff_t n)
+{
+    const fr_task *t = m->t;
+    if (t->dw_ih || t->dw_hh) {
+        ptrdiff_t c0 = fr_share(m->dg_width, m->member, m->members), c1 = fr_share(m->dg_width, m->member + 1, m->members);
+        NAME(transpose)(c->at + c0 * c->ld, c->ld, m->dg + c0, m->dg_width, n, c1 - c0);
+        if (t->dw_ih)
+            NAME(pack_items_share)(m, c->x, n, m->I, NAME(from_x));
+        if (t->dw_hh)
+            NAME(pack_items_share)(m, c->h, n, m->H, NAME(from_h));
+        if (t->dw_hh && c->rh)
+            NAME(pack_items_share)(m, c->rh, n, m->H, NAME(from_rh));
+    }
+    if (t->dx.p)
+        NAME(make_dx)(m, c, n);
+    NAME(sum_biases)(m, n);
+    fr_barrier(m->team);
+    NAME(sum_weights)(m, c, n);
+}

@@ -1,0 +1,43 @@
+/* template.h - names for code that is compiled once per instruction set and once per dtype. */
+#ifndef FR_TEMPLATE_H
+#define FR_TEMPLATE_H
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define FR_PASTE_(a, b) a##b
+#define FR_PASTE(a, b) FR_PASTE_(a, b)
+#if defined(__GNUC__)
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
+#define FR_UNUSED __attribute__((unused))
+#else
+#define ALWAYS_INLINE inline
+#define NOINLINE
+#define FR_UNUSED
+#endif
+
+static inline ptrdiff_t fr_min(ptrdiff_t a, ptrdiff_t b)
+{
+    return a < b ? a : b;
+}
+static inline ptrdiff_t fr_max(ptrdiff_t a, ptrdiff_t b)
+{
+    return a > b ? a : b;
+}
+static inline ptrdiff_t fr_ceil_div(ptrdiff_t a, ptrdiff_t b)
+{
+    return (a + b - 1) / b;
+}
+/* Bytes rounded up to whole cache lines. */
+static inline ptrdiff_t fr_lines(ptrdiff_t bytes)
+{
+    return (bytes + 63) & ~(ptrdiff_t)63;
+}
+/* The part of n things, dealt in contiguous shares, at which member i of m begins. */
+static inline ptrdiff_t fr_share(ptrdiff_t n, int i, int m)
+{
+    return n / m * i + fr_min(n % m, i);
+}
+
+#endif

@@ -1,0 +1,167 @@
+/* tile.tmpl.h - the register tile: every product of the package ends here.
+ *
+ * A tile is up to MR4 rows by a panel of nv <= 4 vectors of outputs. Its accumulators come from the scratch s and return to it:
+ *     s[r][v] += sum over k, in ascending order, of a[r][k] * panel[k][v]
+ * one fused multiply-add at a time, so that an element's bits depend on its own row and column alone: not on the rows beside it,
+ * not on the vector width, and not on where a sum over k is cut in two.
+ *
+ * s: rows of four vectors. panel: [k][nv] vectors. a[r][k*ks]: element k of row r.
+ */
+
+/* Named vectors, not an array: compilers keep these in registers. */
+typedef struct {
+    vec v0, v1, v2, v3;
+} NAME(quad);
+#undef quad
+#define quad NAME(quad)
+
+static ALWAYS_INLINE quad NAME(quad_load)(const int nv, const REAL *p)
+{
+    quad q = {v_load(p), v_zero(), v_zero(), v_zero()};
+    if (nv > 1)
+        q.v1 = v_load(p + W);
+    if (nv > 2)
+        q.v2 = v_load(p + 2 * W);
+    if (nv > 3)
+        q.v3 = v_load(p + 3 * W);
+    return q;
+}
+
+static ALWAYS_INLINE void NAME(quad_store)(const int nv, REAL *p, const quad *q)
+{
+    v_store(p, q->v0);
+    if (nv > 1)
+        v_store(p + W, q->v1);
+    if (nv > 2)
+        v_store(p + 2 * W, q->v2);
+    if (nv > 3)
+        v_store(p + 3 * W, q->v3);
+}
+
+static ALWAYS_INLINE void NAME(quad_fma)(const int nv, vec a, const quad *b, quad *c)
+{
+    c->v0 = v_fma(a, b->v0, c->v0);
+    if (nv > 1)
+        c->v1 = v_fma(a, b->v1, c->v1);
+    if (nv > 2)
+        c->v2 = v_fma(a, b->v2, c->v2);
+    if (nv > 3)
+        c->v3 = v_fma(a, b->v3, c->v3);
+}
+
+/* One step over k: c[r] += a[r][k] * panel[k]. Whichever is fewer, rows or vectors, stays in registers while the other goes by. */
+/* clang-format off */
+#define FR_EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
+#define FR_BEGIN(r) quad c##r = {v_zero(), v_zero(), v_zero(), v_zero()}; if (mr > r) c##r = NAME(quad_load)(nv, s + r * 4 * W);
+#define FR_ROW(r) const REAL *a##r = mr > r ? a[r] : a[0];
+#define FR_END(r) if (mr > r) NAME(quad_store)(nv, s + r * 4 * W, &c##r);
+#define FR_ROW_STEP(r) if (mr > r) NAME(quad_fma)(nv, v_set1(a##r[ka]), &b, &c##r);
+#define FR_ROW_VALUE(r) vec x##r = v_zero(); if (mr > r) x##r = v_set1(a##r[ka]);
+#define FR_FMA_V0(r) if (mr > r) c##r.v0 = v_fma(x##r, b, c##r.v0);
+#define FR_FMA_V1(r) if (mr > r) c##r.v1 = v_fma(x##r, b, c##r.v1);
+#define FR_FMA_V2(r) if (mr > r) c##r.v2 = v_fma(x##r, b, c##r.v2);
+#define FR_FMA_V3(r) if (mr > r) c##r.v3 = v_fma(x##r, b, c##r.v3);
+#define FR_COLUMN_STEP(v, DO) if (nv > v) { vec b = v_load(panel + v * W); FR_EACH_ROW(DO) }
+#define FR_STRIP_STEP(r) if (np > r) { quad b = NAME(quad_load)(nv, panel + r * pstride); NAME(quad_fma)(nv, x, &b, &c##r); }
+/* clang-format on */
+
+/* mr rows by one panel. */
+static ALWAYS_INLINE void NAME(tile_body)(const int mr, const int nv, const REAL *const *a, ptrdiff_t ks, const REAL *panel,
+                                          ptrdiff_t K, REAL *s)
+{
+    FR_EACH_ROW(FR_BEGIN)
+    FR_EACH_ROW(FR_ROW)
+    ptrdiff_t ka = 0;
+    for (ptrdiff_t k = 0; k < K; k++) {
+        if (mr < nv) {
+            FR_EACH_ROW(FR_ROW_VALUE)
+            FR_COLUMN_STEP(0, FR_FMA_V0)
+            FR_COLUMN_STEP(1, FR_FMA_V1)
+            FR_COLUMN_STEP(2, FR_FMA_V2)
+            FR_COLUMN_STEP(3, FR_FMA_V3)
+        } else {
+            quad b = NAME(quad_load)(nv, panel);
+            FR_EACH_ROW(FR_ROW_STEP)
+        }
+        panel += nv * W;
+        ka += ks;
+    }
+    FR_EACH_ROW(FR_END)
+}
+
+/* One row by np panels that stand pstride apart: at batch 1, accumulators of several panels hide the latency of the additions. */
+static ALWAYS_INLINE void NAME(strip_body)(const int np, const int nv, const REAL *row, const REAL *panel, ptrdiff_t pstride,
+                                           ptrdiff_t K, REAL *s)
+{
+    const int mr = np;
+    FR_EACH_ROW(FR_BEGIN)
+    for (ptrdiff_t k = 0; k < K; k++) {
+        vec x = v_set1(row[k]);
+        FR_EACH_ROW(FR_STRIP_STEP)
+        panel += nv * W;
+    }
+    FR_EACH_ROW(FR_END)
+}
+
+/* clang-format off */
+#define FR_EACH_SHAPE(DO) \
+    DO(1, 1) DO(2, 1) DO(3, 1) DO(4, 1) DO(5, 1) DO(6, 1) DO(7, 1) DO(8, 1) \
+    DO(1, 2) DO(2, 2) DO(3, 2) DO(4, 2) DO(5, 2) DO(6, 2) DO(7, 2) DO(8, 2) \
+    DO(1, 3) DO(2, 3) DO(3, 3) DO(4, 3) DO(5, 3) DO(6, 3) DO(7, 3) DO(8, 3) \
+    DO(1, 4) DO(2, 4) DO(3, 4) DO(4, 4) DO(5, 4) DO(6, 4) DO(7, 4) DO(8, 4)
+#define FR_EACH_STRIP(DO) DO(2, 3) DO(3, 3) DO(2, 4)
+#define FR_CASE(n, nv) ((nv) * 16 + (n))
+/* clang-format on */
+
+/* The most rows of a tile for a panel of nv vectors. */
+static inline int NAME(tile_rows)(int nv)
+{
+    return nv == 4 ? MR4 : nv == 3 ? MR3 : nv == 2 ? MR2 : MR1;
+}
+
+/* How many panels one row takes at once: eight additions or more in flight. */
+static inline int NAME(strip_panels)(int nv)
+{
+    return nv == 4 ? 2 : nv == 3 ? 3 : 1;
+}
+
+#define FR_TILE(mr, nv)                                                                                                           \
+    static NOINLINE void NAME(tile_##mr##x##nv)(const REAL *const *a, ptrdiff_t ks, const REAL *panel, ptrdiff_t K, REAL *s)      \
+    {                                                                                                                             \
+        if (mr <= MR##nv)                                                                                                         \
+            NAME(tile_body)(mr, nv, a, ks, panel, K, s);                                                                          \
+    }
+FR_EACH_SHAPE(FR_TILE)
+#undef FR_TILE
+#define FR_STRIP(np, nv)                                                                                                          \
+    static NOINLINE void NAME(strip_##np##x##nv)(const REAL *row, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K, REAL *s)     \
+    {                                                                                                                             \
+        NAME(strip_body)(np, nv, row, panel, pstride, K, s);                                                                      \
+    }
+FR_EACH_STRIP(FR_STRIP)
+#undef FR_STRIP
+
+/* mr rows by np panels; one of the two is 1. s: [row or panel][4] vectors. */
+static void NAME(tile)(int mr, int np, int nv, const REAL *const *a, ptrdiff_t ks, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K,
+                       REAL *s)
+{
+    if (np > 1) {
+        switch (FR_CASE(np, nv)) {
+#define FR_STRIP(np, nv) \
+    case FR_CASE(np, nv): \
+        NAME(strip_##np##x##nv)(a[0], panel, pstride, K, s); \
+        return;
+            FR_EACH_STRIP(FR_STRIP)
+#undef FR_STRIP
+        }
+        return;
+    }
+    switch (FR_CASE(mr, nv)) {
+#define FR_TILE(mr, nv) \
+    case FR_CASE(mr, nv): \
+        NAME(tile_##mr##x##nv)(a, ks, panel, K, s); \
+        return;
+        FR_EACH_SHAPE(FR_TILE)
+#undef FR_TILE
+    }
+}

@@ -1,0 +1,62 @@
+"""The compiled module: what fastrnn/_core.pyx gives to the Python around it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+def after_fork() -> None: ...
+def isas() -> list[str]: ...
+def use_isa(index: int) -> None: ...
+def isa_in_use() -> str: ...
+def lanes(double: bool) -> int: ...
+def vmath(function: str, x: Array, isa: str | None = None) -> Array: ...
+
+class Task:
+    def __init__(
+        self,
+        cell: int,
+        double: bool,
+        plan: Any,
+        x: Array,
+        w_ih: Array,
+        w_hh: Array,
+        b_ih: Array | None,
+        b_hh: Array | None,
+        peephole: Array | None,
+        h0: Array | None,
+        c0: Array | None,
+    ) -> None: ...
+    def prepare_forward(
+        self,
+        y: Array,
+        c: Array | None,
+        gates: Array | None,
+        threads: int,
+        split_units: bool,
+        input_first: bool,
+        chunk: int,
+    ) -> None: ...
+    def input_width(self) -> int: ...
+    def input_matrix(self, matrix: Array, bias: Array) -> None: ...
+    def forward(self, s0: int, s1: int, pre: Array | None) -> None: ...
+    def release(self) -> None: ...
+    def prepare_backward(
+        self,
+        dy: Array | None,
+        dh: Array,
+        dc: Array | None,
+        dx: Array | None,
+        dw_ih: Array | None,
+        dw_hh: Array | None,
+        db_ih: Array | None,
+        db_hh: Array | None,
+        dpeephole: Array | None,
+        threads: int,
+        split_units: bool,
+        chunk: int,
+    ) -> None: ...
+    def dgates_layout(self) -> tuple[int, int]: ...
+    def backward(self, s0: int, s1: int, first: bool, last: bool, dgates: Array | None) -> None: ...

@@ -1,0 +1,266 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=True, embedsignature=False
+"""Arrays to pointers and sizes to one call without the GIL. No arithmetic, no policy, and no checks: the Python around it does those."""
+
+cimport numpy as cnp
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from libc.stdint cimport uintptr_t
+
+cnp.import_array()
+
+cdef extern from "fastrnn.h" nogil:
+    ctypedef struct fr_team:
+        pass
+    ctypedef void fr_work(const void *task, int member, fr_team *team) noexcept nogil
+    ctypedef struct fr_pool:
+        pass
+    void fr_pool_run(fr_pool *pool, int threads, fr_work *work, const void *task)
+    void fr_pool_after_fork(fr_pool *pool)
+
+    ctypedef struct fr_plan:
+        ptrdiff_t T, B
+        int reverse
+        const ptrdiff_t *first
+        const ptrdiff_t *row
+        const ptrdiff_t *time
+        const ptrdiff_t *prev
+        const ptrdiff_t *rank
+    ctypedef struct fr_seq:
+        void *p
+        ptrdiff_t st, sb
+    ctypedef struct fr_task:
+        int cell
+        fr_plan plan
+        ptrdiff_t I, H
+        fr_seq x
+        const void *w_ih
+        const void *w_hh
+        const void *b_ih
+        const void *b_hh
+        const void *peephole
+        const void *h0
+        const void *c0
+        fr_seq y, c, gates
+        const void *pre
+        fr_seq dy
+        void *dh
+        void *dc
+        fr_seq dx
+        void *dw_ih
+        void *dw_hh
+        void *db_ih
+        void *db_hh
+        void *dpeephole
+        void *dgates
+        ptrdiff_t s0, s1
+        int first, last, split_units, input_first
+        ptrdiff_t chunk
+        int packed_ready
+        void *packed
+        void *work
+    ctypedef struct fr_sizes:
+        ptrdiff_t packed_bytes, work_bytes, pre_width, dgates_width, dgates_x
+    ctypedef struct fr_kernels:
+        const char *isa
+        int lanes
+        void (*forward_sizes)(const fr_task *, int threads, fr_sizes *) noexcept nogil
+        void (*backward_sizes)(const fr_task *, int threads, fr_sizes *) noexcept nogil
+        fr_work *forward
+        fr_work *backward
+        void (*input_matrix)(const fr_task *, void *matrix, void *bias) noexcept nogil
+        void (*vmath)(int function, ptrdiff_t n, const void *x, void *y) noexcept nogil
+    const char *fr_isa_name(int index)
+    const fr_kernels *fr_kernels_of(int index, int dtype)
+
+
+cdef fr_pool pool
+cdef int isa = 0  # index of the instruction set in use
+
+
+def after_fork():
+    """A forked child has none of its parent's threads."""
+    fr_pool_after_fork(&pool)
+
+
+def isas():
+    """Names of the instruction sets of this processor, best last."""
+    names = []
+    while fr_isa_name(<int>len(names)) != NULL:
+        names.append(fr_isa_name(<int>len(names)).decode())
+    return names
+
+
+def use_isa(int index):
+    """Take this one for the calls that follow."""
+    global isa
+    isa = index
+
+
+def isa_in_use():
+    return fr_isa_name(isa).decode()
+
+
+def lanes(bint double):
+    """Elements in a vector of the instruction set in use."""
+    return fr_kernels_of(isa, double).lanes
+
+
+cdef inline void *data(object array):
+    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray>array)
+
+
+cdef inline void set_seq(fr_seq *seq, object array):
+    """(T, B, n) with any strides over T and B."""
+    if array is None:
+        seq.p = NULL
+        return
+    cdef cnp.ndarray a = <cnp.ndarray>array
+    cdef ptrdiff_t size = cnp.PyArray_ITEMSIZE(a)
+    seq.p = cnp.PyArray_DATA(a)
+    seq.st = cnp.PyArray_STRIDE(a, 0) // size
+    seq.sb = cnp.PyArray_STRIDE(a, 1) // size
+
+
+cdef class Memory:
+    """Scratch memory on a cache line."""
+    cdef void *block
+    cdef void *start
+
+    def __cinit__(self, ptrdiff_t size):
+        self.block = PyMem_RawMalloc(size + 64)
+        if self.block == NULL:
+            raise MemoryError(f"cannot allocate {size} bytes of work space")
+        self.start = <void *>((<uintptr_t>self.block + 63) & ~<uintptr_t>63)
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.block)
+
+
+cdef class Task:
+    """One layer in one direction over one batch: what forward was given, for it and for its backward."""
+    cdef fr_task t
+    cdef const fr_kernels *kernels
+    cdef fr_sizes sizes
+    cdef int threads
+    cdef object inputs, outputs, gradients  # keep the arrays alive
+    cdef Memory packed, work
+
+    def __init__(self, int cell, bint double, plan, x, w_ih, w_hh, b_ih, b_hh, peephole, h0, c0):
+        self.inputs = (plan, x, w_ih, w_hh, b_ih, b_hh, peephole, h0, c0)
+        self.kernels = fr_kernels_of(isa, double)
+        cdef fr_task *t = &self.t
+        t.cell = cell
+        t.plan.T = plan.steps
+        t.plan.B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
+        t.plan.reverse = plan.reverse
+        t.plan.first = <const ptrdiff_t *>data(plan.first)
+        t.plan.row = <const ptrdiff_t *>data(plan.row)
+        t.plan.time = <const ptrdiff_t *>data(plan.time)
+        t.plan.prev = <const ptrdiff_t *>data(plan.prev)
+        t.plan.rank = <const ptrdiff_t *>data(plan.rank)
+        t.I = cnp.PyArray_DIM(<cnp.ndarray>w_ih, 1)
+        t.H = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
+        set_seq(&t.x, x)
+        t.w_ih = data(w_ih)
+        t.w_hh = data(w_hh)
+        t.b_ih = data(b_ih)
+        t.b_hh = data(b_hh)
+        t.peephole = data(peephole)
+        t.h0 = data(h0)
+        t.c0 = data(c0)
+
+    def prepare_forward(self, y, c, gates, int threads, bint split_units, bint input_first, ptrdiff_t chunk):
+        self.outputs = (y, c, gates)
+        cdef fr_task *t = &self.t
+        set_seq(&t.y, y)
+        set_seq(&t.c, c)
+        if c is not None and gates is None:  # updated in place
+            t.c.st = 0
+            t.c.sb = t.H
+            t.c0 = t.c.p
+        set_seq(&t.gates, gates)
+        t.split_units = split_units
+        t.input_first = input_first
+        t.chunk = chunk
+        t.packed_ready = False
+        self.threads = threads
+        self.kernels.forward_sizes(t, threads, &self.sizes)
+        self.packed = Memory(self.sizes.packed_bytes)
+        self.work = Memory(self.sizes.work_bytes)
+        t.packed = self.packed.start
+        t.work = self.work.start
+
+    def input_width(self):
+        """Columns of the input products."""
+        return self.sizes.pre_width
+
+    def input_matrix(self, matrix, bias):
+        """Fill in w_ih (I, width) and the bias (width,) in the order of the input products."""
+        self.kernels.input_matrix(&self.t, data(matrix), data(bias))
+
+    def forward(self, ptrdiff_t s0, ptrdiff_t s1, pre):
+        """Steps s0 to s1, from their input products if those are given: (items, width)."""
+        self.t.s0 = s0
+        self.t.s1 = s1
+        self.t.pre = data(pre)
+        with nogil:
+            fr_pool_run(&pool, self.threads, self.kernels.forward, &self.t)
+        self.t.packed_ready = True
+
+    def release(self):
+        """Give back what only the forward needed."""
+        self.packed = None
+        self.work = None
+
+    def prepare_backward(self, dy, dh, dc, dx, dw_ih, dw_hh, db_ih, db_hh, dpeephole, int threads, bint split_units, ptrdiff_t chunk):
+        self.gradients = (dy, dh, dc, dx, dw_ih, dw_hh, db_ih, db_hh, dpeephole)
+        cdef fr_task *t = &self.t
+        set_seq(&t.dy, dy)
+        set_seq(&t.dx, dx)
+        t.dh = data(dh)
+        t.dc = data(dc)
+        t.dw_ih = data(dw_ih)
+        t.dw_hh = data(dw_hh)
+        t.db_ih = data(db_ih)
+        t.db_hh = data(db_hh)
+        t.dpeephole = data(dpeephole)
+        t.pre = NULL
+        t.input_first = False
+        t.split_units = split_units
+        t.chunk = chunk
+        self.threads = threads
+        self.kernels.backward_sizes(t, threads, &self.sizes)
+        self.packed = Memory(self.sizes.packed_bytes)
+        self.work = Memory(self.sizes.work_bytes)
+        t.packed = self.packed.start
+        t.work = self.work.start
+
+    def dgates_layout(self):
+        """Columns of dgates, and the column at which the x part begins."""
+        return self.sizes.dgates_width, self.sizes.dgates_x
+
+    def backward(self, ptrdiff_t s0, ptrdiff_t s1, bint first, bint last, dgates):
+        """Steps s1-1 down to s0. With dgates (items, columns) given, the products are left to the caller."""
+        self.t.s0 = s0
+        self.t.s1 = s1
+        self.t.first = first
+        self.t.last = last
+        self.t.dgates = data(dgates)
+        with nogil:
+            fr_pool_run(&pool, self.threads, self.kernels.backward, &self.t)
+
+
+cdef list FUNCTIONS = ["exp", "tanh", "sigmoid"]
+
+
+def vmath(str function, cnp.ndarray x, str isa=None):
+    """exp, tanh or sigmoid of a contiguous float32 or float64 array, by the kernels' own arithmetic."""
+    cdef int f = FUNCTIONS.index(function)
+    cdef const fr_kernels *kernels = fr_kernels_of(
+        isas().index(isa or isa_in_use()), cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE)
+    cdef cnp.ndarray y = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
+    cdef ptrdiff_t n = cnp.PyArray_SIZE(x)
+    cdef void *source = cnp.PyArray_DATA(x)
+    cdef void *target = cnp.PyArray_DATA(y)
+    with nogil:
+        kernels.vmath(f, n, source, target)
+    return y

@@ -1,0 +1,134 @@
+"""Threads, instruction set and the engine of the large products: what holds for the whole process."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+
+from . import _core, blas, checks
+
+__version__ = "0.1.0"
+_MOST_THREADS = 256
+_threads = 1
+_gemm: str | None = None
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def set_num_threads(n: int) -> None:
+    """Use at most ``n`` threads (1 to 256) in each call from now on.
+
+    The start value is ``FASTRNN_NUM_THREADS``, or the number of cores that the process may use. Results do not depend on it.
+
+    Raises: TypeError, ValueError.
+
+    >>> fastrnn.set_num_threads(2)
+    """
+    global _threads
+    _threads = checks.integer("n", n, 1, _MOST_THREADS)
+
+
+def get_num_threads() -> int:
+    """The number of threads that a call may use."""
+    return _threads
+
+
+def available_isas() -> list[str]:
+    """Names of the instruction sets that this processor runs, the fastest last.
+
+    ``scalar`` (plain C) is everywhere; x86-64 has ``sse2``, and ``v3`` (AVX2 and FMA) and ``v4`` (AVX-512) if the processor does;
+    aarch64 has ``neon``. The environment variable ``FASTRNN_ISA`` forces one of them.
+
+    >>> fastrnn.available_isas()
+    ['scalar', 'sse2', 'v3']
+    """
+    return _core.isas()
+
+
+def set_gemm(engine: str) -> None:
+    """Choose what computes the large products outside the recurrence: x W, dx and the weights' gradients.
+
+    ``"own"`` (the default) is the package's packed micro-kernel: the promises about bits are made for it. ``"blas"`` is the BLAS
+    behind NumPy, held to the threads of the call. The instruction set ``scalar`` takes the BLAS unless told ``"own"``.
+    The start value is ``FASTRNN_GEMM``.
+
+    Raises: ValueError for another name, RuntimeError for ``"blas"`` if the threads of NumPy's BLAS cannot be bounded.
+
+    >>> fastrnn.set_gemm("own")
+    """
+    global _gemm
+    if engine not in ("own", "blas"):
+        raise ValueError(f"engine: expected 'own' or 'blas', got {engine!r}")
+    if engine == "blas" and not blas.boundable():
+        raise RuntimeError("engine: the threads of NumPy's BLAS cannot be bounded here, so 'blas' cannot keep threads=n")
+    _gemm = engine
+
+
+def gemm() -> str:
+    """The engine in use, ``"own"`` or ``"blas"``."""
+    if _gemm is None:
+        return "blas" if _core.isa_in_use() == "scalar" and blas.boundable() else "own"
+    return _gemm
+
+
+def use_isa(name: str) -> None:
+    """Take this instruction set for the calls that follow. Raises ValueError if it is not available."""
+    names = _core.isas()
+    if name not in names:
+        raise ValueError(f"isa: expected one of {', '.join(names)}, got {name!r}")
+    _core.use_isa(names.index(name))
+
+
+def show_config() -> None:
+    """Print version, instruction set in use, threads, engine of the large products, NumPy and its BLAS.
+
+    >>> fastrnn.show_config()
+    fastrnn 0.1.0
+    instruction set   v3 (available: scalar, sse2, v3)
+    ...
+    """
+    build = np.show_config(mode="dicts")
+    library = build.get("Build Dependencies", {}).get("blas", {}) if isinstance(build, dict) else {}
+    lines = [
+        f"fastrnn {__version__}",
+        f"instruction set   {_core.isa_in_use()} (available: {', '.join(_core.isas())})",
+        f"threads           {_threads} (cores this process may use: {_cores()})",
+        f"large products    {gemm()}",
+        f"NumPy             {np.__version__}, BLAS {library.get('name', 'unknown')} {library.get('version', '')}".rstrip(),
+        f"Python            {sys.version.split()[0]}",
+    ]
+    print("\n".join(lines))
+
+
+def _start() -> None:
+    """The environment's wishes; one that cannot be met stops the import."""
+    global _threads
+    names = _core.isas()
+    wanted = os.environ.get("FASTRNN_ISA") or names[-1]
+    if wanted not in names:
+        raise ImportError(f"FASTRNN_ISA: expected one of {', '.join(names)}, got {wanted!r}")
+    _core.use_isa(names.index(wanted))
+    text = os.environ.get("FASTRNN_NUM_THREADS")
+    if text:
+        if not text.isdecimal() or not 1 <= int(text) <= _MOST_THREADS:
+            raise ImportError(f"FASTRNN_NUM_THREADS: expected an integer from 1 to {_MOST_THREADS}, got {text!r}")
+        _threads = int(text)
+    else:
+        _threads = min(_cores(), _MOST_THREADS)
+    engine = os.environ.get("FASTRNN_GEMM")
+    if engine:
+        try:
+            set_gemm(engine)
+        except (ValueError, RuntimeError) as error:
+            raise ImportError(f"FASTRNN_GEMM: {error}") from None
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_core.after_fork)
+
+
+_start()

@@ -1,0 +1,201 @@
+"""One layer in one direction: plan, allocate, call the kernels. Everything arrives here checked, and time-major."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import blas, checks, config, schedule
+from ._core import Task
+from .plan import FROM_INITIAL, FROM_ZERO, Plan
+
+Array = NDArray[Any]
+
+
+class Cell(IntEnum):
+    """The kernels' names of the cells (csrc/fastrnn.h)."""
+
+    RNN_TANH = 0
+    RNN_RELU = 1
+    LSTM = 2
+    LSTM_PEEPHOLE = 3
+    GRU_AFTER = 4
+    GRU_BEFORE = 5
+
+    @property
+    def gates(self) -> int:
+        return 1 if self <= Cell.RNN_RELU else 4 if self <= Cell.LSTM_PEEPHOLE else 3
+
+    @property
+    def is_lstm(self) -> bool:
+        return self in (Cell.LSTM, Cell.LSTM_PEEPHOLE)
+
+
+class Weights:
+    """w_ih (G*H, I), w_hh (G*H, H), b_ih and b_hh (G*H) or None, peephole (3, H) or None; gradients have the same form."""
+
+    __slots__ = ("b_hh", "b_ih", "peephole", "w_hh", "w_ih")
+    NAMES = ("w_ih", "w_hh", "b_ih", "b_hh", "peephole")
+
+    def __init__(
+        self, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None, peephole: Array | None = None
+    ) -> None:
+        self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.peephole = w_ih, w_hh, b_ih, b_hh, peephole
+
+    def zeros_like(self) -> Weights:
+        arrays = (None if a is None else np.zeros_like(a) for a in (self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.peephole))
+        return Weights(*arrays)  # type: ignore[arg-type]
+
+
+class Run:
+    """One call of one layer in one direction.
+
+    x (T, B, I), h0 and c0 (B, H) or None. After forward(): y (T, B, H), h_n and c_n (B, H). backward() may follow once if the run
+    was recorded: c (T, B, H) and gates (T, B, 4*H) hold what it needs (an RNN needs y alone).
+    """
+
+    def __init__(
+        self, cell: Cell, plan: Plan, x: Array, weights: Weights, h0: Array | None, c0: Array | None, threads: int
+    ) -> None:
+        self.cell, self.plan, self.x, self.weights, self.threads = cell, plan, x, weights, threads
+        self.h0, self.c0 = h0, c0
+        self.H = weights.w_hh.shape[1]
+        self.c: Array | None = None
+        self.gates: Array | None = None
+        w = weights
+        self.task = Task(cell, x.dtype == checks.F64, plan, x, w.w_ih, w.w_hh, w.b_ih, w.b_hh, w.peephole, h0, c0)
+
+    def forward(self, record: bool, batch_first: bool = False) -> None:
+        """Compute y, h_n, c_n."""
+        (T, B, _), H, dtype = self.x.shape, self.H, self.x.dtype
+        plan, empty = self.plan, self.plan.steps == 0
+        shape = (B, T, H) if batch_first else (T, B, H)
+        y = checks.allocate("x", "(B, T, H)" if batch_first else "(T, B, H)", shape, dtype, zero=plan.padded or empty)
+        self.y = y.swapaxes(0, 1) if batch_first else y
+        if self.cell.is_lstm:
+            self.c = checks.allocate("x", "(T, B, H)", (T, B, H), dtype) if record else self._initial(self.c0)
+        if record and self.cell > Cell.RNN_RELU:
+            self.gates = checks.allocate("x", "(T, B, 4*H)", (T, B, 4 * H), dtype)
+        if not empty:
+            self._run_forward()
+        self.h_n = self._final(self.y, self.h0)
+        self.c_n = None if self.c is None else self._final(self.c, self.c0) if record else self.c
+
+    def _run_forward(self) -> None:
+        (T, B, I), task, steps = self.x.shape, self.task, self.plan.steps
+        how = schedule.forward(T, B, I, self.H, self.cell.gates, self.threads)
+        by_blas = config.gemm() == "blas" and I > 0
+        task.prepare_forward(self.y, self.c, self.gates, how.threads, how.split_units, how.input_first, how.chunk)
+        if not by_blas:
+            task.forward(0, steps, None)
+        else:
+            matrix = np.empty((I, task.input_width()), self.x.dtype)
+            bias = np.empty(task.input_width(), self.x.dtype)
+            task.input_matrix(matrix, bias)
+            cuts = self.plan.cuts(how.chunk)
+            for s0, s1 in zip(cuts, cuts[1:]):
+                task.forward(s0, s1, self._input_products(s0, s1, matrix, bias, how.threads))
+        task.release()
+
+    def _input_products(self, s0: int, s1: int, matrix: Array, bias: Array, threads: int) -> Array:
+        """x W_ih + b of the items of the steps s0 to s1-1, by NumPy's BLAS."""
+        x, pre = self._items(self.x, s0, s1), np.empty((self.plan.items(s0, s1).stop - self.plan.items(s0, s1).start, len(bias)), matrix.dtype)
+        with blas.bounded(threads):
+            np.matmul(x, matrix, out=pre)
+        pre += bias
+        return pre
+
+    def _items(self, sequence: Array, s0: int, s1: int) -> Array:
+        """(items, n): the rows of a (T, B, n) array at the items of these steps, in their order."""
+        if self.plan.first is None:
+            piece = sequence[self.plan.T - s1 : self.plan.T - s0][::-1] if self.plan.reverse else sequence[s0:s1]
+            return piece.reshape(-1, sequence.shape[2])
+        time, row, _ = self.plan.places(s0, s1)
+        return sequence[time, row]
+
+    def _initial(self, state: Array | None) -> Array:
+        return np.zeros((self.x.shape[1], self.H), self.x.dtype) if state is None else state.copy()
+
+    def _final(self, sequence: Array, initial: Array | None) -> Array:
+        """The state behind each row's last item."""
+        if self.plan.steps == 0:
+            return self._initial(initial)
+        last = self.plan.last
+        if last is None:
+            return sequence[0 if self.plan.reverse else -1].copy()
+        final = sequence[last, np.arange(len(last))]
+        if (last < 0).any():
+            final[last < 0] = 0 if initial is None else initial[last < 0]
+        return final
+
+    def backward(self, dy: Array | None, dh: Array, dc: Array | None, into: Weights, need_x: bool = True) -> Array | None:
+        """Add the weights' gradients to `into`; return dx. dh and dc (B, H): gradients of the final state come in, and those of
+        the initial state go out in the same arrays. dy (T, B, H) or None."""
+        plan, x = self.plan, self.x
+        dx = None
+        if need_x:  # in the layout of x's axes, so that a batch-first x gets a batch-first gradient
+            dx = np.zeros(x.shape, x.dtype) if plan.padded or plan.steps == 0 else np.empty(x.shape, x.dtype)
+        if plan.steps:
+            self._run_backward(dy, dh, dc, dx, into)
+        return dx
+
+    def _run_backward(self, dy: Array | None, dh: Array, dc: Array | None, dx: Array | None, into: Weights) -> None:
+        (T, B, I), task, steps = self.x.shape, self.task, self.plan.steps
+        how = schedule.backward(T, B, I, self.H, self.cell.gates, self.threads)
+        by_blas = config.gemm() == "blas"
+        task.prepare_backward(
+            dy, dh, dc, dx, into.w_ih, into.w_hh, into.b_ih, into.b_hh, into.peephole, how.threads, how.split_units, how.chunk
+        )
+        if not by_blas:
+            task.backward(0, steps, True, True, None)
+        else:
+            cuts = self.plan.cuts(how.chunk)
+            most = max(self.plan.items(a, b).stop - self.plan.items(a, b).start for a, b in zip(cuts, cuts[1:]))
+            dgates = np.empty((most, task.dgates_layout()[0]), self.x.dtype)
+            for s0, s1 in reversed(list(zip(cuts, cuts[1:]))):
+                task.backward(s0, s1, s1 == steps, s0 == 0, dgates)
+                with blas.bounded(how.threads):
+                    self._products(s0, s1, dgates, dx, into)
+        task.release()
+
+    def _products(self, s0: int, s1: int, dgates: Array, dx: Array | None, into: Weights) -> None:
+        """dx and the weights' gradients of the steps s0 to s1-1 by NumPy's BLAS, from dgates (items, columns)."""
+        H, G, cell = self.H, self.cell.gates, self.cell
+        time, row, prev = (a[::-1] for a in self.plan.places(s0, s1))
+        # The kernels list steps downwards and the rows of a step upwards; here both run downwards.
+        counts = self._step_counts(s0, s1)
+        n, x_at = len(time), self.task.dgates_layout()[1]
+        d = dgates[:n][_rows_downwards(counts)]
+        dx_part = d[:, x_at : x_at + G * H]
+        if dx is not None:
+            dx[time, row] = np.matmul(dx_part, self.weights.w_ih)
+        into.w_ih += np.matmul(dx_part.T, self.x[time, row])
+        h = self.y[np.maximum(prev, 0), row]
+        h[prev == FROM_ZERO] = 0
+        initial = prev == FROM_INITIAL
+        h[initial] = 0 if self.h0 is None else self.h0[row[initial]]
+        if cell == Cell.GRU_AFTER:  # columns n, r, z
+            into.w_hh[: 2 * H] += np.matmul(d[:, H : 3 * H].T, h)
+            into.w_hh[2 * H :] += np.matmul(d[:, :H].T, h)
+        elif cell == Cell.GRU_BEFORE:
+            assert self.gates is not None
+            into.w_hh[: 2 * H] += np.matmul(d[:, : 2 * H].T, h)
+            into.w_hh[2 * H :] += np.matmul(d[:, 2 * H : 3 * H].T, self.gates[time, row, 3 * H :])
+        else:
+            into.w_hh += np.matmul(d[:, : G * H].T, h)
+
+    def _step_counts(self, s0: int, s1: int) -> Array:
+        if self.plan.first is None:
+            return np.full(s1 - s0, self.plan.B)
+        return np.diff(self.plan.first[s0 : s1 + 1])
+
+
+def _rows_downwards(counts: Array) -> Array:
+    """Positions in a list (steps downwards, rows upwards) of the items of the list (steps downwards, rows downwards)."""
+    counts = counts[::-1]
+    start = np.repeat(np.cumsum(counts) - counts, counts)
+    end = np.repeat(np.cumsum(counts), counts) - 1
+    return start + end - np.arange(len(start))

@@ -1,0 +1,230 @@
+"""One layer in one direction, as functions of raw arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import checks, config
+from .engine import Cell, Run, Weights
+from .plan import make_plan
+from .tape import Tape
+
+Array = NDArray[Any]
+
+_COMMON = """
+    Args:
+        x: (T, B, I); (B, T, I) with batch_first; (T, I) without a batch. float32 or float64, and all arrays of one dtype.
+        w_ih, w_hh: ({G}*H, I), ({G}*H, H){blocks}.
+        b_ih, b_hh: ({G}*H,) or None.
+{state}
+        lengths: (B,) integers from 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y is 0
+            there, the final state is that of the row's own end, and a row of length 0 keeps its initial state.
+        reset: (T, B) booleans: where True, the row is cut in front of step t; the state starts there from zero.
+        reverse: go from each row's end to its start. y stays in the order of x.
+        batch_first: x and y are (B, T, .); no transposed copy is made. States stay (B, H).
+        record: also return a tape for the gradients. y is then read-only, because the tape reads it; so must x and the weights
+            stay as they are until backward.
+        threads: at most so many; None: fastrnn.get_num_threads().
+
+    Returns:
+        y (T, B, H), {returned}, tape (None unless record).
+
+    Raises: TypeError, ValueError (the message names the argument), MemoryError.
+"""
+_STATE = "        h0: (B, H) or None for zeros."
+
+
+def _document(G: str, blocks: str, state: str, returned: str) -> Any:
+    def add(function: Any) -> Any:
+        before, example = function.__doc__.split("    Example:")
+        text = _COMMON.format(G=G, blocks=blocks, state=state, returned=returned).replace("1*H", "H")
+        function.__doc__ = before.rstrip() + "\n" + text + "\n    Example:" + example
+        return function
+
+    return add
+
+
+@_document("1", "", _STATE + '\n        nonlinearity: "tanh" or "relu".', "h_n (B, H)")
+def rnn(
+    x: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    h0: Array | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    lengths: Any = None,
+    reset: Any = None,
+    reverse: bool = False,
+    batch_first: bool = False,
+    record: bool = False,
+    threads: int | None = None,
+) -> tuple[Array, Array, Tape | None]:
+    """The simple recurrent network (Elman 1990): h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu.
+
+    Example:
+        >>> y, h_n, _ = fastrnn.rnn(x, w_ih, w_hh, nonlinearity="relu")
+    """
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
+    cell = Cell.RNN_TANH if nonlinearity == "tanh" else Cell.RNN_RELU
+    options = (lengths, reset, reverse, batch_first, record, threads)
+    y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, None), h0, None, *options)
+    return y, h_n, tape
+
+
+@_document("3", ", row blocks r, z, n", _STATE + "\n        reset_after: which of the two equations of n.", "h_n (B, H)")
+def gru(
+    x: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    h0: Array | None = None,
+    *,
+    reset_after: bool = True,
+    lengths: Any = None,
+    reset: Any = None,
+    reverse: bool = False,
+    batch_first: bool = False,
+    record: bool = False,
+    threads: int | None = None,
+) -> tuple[Array, Array, Tape | None]:
+    """The gated recurrent unit: h_t = (1 - z) n + z h_{t-1}, with r, z = sigmoid(W_i. x_t + b_i. + W_h. h_{t-1} + b_h.) and
+
+    n = tanh(W_in x_t + b_in + r (W_hn h_{t-1} + b_hn)) if reset_after (PyTorch, cuDNN), else
+    n = tanh(W_in x_t + b_in + W_hn (r h_{t-1}) + b_hn) (Cho et al. 2014, arXiv 1406.1078).
+
+    Example:
+        >>> y, h_n, tape = fastrnn.gru(x, w_ih, w_hh, b_ih, b_hh, record=True)
+        >>> grads = tape.backward(dy)
+    """
+    cell = Cell.GRU_AFTER if checks.flag("reset_after", reset_after) else Cell.GRU_BEFORE
+    options = (lengths, reset, reverse, batch_first, record, threads)
+    y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, None), h0, None, *options)
+    return y, h_n, tape
+
+
+@_document(
+    "4",
+    ", row blocks i, f, g, o",
+    "        h0, c0: (B, H) or None for zeros.\n        peephole: (3, H), rows i, f, o, or None. i and f look at c_{t-1}, o at c_t.",
+    "(h_n, c_n) each (B, H)",
+)
+def lstm(
+    x: Array,
+    w_ih: Array,
+    w_hh: Array,
+    b_ih: Array | None = None,
+    b_hh: Array | None = None,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    *,
+    peephole: Array | None = None,
+    lengths: Any = None,
+    reset: Any = None,
+    reverse: bool = False,
+    batch_first: bool = False,
+    record: bool = False,
+    threads: int | None = None,
+) -> tuple[Array, tuple[Array, Array], Tape | None]:
+    """Long short-term memory (Hochreiter and Schmidhuber 1997; Gers et al. 2000 for f and the peepholes):
+
+    i, f, o = sigmoid(W_i. x_t + b_i. + W_h. h_{t-1} + b_h.), g = tanh(the same), c_t = f c_{t-1} + i g, h_t = o tanh(c_t).
+
+    Example:
+        >>> y, (h_n, c_n), tape = fastrnn.lstm(x, w_ih, w_hh, b_ih, b_hh, record=True)
+        >>> grads = tape.backward(dy)
+    """
+    cell = Cell.LSTM if peephole is None else Cell.LSTM_PEEPHOLE
+    options = (lengths, reset, reverse, batch_first, record, threads)
+    y, h_n, c_n, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, peephole), h0, c0, *options)
+    assert c_n is not None
+    return y, (h_n, c_n), tape
+
+
+def _call(
+    cell: Cell,
+    x: Any,
+    weights: tuple[Any, Any, Any, Any, Any],
+    h0: Any,
+    c0: Any,
+    lengths: Any,
+    reset: Any,
+    reverse: Any,
+    batch_first: Any,
+    record: Any,
+    threads: Any,
+) -> tuple[Array, Array, Array | None, Tape | None]:
+    x = checks.floats("x", x, None, (2, 3))
+    w = check_weights(cell, x.dtype, *weights)
+    reverse, batch_first = checks.flag("reverse", reverse), checks.flag("batch_first", batch_first)
+    record = checks.flag("record", record)
+    unbatched = x.ndim == 2
+    run = make_run(cell, x, w, h0, c0, lengths, reset, reverse, batch_first and not unbatched, threads)
+    run.forward(record, batch_first and not unbatched)
+    y = run.y[:, 0] if unbatched else run.y.swapaxes(0, 1) if batch_first else run.y
+    h_n, c_n = (run.h_n[0], run.c_n if run.c_n is None else run.c_n[0]) if unbatched else (run.h_n, run.c_n)
+    if not record:
+        return y, h_n, c_n, None
+    y = y.view()
+    y.flags.writeable = False
+    return y, h_n, c_n, Tape(run, batch_first and not unbatched, unbatched)
+
+
+def check_weights(cell: Cell, dtype: np.dtype[Any], w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, peephole: Any) -> Weights:
+    """The weights in one dtype, contiguous, of shapes that fit each other."""
+    w_hh = checks.floats("w_hh", w_hh, dtype, (2,))
+    G, H = cell.gates, w_hh.shape[1]
+    if H == 0 or w_hh.shape[0] != G * H:
+        rows = "H" if G == 1 else f"{G}*H"
+        raise ValueError(f"w_hh: expected ({rows}, H) = ({G * H}, {H}) with H >= 1, got {w_hh.shape}")
+    w_ih = checks.floats("w_ih", w_ih, dtype, (2,))
+    rows = "H" if G == 1 else f"{G}*H"
+    w_ih = checks.shaped("w_ih", w_ih, dtype, f"({rows}, I)", (G * H, w_ih.shape[1]))
+    w_hh = checks.shaped("w_hh", w_hh, dtype, f"({rows}, H)", (G * H, H))
+    if b_ih is not None:
+        b_ih = checks.shaped("b_ih", b_ih, dtype, f"({rows},)", (G * H,))
+    if b_hh is not None:
+        b_hh = checks.shaped("b_hh", b_hh, dtype, f"({rows},)", (G * H,))
+    if peephole is not None:
+        peephole = checks.shaped("peephole", peephole, dtype, "(3, H)", (3, H))
+    return Weights(w_ih, w_hh, b_ih, b_hh, peephole)
+
+
+def make_run(
+    cell: Cell,
+    x: Array,
+    w: Weights,
+    h0: Any,
+    c0: Any,
+    lengths: Any,
+    reset: Any,
+    reverse: bool,
+    batch_first: bool,
+    threads: Any,
+) -> Run:
+    """Check what depends on x, bring it into (T, B, .), plan. x has passed checks.floats."""
+    I, H = w.w_ih.shape[1], w.w_hh.shape[1]
+    if x.shape[-1] != I:
+        raise ValueError(f"x: expected the last axis to be I = {I}, as w_ih's, got shape {x.shape}")
+    threads = config.get_num_threads() if threads is None else checks.integer("threads", threads, 1)
+    x = checks.rows_contiguous(x)
+    unbatched = x.ndim == 2
+    x = x[:, None] if unbatched else x.swapaxes(0, 1) if batch_first else x
+    T, B, _ = x.shape
+    symbols, shape = ("(H,)", (H,)) if unbatched else ("(B, H)", (B, H))
+    if h0 is not None:
+        h0 = checks.shaped("h0", h0, x.dtype, symbols, shape).reshape(B, H)
+    if c0 is not None:
+        c0 = checks.shaped("c0", c0, x.dtype, symbols, shape).reshape(B, H)
+    if lengths is not None:
+        lengths = checks.integers("lengths", lengths, "(B,)", B, T)
+    if reset is not None:
+        reset_shape = (T,) if unbatched else (T, B)
+        reset = checks.booleans("reset", reset, "(T,)" if unbatched else "(T, B)", reset_shape).reshape(T, B)
+    return Run(cell, make_plan(T, B, reverse, lengths, reset), x, w, h0, c0, threads)

@@ -1,0 +1,295 @@
+"""gradcheck: the gradients of a function or a layer against differences of its own forward.
+
+    L = sum(y * dy) + sum(state * dstate), with random dy and dstate
+
+is a number that depends on every argument. Its gradients by `tape.backward(dy, dstate)` are compared, entry
+by entry, with the central difference of fourth order
+
+    dL/dv = (8 (L(v + h) - L(v - h)) - (L(v + 2h) - L(v - 2h))) / 12h + O(h^4)
+
+(Abramowitz and Stegun, Handbook of Mathematical Functions, table 25.2).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["GradcheckEntry", "GradcheckError", "GradcheckResult", "gradcheck"]
+
+Array = NDArray[Any]
+
+
+class GradcheckError(AssertionError):
+    """A gradient does not agree with the differences of the forward; the message names the worst entry."""
+
+
+@dataclass(frozen=True)
+class GradcheckEntry:
+    """One entry of an array, the worst of those checked."""
+
+    name: str
+    index: tuple[int, ...]
+    analytic: Any
+    numeric: Any
+    error: float  # |analytic - numeric|
+    tolerance: float
+    checked: int = 1  # how many entries of the array were
+
+    @property
+    def ok(self) -> bool:
+        """Whether the error is within the tolerance; what is not finite never is."""
+        return math.isfinite(self.error) and self.error <= self.tolerance
+
+    @property
+    def badness(self) -> float:
+        """The error in units of the tolerance."""
+        if self.error == 0:
+            return 0.0
+        return self.error / self.tolerance if math.isfinite(self.error) and self.tolerance else math.inf
+
+    def __str__(self) -> str:
+        place = self.name + (str(list(self.index)) if self.index else "")
+        return (
+            f"{place}: analytic {self.analytic:.10g}, numeric {self.numeric:.10g}, "
+            f"error {self.error:.2g} (allowed {self.tolerance:.2g})"
+        )
+
+
+@dataclass(frozen=True)
+class GradcheckResult:
+    """What gradcheck found. It is true when every entry passed.
+
+    name, index, analytic, numeric and error are those of the worst entry of all arrays, by its error in units
+    of its tolerance; name is "" when there was nothing to check. table has each array's worst entry by its
+    name.
+    """
+
+    ok: bool
+    name: str
+    index: tuple[int, ...]
+    analytic: Any
+    numeric: Any
+    error: float
+    table: dict[str, GradcheckEntry]
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        lines = [f"gradcheck {'passed' if self.ok else 'FAILED'}; the worst entry of each array:"]
+        for entry in self.table.values():
+            lines.append(f"  {'ok    ' if entry.ok else 'WRONG '} {entry} of {entry.checked} checked")
+        return "\n".join(lines)
+
+
+def gradcheck(
+    target: Any,
+    *args: Any,
+    eps: float | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    seed: int = 0,
+    raise_exception: bool = True,
+    max_entries: int | None = None,
+    **kwargs: Any,
+) -> GradcheckResult:
+    """Compares the gradients of a function or layer with differences of its own forward.
+
+    Arguments:
+        target: a function such as fastrnn.lstm, called as target(*args, record=True, **kwargs), or a layer,
+            called as target.forward(*args, **kwargs); both return (y, state, tape). Checked are all arguments
+            that are float or complex arrays (members of a tuple too), and every array of a layer's `params`.
+        eps: the step h, relative to the entry where that exceeds 1. None: u ** 0.25 with u the machine
+            epsilon of y's dtype, so 1.2e-4 for float64 and 1.9e-2 for float32.
+        rtol, atol: an entry passes if |analytic - numeric| <= atol + rtol * max(|analytic|, |numeric|). rtol
+            None: 10 * u ** 0.5, so 1.5e-7 and 3.5e-3. atol None: what rounding of y and the state can bring
+            into a difference, 4 * u / eps times the norm of the terms of L = sum(y * dy) + sum(state *
+            dstate).
+        seed: of dy, dstate and the choice of entries.
+        raise_exception: raise when the check fails, else return the failing result.
+        max_entries: check only so many entries of each array, chosen at random. None: all of them.
+
+    No argument is modified: arrays are copied, and the entries of a layer's params, which are changed in place,
+    are restored bit for bit, also when the target raises. An entry that fails is tried again with steps h/8
+    and h/64 and the same tolerance, since a ReLU has kinks that the first step may have crossed. With many
+    steps and units some kink is always near: check a ReLU in float64, where steps are short. At a kink itself
+    there is no gradient to check.
+
+    Raises:
+        GradcheckError (an AssertionError): an entry failed; the message names the worst by name and index.
+            Also a gradient that is missing or has the wrong shape.
+        TypeError: target is neither a function nor a layer, or takes several arguments as *args or **kwargs.
+
+    >>> from fastrnn import reference
+    >>> rng = np.random.default_rng(0)
+    >>> x, w_ih, w_hh = (rng.standard_normal(s) for s in [(5, 2, 3), (12, 3), (12, 4)])
+    >>> gradcheck(reference.gru, x, w_ih, w_hh, lengths=[5, 3]).ok
+    True
+    """
+    run, arrays, gradient = _open(target, args, kwargs)
+    rng = np.random.default_rng(seed)
+    y, state, tape = run()
+    dy, dstate = _cotangent(rng, y), _map(state, lambda s: _cotangent(rng, s))
+    grads = tape.backward(dy, dstate)
+    weights = _flatten(dy, dstate)
+
+    def outputs() -> Array:
+        """The terms of L. Their differences are taken before the sum, so outputs that do not move add no
+        noise."""
+        y, state, _ = run()
+        return weights * _flatten(y, state)
+
+    u = float(np.finfo(y.dtype).eps)
+    eps = u**0.25 if eps is None else eps
+    if atol is None:
+        atol = 4 * u / eps * float(np.linalg.norm(outputs()))
+    rtol = 10 * u**0.5 if rtol is None else rtol
+    table = {}
+    for name, array in arrays.items():
+        analytic = _checked_gradient(name, gradient(grads, name), array)
+        chosen = _choose(rng, array.shape, max_entries)
+        entries = [
+            _compare(outputs, name, array, index, analytic[index], eps, rtol, atol) for index in chosen
+        ]
+        if entries:
+            table[name] = replace(max(entries, key=lambda entry: entry.badness), checked=len(entries))
+    result = _result(table)
+    if raise_exception and not result:
+        raise GradcheckError(f"wrong gradient at {table[result.name]}\n{result}")
+    return result
+
+
+def _choose(
+    rng: np.random.Generator, shape: tuple[int, ...], max_entries: int | None
+) -> Iterable[tuple[int, ...]]:
+    """All indices of an array, or so many of them at random, in their order."""
+    if max_entries is None or max_entries >= math.prod(shape):
+        return np.ndindex(shape)
+    flat = np.sort(rng.choice(math.prod(shape), max_entries, replace=False))
+    return [tuple(int(i) for i in np.unravel_index(k, shape)) for k in flat]
+
+
+def _result(table: dict[str, GradcheckEntry]) -> GradcheckResult:
+    """The worst entry of all, and whether everything passed."""
+    if not table:
+        return GradcheckResult(True, "", (), 0.0, 0.0, 0.0, table)
+    worst = max(table.values(), key=lambda entry: entry.badness)
+    ok = all(entry.ok for entry in table.values())
+    return GradcheckResult(ok, worst.name, worst.index, worst.analytic, worst.numeric, worst.error, table)
+
+
+# --- one entry ----------------------------------------------------------------------------------------------
+
+
+def _compare(
+    outputs: Callable[[], Array],
+    name: str,
+    array: Array,
+    index: tuple[int, ...],
+    analytic: Any,
+    eps: float,
+    rtol: float,
+    atol: float,
+) -> GradcheckEntry:
+    """One entry, with the best of at most three steps."""
+    h = eps * max(1.0, float(abs(array[index])))
+    tries = []
+    for step in (h, h / 8, h / 64):
+        numeric = _difference(outputs, array, index, step)
+        error, size = float(abs(analytic - numeric)), float(max(abs(analytic), abs(numeric)))
+        tries.append(GradcheckEntry(name, index, analytic, numeric, error, atol + rtol * size))
+        if tries[-1].ok:
+            break
+    return min(tries, key=lambda entry: entry.badness)
+
+
+def _difference(outputs: Callable[[], Array], array: Array, index: tuple[int, ...], h: float) -> Any:
+    """The difference quotient of fourth order in array[index], which is changed and restored."""
+    value = array[index]
+
+    def central(step: float) -> Any:
+        array[index] = value + step
+        high, plus = array[index], outputs()
+        array[index] = value - step
+        low, minus = array[index], outputs()
+        return (plus - minus).sum() / (high - low)  # the width that the step became in the array's dtype
+
+    try:
+        return (4 * central(h) - central(2 * h)) / 3
+    finally:
+        array[index] = value
+
+
+# --- the target: its arrays by name, how to call it, where its gradients are --------------------------------
+
+
+def _open(
+    target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Callable[[], Any], dict[str, Array], Callable[[Any, str], Any]]:
+    """run() calls the target on arrays that may be changed in place; those by name; gradient(grads, name)."""
+    is_layer = hasattr(target, "forward") and hasattr(target, "params")
+    if not is_layer and not callable(target):
+        raise TypeError(f"target: expected a function or a layer, got {type(target).__name__}")
+    call = target.forward if is_layer else target
+    bound = inspect.signature(call).bind(*args, **kwargs, **({} if is_layer else {"record": True}))
+    arrays: dict[str, Array] = {}
+    for argument, value in bound.arguments.items():
+        bound.arguments[argument] = _copies(argument, value, arrays)
+        kind = bound.signature.parameters[argument].kind
+        if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise TypeError(f"target: expected arguments with names, got several in {argument!r}")
+    params = dict(target.params) if is_layer else {}
+
+    def run() -> Any:
+        return call(*bound.args, **bound.kwargs)
+
+    def gradient(grads: Any, name: str) -> Any:
+        if name in params:
+            return grads.params.get(name)
+        argument, _, member = name.partition("[")
+        grad = getattr(grads, argument, None)
+        return grad if not member or grad is None else grad[int(member[:-1])]
+
+    return run, {**arrays, **params}, gradient
+
+
+def _copies(name: str, value: Any, arrays: dict[str, Array]) -> Any:
+    """value with its float arrays copied; the copies go into arrays, the members of a tuple as name[0],
+    name[1]."""
+    if isinstance(value, tuple):
+        return tuple(_copies(f"{name}[{k}]", member, arrays) for k, member in enumerate(value))
+    if isinstance(value, np.ndarray | list) and np.issubdtype(np.asarray(value).dtype, np.inexact):
+        value = arrays[name] = np.array(value)
+    return value
+
+
+def _checked_gradient(name: str, grad: Any, array: Array) -> Array:
+    if grad is None or np.shape(grad) != array.shape:
+        came = "none" if grad is None else f"one of shape {np.shape(grad)}"
+        raise GradcheckError(f"{name}: expected a gradient of shape {array.shape}, got {came}")
+    return np.asarray(grad)
+
+
+# --- y and the state ----------------------------------------------------------------------------------------
+
+
+def _map(state: Any, function: Callable[[Array], Array]) -> Any:
+    return tuple(function(s) for s in state) if isinstance(state, tuple | list) else function(state)
+
+
+def _cotangent(rng: np.random.Generator, a: Array) -> Array:
+    return rng.standard_normal(a.shape).astype(a.dtype)
+
+
+def _flatten(y: Array, state: Any) -> Array:
+    """y and all members of the state as one vector, in float64 or wider."""
+    members = state if isinstance(state, tuple | list) else (state,)
+    vector = np.concatenate([np.ravel(a) for a in (y, *members)])
+    return vector.astype(np.result_type(vector.dtype, np.float64))

@@ -1,0 +1,107 @@
+"""What a forward call keeps for its backward, and the gradients that come out."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import checks
+from .engine import Run, Weights
+
+Array = NDArray[Any]
+State = Any  # an array for RNN and GRU, a pair (h, c) for an LSTM; None for zeros
+
+
+class Gradients(SimpleNamespace):
+    """Gradients by name: of x, of the state (in the structure of the state), and of each parameter or argument; None where the
+    argument was None."""
+
+
+class TapeBase:
+    """One use: the second call of backward() raises RuntimeError."""
+
+    _run: Run | None
+    _unbatched: bool
+    _batch_first: bool
+
+    def __init__(self, run: Run, batch_first: bool, unbatched: bool) -> None:
+        self._run, self._batch_first, self._unbatched = run, batch_first, unbatched
+
+    def _backward(self, dy: Any, dstate: Any, into: Weights) -> tuple[Array, State]:
+        """The gradients of x and of the initial state, in the shapes that the caller knows; the weights' are added to `into`."""
+        run = self._run
+        if run is None:
+            raise RuntimeError("tape.backward: this tape has been used; a tape can be used once, call forward again for a new one")
+        if dy is None and dstate is None:
+            raise ValueError("tape.backward: expected dy, dstate or both, got neither")
+        dy = self._check_dy(run, dy)
+        dh, dc = self._check_dstate(run, dstate)
+        self._run = None
+        dx = run.backward(dy, dh, dc, into)
+        assert dx is not None
+        if self._unbatched:
+            dx, dh = dx[:, 0], dh[0]
+            dc = None if dc is None else dc[0]
+        elif self._batch_first:
+            dx = dx.swapaxes(0, 1)
+        return dx, dh if dc is None else (dh, dc)
+
+    def _check_dy(self, run: Run, dy: Any) -> Array | None:
+        if dy is None:
+            return None
+        dy = checks.floats("dy", dy, run.x.dtype)
+        T, B, H = run.y.shape
+        shape: tuple[int, ...] = (T, H) if self._unbatched else (B, T, H) if self._batch_first else (T, B, H)
+        symbols = "(T, H)" if self._unbatched else "(B, T, H)" if self._batch_first else "(T, B, H)"
+        if dy.shape != shape:
+            raise ValueError(f"dy: expected {symbols} = {shape}, got {dy.shape}")
+        dy = checks.rows_contiguous(dy)
+        return dy[:, None] if self._unbatched else dy.swapaxes(0, 1) if self._batch_first else dy
+
+    def _check_dstate(self, run: Run, dstate: Any) -> tuple[Array, Array | None]:
+        """New arrays (B, H): the gradients of the final state, zeros where none is given."""
+        names, pair = ["dstate"], [dstate]
+        if run.cell.is_lstm:
+            if dstate is not None and (not isinstance(dstate, (tuple, list)) or len(dstate) != 2):
+                raise TypeError(f"dstate: expected a pair (dh, dc), got {type(dstate).__name__}")
+            names, pair = ["dstate[0]", "dstate[1]"], [None, None] if dstate is None else list(dstate)
+        new = [self._check_member(run, name, member) for name, member in zip(names, pair)]
+        return new[0], new[1] if len(new) > 1 else None
+
+    def _check_member(self, run: Run, name: str, member: Any) -> Array:
+        B, H = run.x.shape[1], run.H
+        if member is None:
+            return np.zeros((B, H), run.x.dtype)
+        if self._unbatched:
+            member = checks.shaped(name, member, run.x.dtype, "(H,)", (H,))
+            return member[None].copy()
+        return checks.shaped(name, member, run.x.dtype, "(B, H)", (B, H)).copy()
+
+
+class Tape(TapeBase):
+    """The tape of a function: gradients are named as its arguments are."""
+
+    def backward(self, dy: Array | None = None, dstate: State = None) -> Gradients:
+        """Gradients of sum(y * dy) + sum(state * dstate).
+
+        dy: as y. dstate: as the returned state, (B, H) or, for an LSTM, a pair of them, either of which may be None.
+
+        Returns grads.x, .w_ih, .w_hh, .b_ih, .b_hh, .h0, for an LSTM also .c0 and .peephole; grads.state is h0's, or (h0's, c0's).
+        Where b_ih, b_hh or peephole was None, so is its gradient.
+
+        Raises: RuntimeError at the second call; TypeError, ValueError.
+        """
+        run = self._run
+        into = run.weights.zeros_like() if run is not None else None
+        dx, state = self._backward(dy, dstate, into)  # type: ignore[arg-type]
+        assert run is not None and into is not None
+        grads = Gradients(x=dx, state=state, w_ih=into.w_ih, w_hh=into.w_hh, b_ih=into.b_ih, b_hh=into.b_hh)
+        if run.cell.is_lstm:
+            grads.h0, grads.c0 = state
+            grads.peephole = into.peephole
+        else:
+            grads.h0 = state
+        return grads

@@ -1,0 +1,38 @@
+"""Builds of the package in a copy of the sources, for the tests of what is shipped and of compilers."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def copy_tree(target: Path) -> Path:
+    """The sources as a fresh clone has them: nothing that was built, so nothing stale can help."""
+    built = ("build", "dist", "*.egg-info", "*.so", "__pycache__", ".venv", ".*_cache", ".hypothesis", ".git")
+    return Path(shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(*built)))
+
+
+def run_python(*arguments: str, cwd: Path, **environment: str) -> str:
+    """All that Python prints, which is the test's message if it fails."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def build(kind: str, tree: Path, target: Path) -> Path:
+    """Build the "sdist" or "wheel" of a tree as pip asks setuptools for it, with the tools installed here."""
+    target.mkdir(exist_ok=True)
+    code = f"from setuptools import build_meta; build_meta.build_{kind}({str(target)!r})"
+    run_python("-c", code, cwd=tree)
+    (made,) = target.iterdir()
+    return made

@@ -1,12 +1,12 @@
 /* fpstate.h: the caller's floating-point state, set aside while a kernel runs.
  *
- * Between fr_fp_enter and fr_fp_leave denormals are zero on the way in and out (an operation on one costs about a
- * hundred cycles otherwise), rounding is to nearest, and nothing traps. fr_fp_leave puts everything back,
- * the sticky exception flags included: what a kernel raises is not the caller's.
+ * Between fr_fp_enter and fr_fp_leave denormals are zero on the way in and out (an operation on one costs
+ * about a hundred cycles otherwise), rounding is to nearest, and nothing traps. fr_fp_leave puts everything
+ * back, the sticky exception flags included: what a kernel raises is not the caller's.
  *
- * The state belongs to the thread: a thread of a team enters and leaves by itself. The compiler does not know that
- * arithmetic depends on it, so what runs in between must be a call that is not inlined (all kernels
- * are, through the dispatch table). On other processors the two do nothing.
+ * The state belongs to the thread: a thread of a team enters and leaves by itself. The compiler does not
+ * know that arithmetic depends on it: what runs in between must be loads, stores and arithmetic on what was
+ * loaded, which stay behind the memory barrier of entering. On other processors the two do nothing.
  */
 #ifndef FR_FPSTATE_H
 #define FR_FPSTATE_H
@@ -17,16 +17,27 @@ typedef struct { uint64_t control, status; } fr_fpstate;
 
 #if defined __SSE2__ || defined _M_X64
 #include <xmmintrin.h>
+#ifdef __GNUC__
+#define FR_MEMORY_BARRIER __asm__ volatile("" : : : "memory")
+#else
+#define FR_MEMORY_BARRIER (void)0
+#endif
 
-/* MXCSR: all exceptions masked (bits 7-12), rounding to nearest (13-14: 0), flush to zero (15), denormals are zero (6) */
+/* MXCSR: all exceptions masked (bits 7-12), rounding to nearest (13-14: 0), flush to zero (15), denormals
+ * are zero (6) */
 static inline fr_fpstate fr_fp_enter(void)
 {
     const fr_fpstate caller = {_mm_getcsr(), 0};
     _mm_setcsr(0x1F80 | 0x8000 | 0x0040);
+    FR_MEMORY_BARRIER;
     return caller;
 }
 
-static inline void fr_fp_leave(fr_fpstate caller) { _mm_setcsr((unsigned)caller.control); }
+static inline void fr_fp_leave(fr_fpstate caller)
+{
+    FR_MEMORY_BARRIER;
+    _mm_setcsr((unsigned)caller.control);
+}
 
 #elif defined __aarch64__ && defined __GNUC__
 

@@ -1,7 +1,7 @@
 /* simd.tmpl.h: one vector of REALs, for every instruction set and both dtypes.
  *
- * The only place (with fpstate.h) that knows which processor this is. Arithmetic is written with the operators
- * + - * / of the GCC vector extensions; what they cannot say is here. Included once per dtype by isa_*.c, after
+ * The only place (with fpstate.h) that knows which processor this is. Arithmetic is written with the
+ * operators + - * / of the GCC vector extensions; the rest is here. Included once per dtype, after
  *
  *     FR_SCALAR, FR_SSE2, FR_NEON, FR_V3 or FR_V4    exactly one, defined to 1
  *     REAL_IS_FLOAT                                  1: float32, 0: float64
@@ -25,7 +25,7 @@
 #error "simd.tmpl.h: define REAL_IS_FLOAT (1 or 0) and NAME(x) first"
 #endif
 
-/* ---- what holds for both dtypes -------------------------------------------------------------------------- */
+/* ---- what holds for both dtypes ------------------------------------------------------------------------ */
 #ifndef FR_SIMD_COMMON
 #define FR_SIMD_COMMON
 
@@ -106,7 +106,7 @@
 #endif
 #endif /* FR_SIMD_COMMON */
 
-/* ---- the dtype --------------------------------------------------------------------------------------------- */
+/* ---- the dtype ----------------------------------------------------------------------------------------- */
 #undef REAL
 #undef IREAL
 #undef W
@@ -159,7 +159,19 @@ typedef IREAL ivec __attribute__((vector_size(FR_VECTOR_BYTES)));
 typedef REAL vec_at __attribute__((vector_size(FR_VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 #endif
 
-/* ---- loads and stores (unaligned) ---------------------------------------------------------------------------- */
+/* v stands in a register here, whatever the compiler had in mind */
+#undef v_pin
+#if defined FR_SCALAR || !defined __GNUC__
+#define v_pin(v) ((void)(v))
+#elif defined FR_NEON
+#define v_pin(v) __asm__("" : "+w"(v))
+#elif defined FR_V4
+#define v_pin(v) __asm__("" : "+v"(v))
+#else
+#define v_pin(v) __asm__("" : "+x"(v))
+#endif
+
+/* ---- loads and stores (unaligned) ---------------------------------------------------------------------- */
 #ifdef FR_SCALAR
 FR_INLINE vec v_set1(REAL x) { return x; }
 FR_INLINE vec v_zero(void) { return 0; }
@@ -250,7 +262,7 @@ FR_INLINE void v_store_n(REAL *p, vec v, ptrdiff_t n)
 }
 #endif
 
-/* ---- arithmetic ------------------------------------------------------------------------------------------------ */
+/* ---- arithmetic ---------------------------------------------------------------------------------------- */
 
 /* v_fma: a*b + c, v_fnma: c - a*b; rounded once if FR_FUSED, else twice. */
 #if defined FR_V3 || defined FR_V4

@@ -27,6 +27,18 @@ static ALWAYS_INLINE quad NAME(quad_load)(const int nv, const REAL *p)
     return q;
 }
 
+/* Have the four in registers here: folded into the additions, these loads are scheduled worse. */
+static ALWAYS_INLINE void NAME(quad_pin)(const int nv, quad *q)
+{
+    v_pin(q->v0);
+    if (nv > 1)
+        v_pin(q->v1);
+    if (nv > 2)
+        v_pin(q->v2);
+    if (nv > 3)
+        v_pin(q->v3);
+}
+
 static ALWAYS_INLINE void NAME(quad_store)(const int nv, REAL *p, const quad *q)
 {
     v_store(p, q->v0);
@@ -62,7 +74,7 @@ static ALWAYS_INLINE void NAME(quad_fma)(const int nv, vec a, const quad *b, qua
 #define FR_FMA_V2(r) if (mr > r) c##r.v2 = v_fma(x##r, b, c##r.v2);
 #define FR_FMA_V3(r) if (mr > r) c##r.v3 = v_fma(x##r, b, c##r.v3);
 #define FR_COLUMN_STEP(v, DO) if (nv > v) { vec b = v_load(panel + v * W); FR_EACH_ROW(DO) }
-#define FR_STRIP_STEP(r) if (np > r) { quad b = NAME(quad_load)(nv, panel + r * pstride); NAME(quad_fma)(nv, x, &b, &c##r); }
+#define FR_STRIP_STEP(r) if (np > r) { quad b = NAME(quad_load)(nv, panel + r * pstride); NAME(quad_pin)(nv, &b); NAME(quad_fma)(nv, x, &b, &c##r); }
 /* clang-format on */
 
 /* mr rows by one panel. */
@@ -73,7 +85,7 @@ static ALWAYS_INLINE void NAME(tile_body)(const int mr, const int nv, const REAL
     FR_EACH_ROW(FR_ROW)
     ptrdiff_t ka = 0;
     for (ptrdiff_t k = 0; k < K; k++) {
-        if (mr < nv) {
+        if (mr < nv && mr == MR4) { /* a full tile has no registers left for a whole step of the panel */
             FR_EACH_ROW(FR_ROW_VALUE)
             FR_COLUMN_STEP(0, FR_FMA_V0)
             FR_COLUMN_STEP(1, FR_FMA_V1)
@@ -81,6 +93,7 @@ static ALWAYS_INLINE void NAME(tile_body)(const int mr, const int nv, const REAL
             FR_COLUMN_STEP(3, FR_FMA_V3)
         } else {
             quad b = NAME(quad_load)(nv, panel);
+            NAME(quad_pin)(nv, &b);
             FR_EACH_ROW(FR_ROW_STEP)
         }
         panel += nv * W;

@@ -1,4 +1,5 @@
-/* vmath.tmpl.h: exp, tanh and sigmoid of a vector, without branches. Included once per dtype, after simd.tmpl.h.
+/* vmath.tmpl.h: exp, tanh and sigmoid of a vector, without branches. Included once per dtype, after
+ * simd.tmpl.h.
  *
  *     x           v_exp       v_tanh      v_sigmoid
  *     NaN         NaN         NaN         NaN
@@ -8,19 +9,20 @@
  *     tiny        1           x           1/2
  *     large       +inf        +-1         1 or 0
  *
- * At most 2 ulp where the result is in the normal range, below it the result or zero; tanh is odd bit for bit;
- * all three are monotone, and so |tanh| <= 1 and 0 <= sigmoid <= 1. The C self-test tries every float32.
+ * At most 2 ulp where the result is in the normal range, below it the result or zero; tanh is odd bit for
+ * bit; all three are monotone, and so |tanh| <= 1 and 0 <= sigmoid <= 1. The C self-test tries every float32.
  * The steps are the same for every instruction set with a fused v_fma, and so are the bits.
  *
- * Why monotone: all that happens to a value after the last place where its pieces could get out of order (the
- * polynomial) is a chain of single rounded operations that are monotone themselves, with one operand that varies.
+ * Why monotone: what follows the polynomial is a chain of rounded operations, each of which is monotone and
+ * has one operand that varies; and the polynomial is x plus less: its errors are small beside the steps of x.
  * Therefore tanh is 1 - 2 / (exp(2|x|) + 1), and not the shorter e / (e + 2) with e = expm1(2|x|),
  * whose numerator and denominator are rounded apart. Close to zero that cancels; there it is
  * x plus a small odd polynomial.
  *
- * Exponentials: n = round(x / ln2) by adding MAGIC = 1.5 * 2^MANTISSA + bias, which leaves n + bias in the low bits;
- * shifted into the exponent's place they are 2^n. r = x - n ln2 takes two steps (Cody and Waite 1980): n times LN2_HI
- * is exact, with no need of a fused multiply-add. The polynomials are near-minimax, by tools/vmath_coefficients.py.
+ * Exponentials: n = round(x / ln2) by adding MAGIC = 1.5 * 2^MANTISSA + bias, which leaves n + bias in the
+ * low bits; shifted into the exponent's place they are 2^n. r = x - n ln2 takes two steps (Cody and Waite
+ * 1980): n times LN2_HI is exact, with no need of a fused multiply-add. The polynomials are near-minimax, by
+ * tools/vmath_coefficients.py.
  */
 
 #if !defined W || !defined v_fma
@@ -83,20 +85,20 @@ static const REAL VM_EXP[] = {
 #if REAL_IS_FLOAT
     0x1.fffffcp-2f, 0x1.555492p-3f, 0x1.5558acp-5f, 0x1.12397ep-7f, 0x1.6a5198p-10f,
 #else
-    0x1.000000000000ap-1, 0x1.5555555555500p-3, 0x1.55555555506b3p-5, 0x1.111111112638ap-7, 0x1.6c16c1847999bp-10,
-    0x1.a01a013270933p-13, 0x1.a01999577cc6fp-16, 0x1.71df137df1e3bp-19, 0x1.28ae03d77ee28p-22,
-    0x1.ad9b52c9d7d9cp-26,
+    0x1.000000000000ap-1, 0x1.5555555555500p-3, 0x1.55555555506b3p-5, 0x1.111111112638ap-7,
+    0x1.6c16c1847999bp-10, 0x1.a01a013270933p-13, 0x1.a01999577cc6fp-16, 0x1.71df137df1e3bp-19,
+    0x1.28ae03d77ee28p-22, 0x1.ad9b52c9d7d9cp-26,
 #endif
 };
 
-/* exp(2u) = 1 + u p(u) for |u| <= ln2/4, as good as the tanh that comes of it: absolute error 2^-25.3, 2^-59.6 */
+/* exp(2u) = 1 + u p(u) for |u| <= ln2/4: the error in the tanh that comes of it 2^-25.3, 2^-59.6 */
 static const REAL VM_EXP_TWICE[] = {
 #if REAL_IS_FLOAT
     0x1.fffffcp+0f, 0x1.fffdc6p+0f, 0x1.555856p+0f, 0x1.5739fcp-1f, 0x1.105894p-2f,
 #else
-    0x1.0000000000000p+1, 0x1.0000000000008p+1, 0x1.55555555554eap+0, 0x1.5555555551097p-1, 0x1.111111112b900p-2,
-    0x1.6c16c1828b901p-4, 0x1.a01a01169c040p-6, 0x1.a0199e18dac6dp-8, 0x1.71df4fb983ceap-10, 0x1.28a9f9f4b0e1dp-12,
-    0x1.ad3e29739d59bp-15,
+    0x1.0000000000000p+1, 0x1.0000000000008p+1, 0x1.55555555554eap+0, 0x1.5555555551097p-1,
+    0x1.111111112b900p-2, 0x1.6c16c1828b901p-4, 0x1.a01a01169c040p-6, 0x1.a0199e18dac6dp-8,
+    0x1.71df4fb983ceap-10, 0x1.28a9f9f4b0e1dp-12, 0x1.ad3e29739d59bp-15,
 #endif
 };
 
@@ -105,9 +107,9 @@ static const REAL VM_TANH[] = {
 #if REAL_IS_FLOAT
     -0x1.555524p-2f, 0x1.1103f0p-3f, -0x1.b7cfbap-5f, 0x1.4f5da0p-6f, -0x1.696b9cp-8f,
 #else
-    -0x1.555555555554fp-2, 0x1.1111111110793p-3, -0x1.ba1ba1b97cf93p-5, 0x1.664f485954341p-6, -0x1.226e2f112e856p-7,
-    0x1.d6d29b1c21b38p-9, -0x1.7d8fcdeb5725dp-10, 0x1.348381fa18149p-11, -0x1.e96e17c44ef5bp-13,
-    0x1.5d6fc2bcde1c4p-14, -0x1.47062e29e2b82p-16,
+    -0x1.555555555554fp-2, 0x1.1111111110793p-3, -0x1.ba1ba1b97cf93p-5, 0x1.664f485954341p-6,
+    -0x1.226e2f112e856p-7, 0x1.d6d29b1c21b38p-9, -0x1.7d8fcdeb5725dp-10, 0x1.348381fa18149p-11,
+    -0x1.e96e17c44ef5bp-13, 0x1.5d6fc2bcde1c4p-14, -0x1.47062e29e2b82p-16,
 #endif
 };
 
@@ -139,8 +141,8 @@ FR_INLINE vec v_exp(vec x)
     return (vm_expm1_reduced(r) + v_set1(1)) * vm_pow2(t) * vm_pow2(n - (t - magic) + magic);
 }
 
-/* 1 / (1 + exp(-x)) = s / (s + 1 + expm1(r)) with x = n ln2 - r, s = 2^n; s is 0 at the lower end. What s + 1 loses
- * goes to the small summand, or the result would be up to 2.5 ulp off around x = -MANTISSA ln2. */
+/* 1 / (1 + exp(-x)) = s / (s + 1 + expm1(r)) with x = n ln2 - r, s = 2^n; s is 0 at the lower end. What
+ * s + 1 loses goes to the small summand, or the result would be 2.5 ulp off around x = -MANTISSA ln2. */
 FR_INLINE vec v_sigmoid(vec x)
 {
     x = v_min(v_set1(VM_SIGMOID_MAX), v_max(v_set1(VM_SIGMOID_MIN), x));

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import operator
 from typing import Any
 
@@ -21,17 +23,16 @@ def floats(name: str, value: Any, dtype: np.dtype[Any] | None = None, ndim: tupl
         value = np.asarray(value)
     kind = value.dtype
     if kind != F32 and kind != F64:
-        kind = kind.newbyteorder("=")
-        if kind != F32 and kind != F64:
-            raise TypeError(f"{name}: expected dtype {dtype or 'float32 or float64'}, got {value.dtype}; pass {name}.astype(np.{dtype or F32})")
-        value = value.astype(kind)
+        if kind.char not in "fd":
+            expected = "float32 or float64" if dtype is None else str(dtype)
+            raise TypeError(f"{name}: expected dtype {expected}, got {kind}; pass {name}.astype(np.{dtype or F32})")
+        kind = F32 if kind.char == "f" else F64
+        value = _copy(name, value, kind)
     if dtype is not None and kind != dtype:
         raise TypeError(f"{name}: expected dtype {dtype}, got {kind}; pass {name}.astype(np.{dtype})")
     if ndim and value.ndim not in ndim:
         raise ValueError(f"{name}: expected {' or '.join(map(str, ndim))} dimensions, got shape {value.shape}")
-    if not value.flags.aligned:
-        value = value.copy()
-    return value
+    return value if value.flags.aligned else _copy(name, value, kind)
 
 
 def shaped(name: str, value: Any, dtype: np.dtype[Any], symbols: str, shape: tuple[int, ...]) -> Array:
@@ -39,19 +40,27 @@ def shaped(name: str, value: Any, dtype: np.dtype[Any], symbols: str, shape: tup
     value = floats(name, value, dtype)
     if value.shape != shape:
         raise ValueError(f"{name}: expected {symbols} = {shape}, got {value.shape}")
-    return value if value.flags.c_contiguous else np.ascontiguousarray(value)
+    return value if value.flags.c_contiguous else _copy(name, value, dtype)
 
 
-def rows_contiguous(value: Array) -> Array:
+def rows_contiguous(name: str, value: Array) -> Array:
     """The array itself if the numbers of a row stand side by side, else a copy in which they do."""
     if value.shape[-1] > 1 and value.strides[-1] != value.itemsize:
-        return np.ascontiguousarray(value)
+        return _copy(name, value, value.dtype)
     return value
+
+
+def _copy(name: str, value: Array, dtype: np.dtype[Any]) -> Array:
+    """In C order, aligned, in this machine's byte order."""
+    try:
+        return np.array(value, dtype, order="C")
+    except MemoryError as error:
+        raise out_of_memory(name, error) from None
 
 
 def integers(name: str, value: Any, symbols: str, n: int, most: int) -> NDArray[np.intp]:
     """(n,) integers from 0 to most."""
-    array = np.asarray(value)
+    array = _plain(name, value, "integers")
     if array.size == 0 and n == 0:
         array = array.astype(np.intp)
     if array.dtype.kind not in "iu":
@@ -60,15 +69,19 @@ def integers(name: str, value: Any, symbols: str, n: int, most: int) -> NDArray[
         array = array.reshape(1)
     if array.shape != (n,):
         raise ValueError(f"{name}: expected {symbols} = ({n},), got {array.shape}")
-    wrong = np.flatnonzero((array < 0) | (array > most))
-    if len(wrong):
-        raise ValueError(f"{name}: expected integers from 0 to T = {most}, got {array[wrong[0]]} at row {wrong[0]}")
-    return array.astype(np.intp)
+    try:
+        wrong = np.flatnonzero((array < 0) | (array > most))
+        if not len(wrong):
+            return array.astype(np.intp)
+    except MemoryError as error:
+        raise out_of_memory(name, error) from None
+    row = wrong[0]
+    raise ValueError(f"{name}: expected integers from 0 to T = {most}, got {array[row]} at row {row}")
 
 
 def booleans(name: str, value: Any, symbols: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Booleans of this shape."""
-    array = np.asarray(value)
+    array = _plain(name, value, "booleans")
     if array.dtype != np.bool_:
         raise TypeError(f"{name}: expected booleans, got {_what(value, array)}")
     if array.shape != shape:
@@ -78,7 +91,7 @@ def booleans(name: str, value: Any, symbols: str, shape: tuple[int, ...]) -> NDA
 
 def flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected True or False, got {value!r}")
+        raise TypeError(f"{name}: expected True or False, got {_shown(value)}")
     return bool(value)
 
 
@@ -89,11 +102,51 @@ def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+        raise TypeError(f"{name}: expected an integer, got {_shown(value)}") from None
     if number < least or (most is not None and number > most):
-        limits = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}: expected an integer of {limits}, got {number}")
+        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}: expected an integer {limits}, got {_shown(number)}")
     return number
+
+
+def real(name: str, value: Any, least: float | None = None) -> float:
+    """One finite real number; booleans are none."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, got {_shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or (least is not None and number < least):
+        limit = "" if least is None else f" of at least {least}"
+        raise ValueError(f"{name}: expected a finite number{limit}, got {_shown(value)}")
+    return number
+
+
+def choice(name: str, value: Any, *options: str) -> str:
+    if not isinstance(value, str) or value not in options:
+        raise ValueError(f"{name}: expected {' or '.join(map(repr, options))}, got {_shown(value)}")
+    return value
+
+
+def float_dtype(name: str, value: Any) -> np.dtype[Any]:
+    """float32 or float64, in whatever way NumPy lets one say it; but None, NumPy's float64, is a slip."""
+    try:
+        kind = None if value is None else np.dtype(value)
+    except (TypeError, ValueError):
+        kind = None
+    if kind is None or (kind != F32 and kind != F64):
+        raise TypeError(f"{name}: expected float32 or float64, got {_shown(value)}")
+    return kind
+
+
+def generator(name: str, value: Any) -> np.random.Generator:
+    """A generator, or that of a seed."""
+    try:
+        return np.random.default_rng(value)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name}: expected a seed or a numpy.random.Generator, got {_shown(value)}") from None
 
 
 def allocate(name: str, symbols: str, shape: tuple[int, ...], dtype: np.dtype[Any], zero: bool = False) -> Array:
@@ -104,5 +157,27 @@ def allocate(name: str, symbols: str, shape: tuple[int, ...], dtype: np.dtype[An
         raise MemoryError(f"{name}: cannot allocate {symbols} = {shape} of {dtype}: {error}") from None
 
 
+def out_of_memory(name: str, error: Exception) -> MemoryError:
+    """A failed allocation, or a size beyond all memory, that says which argument asked for it."""
+    text = str(error)
+    return MemoryError(text if text.startswith(f"{name}: ") else f"{name}: {text}")
+
+
+def _plain(name: str, value: Any, wanted: str) -> Array:
+    """Any array-like as an array; a mask has no meaning here."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected {wanted}, got {type(value).__name__}")
+    try:
+        return np.asarray(value)
+    except MemoryError as error:
+        raise out_of_memory(name, error) from None
+    except (TypeError, ValueError):  # such as lists of different lengths
+        raise TypeError(f"{name}: expected {wanted}, got {value!r:.60}") from None
+
+
 def _what(value: Any, array: Array) -> str:
-    return f"an array of {array.dtype}" if isinstance(value, np.ndarray) else f"{value!r}"[:60]
+    return f"an array of {array.dtype}" if isinstance(value, np.ndarray) else _shown(value)
+
+
+def _shown(value: Any) -> str:
+    return f"{value!r}"[:60]

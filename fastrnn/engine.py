@@ -40,9 +40,7 @@ class Weights:
     __slots__ = ("b_hh", "b_ih", "peephole", "w_hh", "w_ih")
     NAMES = ("w_ih", "w_hh", "b_ih", "b_hh", "peephole")
 
-    def __init__(
-        self, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None, peephole: Array | None = None
-    ) -> None:
+    def __init__(self, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None, peephole: Array | None = None) -> None:
         self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.peephole = w_ih, w_hh, b_ih, b_hh, peephole
 
     def zeros_like(self) -> Weights:
@@ -75,6 +73,7 @@ class Run:
         shape = (B, T, H) if batch_first else (T, B, H)
         y = checks.allocate("x", "(B, T, H)" if batch_first else "(T, B, H)", shape, dtype, zero=plan.padded or empty)
         self.y = y.swapaxes(0, 1) if batch_first else y
+        self.batch_first = batch_first
         if self.cell.is_lstm:
             self.c = checks.allocate("x", "(T, B, H)", (T, B, H), dtype) if record else self._initial(self.c0)
         if record and self.cell > Cell.RNN_RELU:
@@ -102,7 +101,10 @@ class Run:
 
     def _input_products(self, s0: int, s1: int, matrix: Array, bias: Array, threads: int) -> Array:
         """x W_ih + b of the items of the steps s0 to s1-1, by NumPy's BLAS."""
-        x, pre = self._items(self.x, s0, s1), np.empty((self.plan.items(s0, s1).stop - self.plan.items(s0, s1).start, len(bias)), matrix.dtype)
+        x, pre = (
+            self._items(self.x, s0, s1),
+            np.empty((self.plan.items(s0, s1).stop - self.plan.items(s0, s1).start, len(bias)), matrix.dtype),
+        )
         with blas.bounded(threads):
             np.matmul(x, matrix, out=pre)
         pre += bias
@@ -136,8 +138,11 @@ class Run:
         the initial state go out in the same arrays. dy (T, B, H) or None."""
         plan, x = self.plan, self.x
         dx = None
-        if need_x:  # in the layout of x's axes, so that a batch-first x gets a batch-first gradient
-            dx = np.zeros(x.shape, x.dtype) if plan.padded or plan.steps == 0 else np.empty(x.shape, x.dtype)
+        if need_x:  # laid out as y, so that a batch-first x gets a batch-first gradient
+            T, B, I = x.shape
+            shape = (B, T, I) if self.batch_first else (T, B, I)
+            dx = np.zeros(shape, x.dtype) if plan.padded or plan.steps == 0 else np.empty(shape, x.dtype)
+            dx = dx.swapaxes(0, 1) if self.batch_first else dx
         if plan.steps:
             self._run_backward(dy, dh, dc, dx, into)
         return dx
@@ -147,7 +152,18 @@ class Run:
         how = schedule.backward(T, B, I, self.H, self.cell.gates, self.threads)
         by_blas = config.gemm() == "blas"
         task.prepare_backward(
-            dy, dh, dc, dx, into.w_ih, into.w_hh, into.b_ih, into.b_hh, into.peephole, how.threads, how.split_units, how.chunk
+            dy,
+            dh,
+            dc,
+            dx,
+            into.w_ih,
+            into.w_hh,
+            into.b_ih,
+            into.b_hh,
+            into.peephole,
+            how.threads,
+            how.split_units,
+            how.chunk,
         )
         if not by_blas:
             task.backward(0, steps, True, True, None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +38,14 @@ _COMMON = """
 _STATE = "        h0: (B, H) or None for zeros."
 
 
-def _document(G: str, blocks: str, state: str, returned: str) -> Any:
-    def add(function: Any) -> Any:
-        before, example = function.__doc__.split("    Example:")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _document(G: str, blocks: str, state: str, returned: str) -> Callable[[_Function], _Function]:
+    """Put the common part of the documentation in front of the example."""
+
+    def add(function: _Function) -> _Function:
+        before, example = (function.__doc__ or "").split("    Example:")
         text = _COMMON.format(G=G, blocks=blocks, state=state, returned=returned).replace("1*H", "H")
         function.__doc__ = before.rstrip() + "\n" + text + "\n    Example:" + example
         return function
@@ -69,9 +75,7 @@ def rnn(
     Example:
         >>> y, h_n, _ = fastrnn.rnn(x, w_ih, w_hh, nonlinearity="relu")
     """
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
-    cell = Cell.RNN_TANH if nonlinearity == "tanh" else Cell.RNN_RELU
+    cell = Cell.RNN_TANH if checks.choice("nonlinearity", nonlinearity, "tanh", "relu") == "tanh" else Cell.RNN_RELU
     options = (lengths, reset, reverse, batch_first, record, threads)
     y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, None), h0, None, *options)
     return y, h_n, tape
@@ -112,7 +116,7 @@ def gru(
 @_document(
     "4",
     ", row blocks i, f, g, o",
-    "        h0, c0: (B, H) or None for zeros.\n        peephole: (3, H), rows i, f, o, or None. i and f look at c_{t-1}, o at c_t.",
+    "        h0, c0: (B, H) or None for zeros.\n        peephole: (3, H), rows i, f, o, or None; i and f see c_{t-1}, o c_t.",
     "(h_n, c_n) each (B, H)",
 )
 def lstm(
@@ -166,7 +170,7 @@ def _call(
     record = checks.flag("record", record)
     unbatched = x.ndim == 2
     run = make_run(cell, x, w, h0, c0, lengths, reset, reverse, batch_first and not unbatched, threads)
-    run.forward(record, batch_first and not unbatched)
+    forward(run, record, batch_first and not unbatched)
     y = run.y[:, 0] if unbatched else run.y.swapaxes(0, 1) if batch_first else run.y
     h_n, c_n = (run.h_n[0], run.c_n if run.c_n is None else run.c_n[0]) if unbatched else (run.h_n, run.c_n)
     if not record:
@@ -213,7 +217,7 @@ def make_run(
     if x.shape[-1] != I:
         raise ValueError(f"x: expected the last axis to be I = {I}, as w_ih's, got shape {x.shape}")
     threads = config.get_num_threads() if threads is None else checks.integer("threads", threads, 1)
-    x = checks.rows_contiguous(x)
+    x = checks.rows_contiguous("x", x)
     unbatched = x.ndim == 2
     x = x[:, None] if unbatched else x.swapaxes(0, 1) if batch_first else x
     T, B, _ = x.shape
@@ -227,4 +231,16 @@ def make_run(
     if reset is not None:
         reset_shape = (T,) if unbatched else (T, B)
         reset = checks.booleans("reset", reset, "(T,)" if unbatched else "(T, B)", reset_shape).reshape(T, B)
-    return Run(cell, make_plan(T, B, reverse, lengths, reset), x, w, h0, c0, threads)
+    try:
+        plan = make_plan(T, B, reverse, lengths, reset)
+    except (MemoryError, ValueError) as error:  # its lists of up to T*B items; ValueError: not even countable
+        raise checks.out_of_memory("reset" if lengths is None else "lengths", error) from None
+    return Run(cell, plan, x, w, h0, c0, threads)
+
+
+def forward(run: Run, record: bool, batch_first: bool) -> None:
+    """run.forward, where a failed allocation names x, whose size asked for it."""
+    try:
+        run.forward(record, batch_first)
+    except MemoryError as error:
+        raise checks.out_of_memory("x", error) from None

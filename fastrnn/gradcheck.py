@@ -67,8 +67,7 @@ class GradcheckResult:
     """What gradcheck found. It is true when every entry passed.
 
     name, index, analytic, numeric and error are those of the worst entry of all arrays, by its error in units
-    of its tolerance; name is "" when there was nothing to check. table has each array's worst entry by its
-    name.
+    of its tolerance; name is "" when there was nothing to check. table: each array's worst entry by name.
     """
 
     ok: bool
@@ -110,17 +109,16 @@ def gradcheck(
             epsilon of y's dtype, so 1.2e-4 for float64 and 1.9e-2 for float32.
         rtol, atol: an entry passes if |analytic - numeric| <= atol + rtol * max(|analytic|, |numeric|). rtol
             None: 10 * u ** 0.5, so 1.5e-7 and 3.5e-3. atol None: what rounding of y and the state can bring
-            into a difference, 4 * u / eps times the norm of the terms of L = sum(y * dy) + sum(state *
-            dstate).
+            into a difference, 4 * u / eps times the norm of the terms of sum(y * dy) + sum(state * dstate).
         seed: of dy, dstate and the choice of entries.
         raise_exception: raise when the check fails, else return the failing result.
         max_entries: check only so many entries of each array, chosen at random. None: all of them.
 
-    No argument is modified: arrays are copied, and the entries of a layer's params, which are changed in place,
-    are restored bit for bit, also when the target raises. An entry that fails is tried again with steps h/8
-    and h/64 and the same tolerance, since a ReLU has kinks that the first step may have crossed. With many
-    steps and units some kink is always near: check a ReLU in float64, where steps are short. At a kink itself
-    there is no gradient to check.
+    No argument is modified: arrays are copied, and the entries of a layer's params, which are changed in
+    place, are restored bit for bit, also when the target raises. An entry that fails is tried again with
+    steps h/8 and h/64 and the same tolerance, since a ReLU has kinks that the first step may have crossed.
+    With many steps and units some kink is always near: check a ReLU in float64, where h is small. At a kink
+    itself there is no gradient to check.
 
     Raises:
         GradcheckError (an AssertionError): an entry failed; the message names the worst by name and index.
@@ -141,8 +139,7 @@ def gradcheck(
     weights = _flatten(dy, dstate)
 
     def outputs() -> Array:
-        """The terms of L. Their differences are taken before the sum, so outputs that do not move add no
-        noise."""
+        """The terms of L. They are subtracted before they are summed: those that do not move add no noise."""
         y, state, _ = run()
         return weights * _flatten(y, state)
 
@@ -155,9 +152,7 @@ def gradcheck(
     for name, array in arrays.items():
         analytic = _checked_gradient(name, gradient(grads, name), array)
         chosen = _choose(rng, array.shape, max_entries)
-        entries = [
-            _compare(outputs, name, array, index, analytic[index], eps, rtol, atol) for index in chosen
-        ]
+        entries = [_compare(outputs, name, array, index, analytic[index], eps, rtol, atol) for index in chosen]
         if entries:
             table[name] = replace(max(entries, key=lambda entry: entry.badness), checked=len(entries))
     result = _result(table)
@@ -166,9 +161,7 @@ def gradcheck(
     return result
 
 
-def _choose(
-    rng: np.random.Generator, shape: tuple[int, ...], max_entries: int | None
-) -> Iterable[tuple[int, ...]]:
+def _choose(rng: np.random.Generator, shape: tuple[int, ...], max_entries: int | None) -> Iterable[tuple[int, ...]]:
     """All indices of an array, or so many of them at random, in their order."""
     if max_entries is None or max_entries >= math.prod(shape):
         return np.ndindex(shape)
@@ -261,8 +254,7 @@ def _open(
 
 
 def _copies(name: str, value: Any, arrays: dict[str, Array]) -> Any:
-    """value with its float arrays copied; the copies go into arrays, the members of a tuple as name[0],
-    name[1]."""
+    """value with its float arrays copied. The copies go into arrays, a tuple's as name[0] and name[1]."""
     if isinstance(value, tuple):
         return tuple(_copies(f"{name}[{k}]", member, arrays) for k, member in enumerate(value))
     if isinstance(value, np.ndarray | list) and np.issubdtype(np.asarray(value).dtype, np.inexact):

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from . import checks
 from .engine import Cell, Run, Weights
-from .functional import check_weights, make_run
+from .functional import check_weights, forward, make_run
 from .tape import Gradients, State, TapeBase
 
 Array = NDArray[Any]
@@ -46,8 +46,11 @@ class LayerTape(TapeBase):
 
         Raises: RuntimeError at the second call; TypeError, ValueError.
         """
-        into = Parameters(self._layer._shapes(), self._layer.dtype)
-        dx, state = self._backward(dy, dstate, self._layer._weights(into.named))
+        try:
+            into = Parameters(self._layer._shapes(), self._layer.dtype)
+            dx, state = self._backward(dy, dstate, self._layer._weights(into.named))
+        except MemoryError as error:
+            raise checks.out_of_memory("x", error) from None
         state = tuple(s[None] for s in state) if isinstance(state, tuple) else state[None]
         return Gradients(x=dx, state=state, params=into.named, flat=into.flat)
 
@@ -63,18 +66,18 @@ class Recurrent:
 
     _cell: Cell
 
-    def __init__(
-        self, input_size: int, hidden_size: int, bias: bool, batch_first: bool, dtype: DTypeLike, rng: Any
-    ) -> None:
+    def __init__(self, input_size: int, hidden_size: int, bias: bool, batch_first: bool, dtype: DTypeLike, rng: Any) -> None:
         self.input_size = checks.integer("input_size", input_size, 1)
         self.hidden_size = checks.integer("hidden_size", hidden_size, 1)
         self.bias = checks.flag("bias", bias)
         self.batch_first = checks.flag("batch_first", batch_first)
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (checks.F32, checks.F64):
-            raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
-        self._parameters = Parameters(self._shapes(), self.dtype)
-        self._initialise(np.random.default_rng(rng))
+        self.dtype = checks.float_dtype("dtype", dtype)
+        generator = checks.generator("rng", rng)
+        try:
+            self._parameters = Parameters(self._shapes(), self.dtype)
+            self._initialise(generator)
+        except (MemoryError, ValueError, OverflowError) as error:  # ValueError, OverflowError: not even countable
+            raise checks.out_of_memory("input_size, hidden_size", error) from None
 
     @property
     def params(self) -> dict[str, Array]:
@@ -86,16 +89,12 @@ class Recurrent:
         """The same numbers as one contiguous vector, for optimisers."""
         return self._parameters.flat
 
-    def __call__(
-        self, x: Array, state: State = None, lengths: Any = None, reset: Any = None
-    ) -> tuple[Array, State]:
+    def __call__(self, x: Array, state: State = None, lengths: Any = None, reset: Any = None) -> tuple[Array, State]:
         """Inference: nothing is kept. Arguments, results and errors as forward's, without the tape."""
         y, state, _ = self._apply(x, state, lengths, reset, record=False)
         return y, state
 
-    def forward(
-        self, x: Array, state: State = None, lengths: Any = None, reset: Any = None
-    ) -> tuple[Array, State, LayerTape]:
+    def forward(self, x: Array, state: State = None, lengths: Any = None, reset: Any = None) -> tuple[Array, State, LayerTape]:
         """Training: keeps what backward needs.
 
         Args:
@@ -123,14 +122,17 @@ class Recurrent:
     def load_state_dict(self, mapping: Mapping[str, Array]) -> None:
         """Take over the parameters from a mapping of names to arrays; all or none.
 
-        Raises: KeyError with the names that are missing or unexpected, ValueError for a wrong shape, TypeError for a wrong dtype.
+        Raises: KeyError with the names that are missing or unexpected, ValueError for a wrong shape, TypeError for a wrong dtype
+        or what is no mapping.
         """
+        if not isinstance(mapping, Mapping):
+            raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}")
         missing = [name for name in self.params if name not in mapping]
         unexpected = [name for name in mapping if name not in self.params]
         if missing or unexpected:
-            raise KeyError(f"state_dict: missing {missing}, unexpected {unexpected}")
-        new = {
-            name: checks.shaped(name, mapping[name], self.dtype, "its shape", array.shape)
+            raise KeyError(f"mapping: expected the names of params, missing {missing}, unexpected {unexpected}")
+        new = {  # copies, because the arrays may be views of these very parameters, in another order
+            name: checks.shaped(name, mapping[name], self.dtype, "its shape", array.shape).copy()
             for name, array in self.params.items()
         }
         for name, array in self.params.items():
@@ -179,9 +181,7 @@ class Recurrent:
         h, c = (None if s is None else self._check_state(f"state[{i}]", s, B, unbatched) for i, s in enumerate(state))
         return h, c
 
-    def _apply(
-        self, x: Any, state: State, lengths: Any, reset: Any, record: bool
-    ) -> tuple[Array, State, LayerTape | None]:
+    def _apply(self, x: Any, state: State, lengths: Any, reset: Any, record: bool) -> tuple[Array, State, LayerTape | None]:
         x = checks.floats("x", x, self.dtype, (2, 3))
         if x.shape[-1] != self.input_size:
             raise ValueError(f"x: expected the last axis to be input_size = {self.input_size}, got shape {x.shape}")
@@ -191,7 +191,7 @@ class Recurrent:
         w = self._weights(self.params)
         weights = check_weights(self._cell, self.dtype, w.w_ih, w.w_hh, w.b_ih, w.b_hh, w.peephole)
         run = make_run(self._cell, x, weights, h0, c0, lengths, reset, False, batch_first, None)
-        run.forward(record, batch_first)
+        forward(run, record, batch_first)
         y = run.y[:, 0] if unbatched else run.y.swapaxes(0, 1) if batch_first else run.y
         members = [m if unbatched else m[None] for m in (run.h_n, run.c_n) if m is not None]
         final = tuple(members) if self._cell.is_lstm else members[0]
@@ -230,9 +230,7 @@ class RNN(Recurrent):
         dtype: DTypeLike = np.float32,
         rng: Any = None,
     ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
-        self.nonlinearity = nonlinearity
+        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, "tanh", "relu")
         self._cell = Cell.RNN_TANH if nonlinearity == "tanh" else Cell.RNN_RELU
         super().__init__(input_size, hidden_size, bias, batch_first, dtype, rng)
 
@@ -260,10 +258,9 @@ class IRNN(RNN):
         dtype: DTypeLike = np.float32,
         rng: Any = None,
     ) -> None:
-        self.recurrent_scale, self.input_std = recurrent_scale, input_std
-        super().__init__(
-            input_size, hidden_size, nonlinearity="relu", bias=bias, batch_first=batch_first, dtype=dtype, rng=rng
-        )
+        self.recurrent_scale = checks.real("recurrent_scale", recurrent_scale)
+        self.input_std = checks.real("input_std", input_std, 0)
+        super().__init__(input_size, hidden_size, nonlinearity="relu", bias=bias, batch_first=batch_first, dtype=dtype, rng=rng)
 
     def _initialise(self, rng: np.random.Generator) -> None:
         self.flat[:] = 0

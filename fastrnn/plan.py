@@ -10,19 +10,26 @@ from numpy.typing import NDArray
 FROM_INITIAL, FROM_ZERO = -1, -2  # where an item's state comes from, if not from a time
 
 
+Indices = NDArray[np.intp] | None
+
+
 class Plan:
-    """The items of one call: step s holds the items first[s] to first[s+1]-1, each a row at a time and the time its state comes from.
+    """The items of one call: step s holds the items first[s] to first[s+1]-1, each a row at a time, with the time of its state.
 
     A dense plan (every row at every step) has no lists: first is None.
     """
 
-    __slots__ = ("T", "B", "first", "last", "padded", "prev", "rank", "reverse", "row", "steps", "time")
+    __slots__ = ("B", "T", "first", "last", "padded", "prev", "rank", "reverse", "row", "steps", "time")
 
     def __init__(self, T: int, B: int, reverse: bool) -> None:
         self.T, self.B, self.reverse = T, B, reverse
         self.steps = T if B else 0
-        self.first = self.row = self.time = self.prev = self.rank = None
-        self.last: NDArray[Any] | None = None  # (B,) the time of each row's last item; -1 for a row without one
+        self.first: Indices = None
+        self.row: Indices = None
+        self.time: Indices = None
+        self.prev: Indices = None
+        self.rank: Indices = None  # (B,) place of each row in the order of length
+        self.last: Indices = None  # (B,) the time of each row's last item; -1 for a row without one
         self.padded = False
 
     def items(self, s0: int, s1: int) -> slice:
@@ -54,9 +61,7 @@ class Plan:
         return time, np.tile(np.arange(self.B), s1 - s0), prev
 
 
-def make_plan(
-    T: int, B: int, reverse: bool, lengths: NDArray[Any] | None, reset: NDArray[Any] | None
-) -> Plan:
+def make_plan(T: int, B: int, reverse: bool, lengths: NDArray[Any] | None, reset: NDArray[Any] | None) -> Plan:
     """The plan of T steps and B rows. lengths (B,) and reset (T, B) are checked already.
 
     Rows are listed by falling length, so that those alive at a step come first; a reversed row starts at its own end.
@@ -75,16 +80,17 @@ def make_plan(
     first = plan.first = np.zeros(steps + 1, np.intp)
     np.cumsum(alive, out=first[1:])
     step = np.repeat(np.arange(steps), alive)
-    plan.row = row = order[np.arange(first[-1]) - first[step]]
-    plan.time = time = lengths[row] - 1 - step if reverse else step
+    row = order[np.arange(first[-1]) - first[step]]
+    time = lengths[row] - 1 - step if reverse else step
     before = time + 1 if reverse else time - 1
-    plan.prev = prev = np.where(step == 0, FROM_INITIAL, before)
+    prev = np.where(step == 0, FROM_INITIAL, before)
     if reset is not None:
         if reverse:  # the cut in front of step t+1 lies between t+1 and t
             prev[(step > 0) & reset[np.minimum(before, T - 1), row]] = FROM_ZERO
         else:
             prev[reset[time, row]] = FROM_ZERO
-    plan.rank = np.empty(B, np.intp)
-    plan.rank[order] = np.arange(B)
+    rank = np.empty(B, np.intp)
+    rank[order] = np.arange(B)
+    plan.row, plan.time, plan.prev, plan.rank = row, time, prev, rank
     plan.last = np.where(lengths == 0, -1, 0 if reverse else lengths - 1)
     return plan

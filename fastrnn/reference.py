@@ -301,9 +301,7 @@ class Tape:
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise ValueError(f"dstate: expected a pair (dh_n, dc_n), got {type(dstate).__name__}")
             members = {"dstate[0]": pair[0], "dstate[1]": pair[1]}
-        return _time_major(out, seq.batch_first), tuple(
-            _initial(name, d, dtype, B, H, seq.batched) for name, d in members.items()
-        )
+        return _time_major(out, seq.batch_first), tuple(_initial(name, d, dtype, B, H, seq.batched) for name, d in members.items())
 
 
 # --- arguments ----------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ class TapeBase:
         symbols = "(T, H)" if self._unbatched else "(B, T, H)" if self._batch_first else "(T, B, H)"
         if dy.shape != shape:
             raise ValueError(f"dy: expected {symbols} = {shape}, got {dy.shape}")
-        dy = checks.rows_contiguous(dy)
+        dy = checks.rows_contiguous("dy", dy)
         return dy[:, None] if self._unbatched else dy.swapaxes(0, 1) if self._batch_first else dy
 
     def _check_dstate(self, run: Run, dstate: Any) -> tuple[Array, Array | None]:
@@ -95,8 +95,11 @@ class Tape(TapeBase):
         Raises: RuntimeError at the second call; TypeError, ValueError.
         """
         run = self._run
-        into = run.weights.zeros_like() if run is not None else None
-        dx, state = self._backward(dy, dstate, into)  # type: ignore[arg-type]
+        try:
+            into = run.weights.zeros_like() if run is not None else None
+            dx, state = self._backward(dy, dstate, into)  # type: ignore[arg-type]
+        except MemoryError as error:
+            raise checks.out_of_memory("x", error) from None
         assert run is not None and into is not None
         grads = Gradients(x=dx, state=state, w_ih=into.w_ih, w_hh=into.w_hh, b_ih=into.b_ih, b_hh=into.b_hh)
         if run.cell.is_lstm:

@@ -2,9 +2,9 @@
 
     python vmath_coefficients.py
 
-A fit makes max |w(x) (f(x) - sum_k c_k x^k)| on an interval small: least squares on Chebyshev nodes, with the nodes
-weighted again by their error (Lawson's iteration). The coefficients are rounded to the dtype one by one, the lowest
-first, and those left are fitted again each time, so that they take up its rounding.
+A fit makes max |w(x) (f(x) - sum_k c_k x^k)| on an interval small: least squares on Chebyshev nodes, with the
+nodes weighted again by their error (Lawson's iteration). The coefficients are rounded to the dtype one by
+one, the lowest first, and those left are fitted again each time, so that they take up its rounding.
 """
 
 import mpmath as mp
@@ -13,8 +13,8 @@ import numpy as np
 mp.mp.prec = 160
 
 LN2 = mp.log(2)
-# where tanh changes from the polynomial in x to the exponential: the higher, the less the errors of the exponential
-# show, and the longer the polynomial
+# where tanh changes from the polynomial in x to the exponential: the higher, the less the errors of the
+# exponential show, and the longer the polynomial
 SMALL = {np.float32: mp.mpf("0.65"), np.float64: mp.mpf("0.55")}
 
 
@@ -57,13 +57,22 @@ def exp_tail(r):
     return mp.fsum(r**k / mp.factorial(k + 2) for k in range(30))
 
 
+def exp_ratio(u):
+    return mp.expm1(2 * u) / u
+
+
 def tanh_tail(z):
     a = mp.sqrt(z)
     return (mp.tanh(a) / a - 1) / z
 
 
+def tanh_weight(z):
+    a = mp.sqrt(z)
+    return z * a / mp.tanh(a)
+
+
 def exp_in_tanh(small):
-    """The weight of exp(2u) in tanh(n ln2/2 + u) = 1 - 2 / (2^n exp(2u) + 1) from `small` on, as an absolute error."""
+    """What an error of p(u) does to tanh(n ln2/2 + u) = 1 - 2 / (2^n exp(2u) + 1) from `small` on."""
 
     def weight(u):
         a = LN2 + u if LN2 + u >= small else 3 * LN2 / 2 + u
@@ -75,11 +84,13 @@ def exp_in_tanh(small):
 def main():
     edge = LN2 / 2 * mp.mpf("1.0001")
     for dtype, n_exp, n_exp2, n_tanh in ((np.float32, 5, 5, 5), (np.float64, 10, 11, 11)):
-        show("exp(r) = 1 + r + r^2 p(r), |r| <= ln2/2", exp_tail, lambda r: r**2 / mp.exp(r), n_exp, -edge, edge, dtype)
-        show("exp(2u) = 1 + u p(u), |u| <= ln2/4, in tanh", lambda u: mp.expm1(2 * u) / u, exp_in_tanh(SMALL[dtype]), n_exp2,
-             -edge / 2, edge / 2, dtype)
-        show(f"tanh(a) = a + a z p(z), z = a^2, a <= {mp.nstr(SMALL[dtype])}", tanh_tail, lambda z: z * mp.sqrt(z) / mp.tanh(mp.sqrt(z)),
-             n_tanh, mp.mpf("1e-12"), SMALL[dtype] ** 2, dtype)
+        small = SMALL[dtype]
+        show("exp(r) = 1 + r + r^2 p(r), |r| <= ln2/2",
+             exp_tail, lambda r: r**2 / mp.exp(r), n_exp, -edge, edge, dtype)
+        show("exp(2u) = 1 + u p(u), |u| <= ln2/4, in tanh",
+             exp_ratio, exp_in_tanh(small), n_exp2, -edge / 2, edge / 2, dtype)
+        show(f"tanh(a) = a + a z p(z), z = a^2, a <= {mp.nstr(small)}",
+             tanh_tail, tanh_weight, n_tanh, mp.mpf("1e-12"), small**2, dtype)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
  *        -mavx2 -mfma -DFR_V3=1 tests/c/selftest_math.c -o selftest_math -lm
  *     ./selftest_math full        every float32 (a minute or so), or `quick`, a sample of runs
  *
- * First float64 against the long double of the C library, on samples; then float32 against float64. Both: at most
- * LIMIT ulp, monotone, bounded, tanh odd, the special values; then again with denormals flushed to zero, as in the kernels.
+ * First float64 against the long double of the C library, on samples; then float32 against float64. Both: at
+ * most LIMIT ulp, monotone, bounded, tanh odd, the special values; then float32 again with denormals flushed
+ * to zero, as in the kernels.
  * Prints the worst of each function. Exit code 1 if anything is wrong.
  */
 #include <float.h>
@@ -47,7 +48,8 @@ DEFINE_APPLY
 
 static void fail(int f, const char *dtype, const char *what, double x, double y)
 {
-    if (failures++ < 20) printf("FAIL %s %s: %s at x = %a (%.9g), result %a\n", dtype, function_name[f], what, x, x, y);
+    if (failures++ >= 20) return;
+    printf("FAIL %s %s: %s at x = %a (%.9g), result %a\n", dtype, function_name[f], what, x, x, y);
 }
 
 static float float_of(uint32_t bits) { float x; memcpy(&x, &bits, sizeof x); return x; }
@@ -59,13 +61,17 @@ static void in_bounds(int f, const char *dtype, double x, double y)
     if (!(y >= low[f] && y <= high[f])) fail(f, dtype, "out of bounds", x, y);
 }
 
-/* ---- special values: the table of vmath.tmpl.h ------------------------------------------------------------ */
+/* ---- special values: the table of vmath.tmpl.h --------------------------------------------------------- */
 
 static const struct { double x, want[FUNCTIONS]; } special[16] = {
-    {INFINITY, {INFINITY, 1, 1}}, {-INFINITY, {0, -1, 0}},   {NAN, {NAN, NAN, NAN}},     {-NAN, {NAN, NAN, NAN}},
-    {0.0, {1, 0.0, 0.5}},         {-0.0, {1, -0.0, 0.5}},    {1e-30, {1, 1e-30, 0.5}},   {-1e-30, {1, -1e-30, 0.5}},
-    {FLT_MIN, {1, FLT_MIN, 0.5}}, {-1000, {0, -1, 0}},       {1000, {INFINITY, 1, 1}},   {800, {INFINITY, 1, 1}},
-    {1e30, {INFINITY, 1, 1}},     {-1e30, {0, -1, 0}},       {-800, {0, -1, 0}},         {-FLT_MIN, {1, -FLT_MIN, 0.5}},
+    {INFINITY, {INFINITY, 1, 1}}, {-INFINITY, {0, -1, 0}},
+    {NAN, {NAN, NAN, NAN}}, {-NAN, {NAN, NAN, NAN}},
+    {0.0, {1, 0.0, 0.5}}, {-0.0, {1, -0.0, 0.5}},
+    {1e-30, {1, 1e-30, 0.5}}, {-1e-30, {1, -1e-30, 0.5}},
+    {FLT_MIN, {1, FLT_MIN, 0.5}}, {-FLT_MIN, {1, -FLT_MIN, 0.5}},
+    {800, {INFINITY, 1, 1}}, {-800, {0, -1, 0}},
+    {1000, {INFINITY, 1, 1}}, {-1000, {0, -1, 0}},
+    {1e30, {INFINITY, 1, 1}}, {-1e30, {0, -1, 0}},
 };
 
 static int same(double y, double want)
@@ -88,7 +94,7 @@ static void check_special_values(void)
     }
 }
 
-/* ---- float64 against long double ------------------------------------------------------------------------- */
+/* ---- float64 against long double ----------------------------------------------------------------------- */
 
 static long double exact(int f, double x)
 {
@@ -119,15 +125,16 @@ static double check_run64(int f, double first, double *worst_x)
         const double off = ulps_off(y[i], exact(f, x[i]));
         if (off > worst) worst = off, *worst_x = x[i];
         if (!(off <= LIMIT)) fail(f, "float64", "too far off", x[i], y[i]);
-        if (i && (first < 0 ? y[i] > y[i - 1] : y[i] < y[i - 1])) fail(f, "float64", "not monotone", x[i], y[i]);
+        const int falls = i && (first < 0 ? y[i] > y[i - 1] : y[i] < y[i - 1]);
+        if (falls) fail(f, "float64", "not monotone", x[i], y[i]);
         if (f == TANH && mirror[i] != -y[i]) fail(f, "float64", "not odd", x[i], y[i]);
         in_bounds(f, "float64", x[i], y[i]);
     }
     return worst;
 }
 
-/* Runs at `per_binade` places in every binade, both signs, downwards in magnitude, and around every `step`-th joint:
- * multiples of ln2/4, and VM_TANH_SMALL */
+/* Runs at `per_binade` places in every binade, both signs, downwards in magnitude, and around every `step`-th
+ * joint: multiples of ln2/4, and VM_TANH_SMALL */
 static void check_float64(int f, int per_binade, int step)
 {
     static const double quarter_ln2 = 0.17328679513998632736;
@@ -143,7 +150,7 @@ static void check_float64(int f, int per_binade, int step)
             const double off = check_run64(f, x[0], &x_at);
             if (off > worst) worst = off, worst_x = x_at;
             apply_f64(f, x, y, 16);
-            if (sign > 0 ? y[0] > before : y[0] < before) fail(f, "float64", "not monotone from afar", x[0], y[0]);
+            if (sign * y[0] > sign * before) fail(f, "float64", "not monotone from afar", x[0], y[0]);
             before = y[0];
         }
         for (int k = 0; k < 4400; k += step)
@@ -157,12 +164,12 @@ static void check_float64(int f, int per_binade, int step)
     printf("float64 %-8s worst %.3f ulp at %a (%.9g)\n", function_name[f], worst, worst_x, worst_x);
 }
 
-/* ---- float32 against float64 ------------------------------------------------------------------------------- */
+/* ---- float32 against float64 --------------------------------------------------------------------------- */
 
 struct worst { double ulps; float x; };
 
-/* The distance of y from `want` in ulps of float32. Infinity counts as 2^128. Below the normal range only FLT_MIN
- * counts, and every y within it is right. */
+/* The distance of y from `want` in ulps of float32. Infinity counts as 2^128. Below the normal range only
+ * FLT_MIN counts, and every y within it is right. */
 static vec ulps32(vec y, vec want)
 {
     const vec smallest = v_set1(FLT_MIN), beyond = v_set1(0x1p128);
@@ -183,7 +190,8 @@ static void check_accuracy(int f, const float *x, const float *y, struct worst *
         const vec o = ulps32(v_load(y64 + i), v_load(want + i));
         v_store(off + i, o);
         most = v_max(o, most);
-        wrong = wrong + v_select_gt(v_set1(nextafter(LIMIT, 3)), o, v_zero(), v_set1(1)); /* NaN is wrong too */
+        /* written so that NaN is wrong too */
+        wrong = wrong + v_select_gt(v_set1(nextafter(LIMIT, 3)), o, v_zero(), v_set1(1));
     }
     double lanes[2 * W];
     v_store(lanes, most);
@@ -203,8 +211,9 @@ static void check_order(int f, const float *x, const float *y, int negative)
 {
     int wrong = 0;
     const float low = f == TANH ? -1 : 0, high = f == EXP ? INFINITY : 1;
-    if (negative) for (int i = 0; i < BLOCK; i++) wrong += (y[i] > y[i - 1]) | !(y[i] >= low) | !(y[i] <= high);
-    else for (int i = 0; i < BLOCK; i++) wrong += (y[i] < y[i - 1]) | !(y[i] >= low) | !(y[i] <= high);
+    for (int i = 0; i < BLOCK; i++) wrong += !(y[i] >= low) | !(y[i] <= high);
+    if (negative) for (int i = 0; i < BLOCK; i++) wrong += y[i] > y[i - 1];
+    else for (int i = 0; i < BLOCK; i++) wrong += y[i] < y[i - 1];
     if (!wrong) return;
     for (int i = 0; i < BLOCK; i++) {
         in_bounds(f, "float32", x[i], y[i]);
@@ -244,7 +253,8 @@ static void check_float32(int f, uint32_t stride, const char *mode)
     float zero[16] = {0}, at_zero[16];
     apply_f32(f, zero, at_zero, 16);
     y[0][0] = y[1][0] = at_zero[0];
-    for (uint32_t block = 0; block < (1u << 31) / BLOCK; block += stride) check_block(f, block * BLOCK, y, &worst);
+    for (uint32_t block = 0; block < (1u << 31) / BLOCK; block += stride)
+        check_block(f, block * BLOCK, y, &worst);
     check_block(f, 0x7f800000u, y, &worst); /* infinity and the first NaNs */
     for (int k = 0; k < 600; k++) {         /* around the joints: as for float64 */
         const uint32_t first = bits_of(k ? (float)k * 0.1732868f : 0.65f) - BLOCK / 2;
@@ -254,7 +264,8 @@ static void check_float32(int f, uint32_t stride, const char *mode)
         y[0][0] = start[0], y[1][0] = start[1];
         check_block(f, first, y, &worst);
     }
-    printf("float32 %-8s worst %.3f ulp at %a (%.9g)%s\n", function_name[f], worst.ulps, worst.x, worst.x, mode);
+    printf("float32 %-8s worst %.3f ulp at %a (%.9g)%s\n",
+           function_name[f], worst.ulps, worst.x, worst.x, mode);
 }
 
 int main(int argc, char **argv)

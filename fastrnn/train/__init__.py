@@ -1,0 +1,13 @@
+"""fastrnn.train: what stands between a tape's gradients and the next step. NumPy only.
+
+`import fastrnn` does not bring it in: `from fastrnn.train import Adam, Linear, clip_global_norm`.
+
+Everything works on flat vectors, in place: `layer.flat` holds all parameters of a layer, `grads.flat` its gradients
+in the same order, and a model of several parts is a list of such vectors.
+"""
+
+from .clip import clip_global_norm, global_norm
+from .optim import Adam
+from .readout import Linear
+
+__all__ = ["Adam", "Linear", "clip_global_norm", "global_norm"]

@@ -1,0 +1,69 @@
+"""Clipping by the global norm, which keeps one exploding gradient from undoing the training so far."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .vectors import Array, Arrays, vectors, writable
+
+
+def global_norm(grads: Arrays) -> float:
+    """The Euclidean norm of all numbers of all arrays together.
+
+    It is accumulated in float64: the gradients of a recurrent network reach 1e30 in trainings that succeed, and the
+    square of that is beyond float32. NaN or infinity among the numbers makes it NaN or infinity.
+
+    Args:
+        grads: an array or several, float32 or float64, of any shapes; none have the norm 0.
+
+    Raises: TypeError.
+
+    >>> global_norm([np.array([3e30]), np.array([4e30])])
+    5e+30
+    """
+    grads = vectors("grads", grads)
+    norm = math.sqrt(sum(_sum_of_squares(grad) for grad in grads))
+    if math.isinf(norm):  # perhaps only the squares were beyond float64
+        largest = max(float(np.abs(grad).max(initial=0)) for grad in grads)
+        if math.isfinite(largest):
+            norm = largest * math.sqrt(sum(_sum_of_squares(grad / largest) for grad in grads))
+    return norm
+
+
+def clip_global_norm(grads: Arrays, max_norm: float) -> float:
+    """Scale all gradients by one factor, in place, so that their global norm is at most max_norm.
+
+    The factor is min(1, max_norm / (norm + 1e-6)): the rule of Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063,
+    algorithm 1) in the form of torch.nn.utils.clip_grad_norm_.
+
+    Args:
+        grads: an array or several, float32 or float64, such as [layer_grads.flat, readout_grads.flat].
+        max_norm: a number above 0; math.inf only measures.
+
+    Returns: the norm before clipping. If that is NaN or infinite, there is no direction to keep: the gradients are left
+    as they are, and the caller should skip the step.
+
+    Raises: TypeError; ValueError, also for a read-only array.
+
+    >>> norm = clip_global_norm(grads, max_norm=1.0)
+    >>> if math.isfinite(norm):
+    ...     adam.step(grads)
+    """
+    if not max_norm > 0:
+        raise ValueError(f"max_norm: expected a number above 0, got {max_norm!r}")
+    grads = writable("grads", vectors("grads", grads))
+    norm = global_norm(grads)
+    factor = max_norm / (norm + 1e-6)
+    if math.isfinite(norm) and factor < 1:
+        for grad in grads:
+            # In float64, because a factor below 1e-38 would lose its digits in float32.
+            np.multiply(grad, factor, out=grad, dtype=np.float64, casting="same_kind")
+    return norm
+
+
+def _sum_of_squares(array: Array) -> float:
+    """In float64, and without a copy of the array in it."""
+    flat = array.reshape(-1)
+    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))

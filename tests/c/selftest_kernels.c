@@ -1,0 +1,577 @@
+/* selftest_kernels.c: the kernels of every instruction set of this processor against plain loops, by csrc/fastrnn.h alone.
+ *
+ *     cc -O3 -std=gnu11 -pthread -Icsrc tests/c/selftest_kernels.c dispatch.o pool.o isa_*.o -o selftest_kernels -lm
+ *     ./selftest_kernels          every instruction set, or one: ./selftest_kernels v3
+ *
+ * Each case is a cell, a dtype and sizes; direction, lengths, resets, layout and what is absent are drawn, the same on every machine. A case
+ * passes if training, forward and backward, agrees with the loops; every other schedule (threads, shared units, chunks, pieces, inputs
+ * first) gives the same bits, and so does inference; and nothing is written, or has an effect, that the plan does not name.
+ *
+ * Prints a hash of all float32 results and one of all float64 results of each instruction set: v3, v4 and neon do the same operations
+ * in the same order, so theirs must be equal, and so must those of scalar on all machines. Exit code 1 if anything is wrong.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fastrnn.h"
+
+/* Hidden units: a vector of 1, 2, 4, 8 and 16 lanes less and more one, twice that, four times that, and eight times; the same for all
+ * instruction sets, for the sake of the hashes. Rows: every height of a tile, and more than one tile. */
+static const int HIDDEN[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33, 65, 130}, ROWS[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+static const int STEPS[] = {0, 1, 2, 5, 5, 5}, INPUTS[] = {0, 1, 3, 9, 9, 20, 70};
+enum { MOST_H = 130, MOST_B = 9, MOST_T = 5, MOST_ITEMS = MOST_T * MOST_B, MOST_H_TIMES_B = 600 };
+#define LENGTH(a) ((int)(sizeof(a) / sizeof *(a)))
+
+static const char *const CELL_NAME[] = {"rnn tanh", "rnn relu", "lstm", "lstm peephole", "gru after", "gru before"};
+static const char *const DTYPE_NAME[] = {"float32", "float64"};
+static const double TOLERANCE[] = {2e-5, 1e-12};
+
+/* A way to run a case; the results of all are those of the first. */
+typedef struct {
+    int threads, split_units, input_first, chunk, pieces;
+} schedule;
+static const schedule SCHEDULES[] = {
+    {1, 0, 0, 1000, 1}, {1, 0, 1, 1, 2}, {1, 0, 1, 7, 1}, {2, 0, 0, 4, 2}, {2, 0, 1, 1000, 1}, {2, 1, 0, 1000, 1}, {2, 1, 1, 5, 2},
+};
+
+/* The arrays of a call: what is only read; what is read and written; what is only written. */
+enum {
+    X, W_IH, W_HH, B_IH, B_HH, PEEPHOLE, H0, C0, DY,
+    DW_IH, DW_HH, DB_IH, DB_HH, DPEEPHOLE, DH, DC,
+    Y, C, GATES, DX,
+    ARRAYS, RESULTS = DW_IH, WRITTEN = Y
+};
+static const char *const ARRAY_NAME[] = {
+    "x", "w_ih", "w_hh", "b_ih", "b_hh", "peephole", "h0", "c0", "dy", "dw_ih", "dw_hh", "db_ih", "db_hh", "dpeephole", "dh", "dc",
+    "y", "c", "gates", "dx",
+};
+
+typedef struct {
+    const char *isa;
+    int cell, dtype, reverse, ragged, batch_first;
+    ptrdiff_t T, B, I, H, G;
+    ptrdiff_t steps, items, first[MOST_T + 1], row[MOST_ITEMS], time[MOST_ITEMS], prev[MOST_ITEMS], rank[MOST_B]; /* the plan */
+    ptrdiff_t count[ARRAYS];                /* elements; 0: absent */
+    double *start[ARRAYS], *want[ARRAYS];   /* before the call, and after it; NaN where nothing is to be written or read */
+} problem;
+
+/* ---- problems ------------------------------------------------------------------------------------------ */
+
+static uint64_t random_state;
+static uint64_t draw(uint64_t below)
+{
+    random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+    return (random_state >> 20) % below;
+}
+static double draw_number(const problem *p, double scale)
+{
+    const double x = ((double)draw(1 << 24) - (1 << 23)) * 0x1p-23 * scale;
+    return p->dtype == FR_F32 ? (float)x : x;
+}
+
+static int is_lstm(const problem *p) { return p->cell == FR_LSTM || p->cell == FR_LSTM_PEEPHOLE; }
+static int is_gru(const problem *p) { return p->cell >= FR_GRU_AFTER; }
+
+/* Row and time as one index, in the layout of the case. */
+static ptrdiff_t place(const problem *p, ptrdiff_t t, ptrdiff_t b) { return p->batch_first ? b * p->T + t : t * p->B + b; }
+
+/* The items, in the order of fr_plan: the rows alive at a step, longest first. */
+static void draw_plan(problem *p)
+{
+    ptrdiff_t length[MOST_B] = {0}, order[MOST_B] = {0};
+    p->steps = p->ragged ? 0 : p->T;
+    for (ptrdiff_t b = 0; b < p->B; b++) {
+        length[b] = p->ragged ? (ptrdiff_t)draw((uint64_t)p->T + 1) : p->T;
+        p->steps = length[b] > p->steps ? length[b] : p->steps;
+    }
+    for (ptrdiff_t b = 0; b < p->B; b++) {
+        p->rank[b] = 0;
+        for (ptrdiff_t a = 0; a < p->B; a++) p->rank[b] += length[a] > length[b] || (length[a] == length[b] && a < b);
+        order[p->rank[b]] = b;
+    }
+    p->items = p->first[0] = 0;
+    for (ptrdiff_t s = 0; s < p->steps; s++) {
+        for (ptrdiff_t r = 0; r < p->B && length[order[r]] > s; r++) {
+            const ptrdiff_t i = p->items++, t = p->reverse ? length[order[r]] - 1 - s : s;
+            p->row[i] = order[r], p->time[i] = t;
+            p->prev[i] = s == 0 ? FR_FROM_INITIAL : p->reverse ? t + 1 : t - 1;
+            if (p->ragged && draw(4) == 0) p->prev[i] = FR_FROM_ZERO;
+        }
+        p->first[s + 1] = p->items;
+    }
+}
+
+/* Which arrays there are, and how large. */
+static void draw_sizes(problem *p)
+{
+    const ptrdiff_t T = p->T, B = p->B, H = p->H, GH = p->G * H, peephole = p->cell == FR_LSTM_PEEPHOLE ? 3 * H : 0;
+    const ptrdiff_t cells = is_lstm(p) ? H : 0, gates = is_lstm(p) || is_gru(p) ? 4 * H : 0;
+    const ptrdiff_t all[ARRAYS] = {
+        T * B * p->I, GH * p->I, GH * H, GH, GH, peephole, B * H, B * cells, T * B * H,
+        GH * p->I, GH * H, GH, GH, peephole, B * H, B * cells,
+        T * B * H, T * B * cells, T * B * gates, T * B * p->I,
+    };
+    static const char optional[ARRAYS] = {[B_IH] = 1, [B_HH] = 1, [H0] = 1, [C0] = 1, [DY] = 1, [DW_IH] = 1, [DW_HH] = 1,
+                                          [DB_IH] = 1, [DB_HH] = 1, [DPEEPHOLE] = 1, [DX] = 1};
+    for (int a = 0; a < ARRAYS; a++) p->count[a] = optional[a] && draw(5) == 0 ? 0 : all[a];
+}
+
+static void draw_numbers(problem *p)
+{
+    for (int a = 0; a < ARRAYS; a++) {
+        const double scale = a == W_IH ? 1 / sqrt((double)p->I + 1) : a == W_HH ? 1.5 / sqrt((double)p->H) : 1;
+        const ptrdiff_t bytes = p->count[a] * (ptrdiff_t)sizeof(double), width = a == X ? p->I : p->H;
+        p->start[a] = p->want[a] = NULL;
+        if (!bytes) continue;
+        p->start[a] = malloc((size_t)bytes), p->want[a] = malloc((size_t)bytes);
+        memset(p->start[a], 0xff, (size_t)bytes);
+        if (a == X || a == DY)
+            for (ptrdiff_t i = 0; i < p->items; i++)
+                for (ptrdiff_t j = 0; j < width; j++)
+                    p->start[a][place(p, p->time[i], p->row[i]) * width + j] = draw_number(p, scale);
+        else if (a < WRITTEN)
+            for (ptrdiff_t i = 0; i < p->count[a]; i++) p->start[a][i] = draw_number(p, scale);
+        memcpy(p->want[a], p->start[a], (size_t)bytes);
+    }
+}
+
+static problem draw_problem(const char *isa, int cell, int dtype, int H, int B)
+{
+    problem p = {.isa = isa, .cell = cell, .dtype = dtype, .B = B, .H = H};
+    p.T = STEPS[draw((uint64_t)LENGTH(STEPS))], p.I = INPUTS[draw((uint64_t)LENGTH(INPUTS))];
+    p.G = is_gru(&p) ? 3 : is_lstm(&p) ? 4 : 1;
+    p.reverse = (int)draw(2), p.ragged = (int)draw(2), p.batch_first = (int)draw(2);
+    draw_plan(&p);
+    draw_sizes(&p);
+    draw_numbers(&p);
+    return p;
+}
+
+static void free_problem(problem *p)
+{
+    for (int a = 0; a < ARRAYS; a++) free(p->start[a]), free(p->want[a]);
+}
+
+/* ---- what the kernels should compute: plain loops over float64 ----------------------------------------- */
+
+/* One item: x, the state before and behind it, and the gates as fr_task has them. */
+typedef struct {
+    const double *x, *h, *c;
+    double *y, *cn, *gates;
+} item;
+
+static double sigmoid(double a) { return 1 / (1 + exp(-a)); }
+
+static double *at(const problem *p, int array, ptrdiff_t i, ptrdiff_t width)
+{
+    return p->want[array] ? p->want[array] + place(p, p->time[i], p->row[i]) * width : NULL;
+}
+
+static const double *before(const problem *p, int sequence, int initial, ptrdiff_t i)
+{
+    static const double zeros[MOST_H];
+    if (p->prev[i] >= 0 && p->want[sequence]) return p->want[sequence] + place(p, p->prev[i], p->row[i]) * p->H;
+    return p->prev[i] == FR_FROM_INITIAL && p->want[initial] ? p->want[initial] + p->row[i] * p->H : zeros;
+}
+
+static item item_of(const problem *p, ptrdiff_t i)
+{
+    const ptrdiff_t H = p->H;
+    return (item){at(p, X, i, p->I), before(p, Y, H0, i), before(p, C, C0, i), at(p, Y, i, H), at(p, C, i, H), at(p, GATES, i, 4 * H)};
+}
+
+/* Row `row` of W v + b. */
+static double affine(const problem *p, int weight, int bias, ptrdiff_t row, const double *v, ptrdiff_t n)
+{
+    double sum = p->want[bias] ? p->want[bias][row] : 0;
+    for (ptrdiff_t k = 0; k < n; k++) sum += p->want[weight][row * n + k] * v[k];
+    return sum;
+}
+static double input(const problem *p, const item *e, ptrdiff_t row) { return affine(p, W_IH, B_IH, row, e->x, p->I); }
+static double recurrent(const problem *p, const double *h, ptrdiff_t row) { return affine(p, W_HH, B_HH, row, h, p->H); }
+
+static double peephole(const problem *p, int gate, ptrdiff_t u) { return p->want[PEEPHOLE] ? p->want[PEEPHOLE][gate * p->H + u] : 0; }
+
+static void lstm_unit(const problem *p, const item *e, ptrdiff_t u)
+{
+    const ptrdiff_t H = p->H;
+    double a[4], *gate = e->gates + u;
+    for (int g = 0; g < 4; g++) a[g] = input(p, e, g * H + u) + recurrent(p, e->h, g * H + u);
+    gate[0] = sigmoid(a[0] + peephole(p, 0, u) * e->c[u]);
+    gate[H] = sigmoid(a[1] + peephole(p, 1, u) * e->c[u]);
+    gate[2 * H] = tanh(a[2]);
+    e->cn[u] = gate[H] * e->c[u] + gate[0] * gate[2 * H];
+    gate[3 * H] = sigmoid(a[3] + peephole(p, 2, u) * e->cn[u]);
+    e->y[u] = gate[3 * H] * tanh(e->cn[u]);
+}
+
+static void gru_item(const problem *p, const item *e)
+{
+    const ptrdiff_t H = p->H;
+    double *r = e->gates, *z = r + H, *n = z + H, *other = n + H; /* W_hn h + b_hn, or r*h */
+    const int after = p->cell == FR_GRU_AFTER;
+    for (ptrdiff_t u = 0; u < H; u++) {
+        r[u] = sigmoid(input(p, e, u) + recurrent(p, e->h, u));
+        z[u] = sigmoid(input(p, e, H + u) + recurrent(p, e->h, H + u));
+        other[u] = after ? recurrent(p, e->h, 2 * H + u) : r[u] * e->h[u];
+    }
+    for (ptrdiff_t u = 0; u < H; u++) {
+        n[u] = tanh(input(p, e, 2 * H + u) + (after ? r[u] * other[u] : recurrent(p, other, 2 * H + u)));
+        e->y[u] = (1 - z[u]) * n[u] + z[u] * e->h[u];
+    }
+}
+
+static void forward_item(const problem *p, const item *e)
+{
+    if (is_gru(p)) {
+        gru_item(p, e);
+        return;
+    }
+    for (ptrdiff_t u = 0; u < p->H; u++) {
+        if (is_lstm(p)) {
+            lstm_unit(p, e, u);
+            continue;
+        }
+        const double a = input(p, e, u) + recurrent(p, e->h, u);
+        e->y[u] = p->cell == FR_RNN_TANH ? tanh(a) : a > 0 ? a : 0;
+    }
+}
+
+/* Gradients of the sums of one item; what goes straight to h before; dc. ah differs from ax in n of a GRU. */
+typedef struct {
+    double ax[4 * MOST_H], ah[4 * MOST_H], direct[MOST_H];
+} gradient;
+
+/* to += factor * v */
+static void add(double *to, double factor, const double *v, ptrdiff_t n)
+{
+    for (ptrdiff_t k = 0; to && k < n; k++) to[k] += factor * v[k];
+}
+
+static void lstm_unit_back(const problem *p, const item *e, ptrdiff_t u, double dh, double *dc, gradient *d)
+{
+    const ptrdiff_t H = p->H;
+    const double i = e->gates[u], f = e->gates[H + u], g = e->gates[2 * H + u], o = e->gates[3 * H + u], tc = tanh(e->cn[u]);
+    const double dao = dh * tc * o * (1 - o), dcn = *dc + dh * o * (1 - tc * tc) + dao * peephole(p, 2, u);
+    const double da[4] = {dcn * g * i * (1 - i), dcn * e->c[u] * f * (1 - f), dcn * i * (1 - g * g), dao};
+    for (int k = 0; k < 4; k++) d->ax[k * H + u] = d->ah[k * H + u] = da[k];
+    *dc = dcn * f + da[0] * peephole(p, 0, u) + da[1] * peephole(p, 1, u);
+    if (!p->want[DPEEPHOLE]) return;
+    p->want[DPEEPHOLE][u] += da[0] * e->c[u];
+    p->want[DPEEPHOLE][H + u] += da[1] * e->c[u];
+    p->want[DPEEPHOLE][2 * H + u] += da[3] * e->cn[u];
+}
+
+static void gru_back(const problem *p, const item *e, const double *dh, gradient *d)
+{
+    const ptrdiff_t H = p->H;
+    const double *r = e->gates, *z = r + H, *n = z + H, *hn = n + H;
+    const int after = p->cell == FR_GRU_AFTER;
+    double dr[MOST_H] = {0}; /* of r, or of r*h */
+    for (ptrdiff_t u = 0; u < H; u++) {
+        const double dan = dh[u] * (1 - z[u]) * (1 - n[u] * n[u]);
+        d->ax[2 * H + u] = dan, d->ah[2 * H + u] = after ? dan * r[u] : dan;
+        d->ax[H + u] = d->ah[H + u] = dh[u] * (e->h[u] - n[u]) * z[u] * (1 - z[u]);
+        d->direct[u] = dh[u] * z[u];
+        if (after) dr[u] = dan * hn[u];
+        else add(dr, dan, p->want[W_HH] + (2 * H + u) * H, H);
+    }
+    for (ptrdiff_t u = 0; u < H; u++) {
+        if (!after) d->direct[u] += dr[u] * r[u], dr[u] *= e->h[u];
+        d->ax[u] = d->ah[u] = dr[u] * r[u] * (1 - r[u]);
+    }
+}
+
+/* The gradients of one item, all that follows from them, and dh and dc of the state before. */
+static void backward_item(const problem *p, const item *e, ptrdiff_t i)
+{
+    const ptrdiff_t H = p->H, I = p->I;
+    const int reset_before = p->cell == FR_GRU_BEFORE;
+    double *const *w = p->want, *dh = w[DH] + p->row[i] * H, *dc = w[DC] ? w[DC] + p->row[i] * H : NULL, *dx = at(p, DX, i, I);
+    gradient d = {.direct = {0}};
+    add(dh, 1, at(p, DY, i, H), w[DY] ? H : 0);
+    if (is_gru(p)) gru_back(p, e, dh, &d);
+    for (ptrdiff_t u = 0; u < H; u++) {
+        if (is_lstm(p)) lstm_unit_back(p, e, u, dh[u], &dc[u], &d);
+        else if (p->cell == FR_RNN_TANH) d.ax[u] = d.ah[u] = dh[u] * (1 - e->y[u] * e->y[u]);
+        else if (p->cell == FR_RNN_RELU) d.ax[u] = d.ah[u] = e->y[u] > 0 ? dh[u] : 0;
+    }
+    memcpy(dh, d.direct, (size_t)H * sizeof *dh);
+    for (ptrdiff_t k = 0; dx && k < I; k++) dx[k] = 0;
+    for (ptrdiff_t row = 0; row < p->G * H; row++) {
+        const int of_rh = reset_before && row >= 2 * H;
+        add(w[DW_IH] ? w[DW_IH] + row * I : NULL, d.ax[row], e->x, I);
+        add(w[DW_HH] ? w[DW_HH] + row * H : NULL, d.ah[row], of_rh ? e->gates + 3 * H : e->h, H);
+        if (w[DB_IH]) w[DB_IH][row] += d.ax[row];
+        if (w[DB_HH]) w[DB_HH][row] += d.ah[row];
+        if (dx) add(dx, d.ax[row], w[W_IH] + row * I, I);
+        if (!of_rh) add(dh, d.ah[row], w[W_HH] + row * H, H);
+    }
+    if (p->prev[i] != FR_FROM_ZERO) return;
+    for (ptrdiff_t u = 0; u < H; u++) dh[u] = 0;
+    for (ptrdiff_t u = 0; dc && u < H; u++) dc[u] = 0;
+}
+
+static void solve(const problem *p)
+{
+    for (ptrdiff_t i = 0; i < p->items; i++) {
+        const item e = item_of(p, i);
+        forward_item(p, &e);
+    }
+    for (ptrdiff_t i = p->items; i-- > 0;) {
+        const item e = item_of(p, i);
+        backward_item(p, &e, i);
+    }
+}
+
+/* ---- running the kernels ------------------------------------------------------------------------------- */
+
+/* All arrays of one run, each between guards. Guards, and what is not set yet, are bytes of ones: NaN. */
+enum { GUARD = 72 };
+typedef struct {
+    unsigned char *memory;
+    ptrdiff_t bytes, end[ARRAYS];
+    void *at[ARRAYS];
+} image;
+
+static ptrdiff_t size_of(const problem *p) { return p->dtype == FR_F32 ? 4 : 8; }
+
+static double get(const problem *p, const void *array, ptrdiff_t i)
+{
+    return p->dtype == FR_F32 ? ((const float *)array)[i] : ((const double *)array)[i];
+}
+static void put(const problem *p, void *array, ptrdiff_t i, double x)
+{
+    if (p->dtype == FR_F32) ((float *)array)[i] = (float)x;
+    else ((double *)array)[i] = x;
+}
+
+static image new_image(const problem *p)
+{
+    image m = {.bytes = GUARD};
+    for (int a = 0; a < ARRAYS; a++) m.bytes += p->count[a] * size_of(p) + GUARD;
+    m.memory = malloc((size_t)m.bytes);
+    memset(m.memory, 0xff, (size_t)m.bytes);
+    unsigned char *next = m.memory + GUARD;
+    for (int a = 0; a < ARRAYS; a++) {
+        m.at[a] = p->count[a] ? next : NULL;
+        for (ptrdiff_t i = 0; a < WRITTEN && i < p->count[a]; i++) put(p, m.at[a], i, p->start[a][i]);
+        next += p->count[a] * size_of(p);
+        m.end[a] = next - m.memory;
+        next += GUARD;
+    }
+    return m;
+}
+
+static int all_ones(const unsigned char *p, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (p[i] != 0xff) return 0;
+    return 1;
+}
+
+/* Scratch memory of `bytes`, full of NaN, with a guard behind. */
+static unsigned char *new_scratch(ptrdiff_t bytes)
+{
+    const size_t size = ((size_t)bytes + 63) / 64 * 64 + 64;
+    return memset(aligned_alloc(64, size), 0xff, size);
+}
+static int free_scratch(unsigned char *memory, ptrdiff_t bytes)
+{
+    const int right = all_ones(memory + bytes, 64);
+    free(memory);
+    return right;
+}
+
+static fr_seq seq_of(const problem *p, const image *m, int array, ptrdiff_t width)
+{
+    return (fr_seq){m->at[array], (p->batch_first ? 1 : p->B) * width, (p->batch_first ? p->T : 1) * width};
+}
+
+static fr_task task_of(const problem *p, const image *m)
+{
+    fr_task t = {.cell = p->cell, .I = p->I, .H = p->H};
+    t.plan = (fr_plan){.T = p->steps, .B = p->B, .reverse = p->reverse};
+    if (p->ragged)
+        t.plan = (fr_plan){p->steps, p->B, p->reverse, p->first, p->row, p->time, p->prev, p->rank};
+    t.x = seq_of(p, m, X, p->I), t.y = seq_of(p, m, Y, p->H), t.c = seq_of(p, m, C, p->H), t.gates = seq_of(p, m, GATES, 4 * p->H);
+    t.w_ih = m->at[W_IH], t.w_hh = m->at[W_HH], t.b_ih = m->at[B_IH], t.b_hh = m->at[B_HH], t.peephole = m->at[PEEPHOLE];
+    t.h0 = m->at[H0], t.c0 = m->at[C0];
+    t.dy = seq_of(p, m, DY, p->H), t.dx = seq_of(p, m, DX, p->I), t.dh = m->at[DH], t.dc = m->at[DC];
+    t.dw_ih = m->at[DW_IH], t.dw_hh = m->at[DW_HH], t.db_ih = m->at[DB_IH], t.db_hh = m->at[DB_HH], t.dpeephole = m->at[DPEEPHOLE];
+    return t;
+}
+
+static fr_pool pool;
+static fr_work *work_to_count;
+static long teams[2]; /* calls for two threads that were run by one, by two */
+
+static void count_team(const void *task, int member, fr_team *team)
+{
+    if (member == 0) teams[team->n > 1]++;
+    work_to_count(task, member, team);
+}
+
+static void run_team(int threads, fr_work *work, const fr_task *t)
+{
+    work_to_count = work;
+    fr_pool_run(&pool, threads, threads > 1 ? count_team : work, t);
+}
+
+/* One direction through all steps; does the scratch memory suffice? */
+static int run_steps(const fr_kernels *k, fr_task t, const schedule *how, int back)
+{
+    fr_sizes sizes;
+    t.split_units = how->split_units, t.input_first = how->input_first && !back, t.chunk = how->chunk;
+    (back ? k->backward_sizes : k->forward_sizes)(&t, how->threads, &sizes);
+    unsigned char *packed = new_scratch(sizes.packed_bytes), *work = new_scratch(sizes.work_bytes);
+    t.packed = packed, t.work = work;
+    for (int i = 0; i < how->pieces; i++) {
+        const ptrdiff_t piece = back ? how->pieces - 1 - i : i;
+        t.s0 = t.plan.T * piece / how->pieces, t.s1 = t.plan.T * (piece + 1) / how->pieces;
+        t.first = i == 0, t.last = i == how->pieces - 1;
+        run_team(how->threads, back ? k->backward : k->forward, &t);
+        t.packed_ready = 1;
+    }
+    const int enough = free_scratch(packed, sizes.packed_bytes);
+    return free_scratch(work, sizes.work_bytes) && enough;
+}
+
+/* ---- checking ------------------------------------------------------------------------------------------ */
+
+static long passed = 0, failed = 0;
+
+static int fail(const problem *p, const char *what, int array, ptrdiff_t i, double got, double want)
+{
+    static int said = 0;
+    if (said++ >= 20) return 0;
+    printf("FAIL %s %s %s T=%d B=%d I=%d H=%d%s%s%s: ", p->isa, DTYPE_NAME[p->dtype], CELL_NAME[p->cell], (int)p->T, (int)p->B,
+           (int)p->I, (int)p->H, p->reverse ? " reverse" : "", p->ragged ? " ragged" : "", p->batch_first ? " batch first" : "");
+    if (array < 0) printf("%s\n", what);
+    else printf("%s[%d] %s: got %.17g, expected %.17g\n", ARRAY_NAME[array], (int)i, what, got, want);
+    return 0;
+}
+
+static int agrees(const problem *p, const image *m)
+{
+    for (int a = 0; a < ARRAYS; a++) {
+        const double tolerance = a < RESULTS ? 0 : TOLERANCE[p->dtype];
+        for (ptrdiff_t i = 0; i < p->count[a]; i++) {
+            const double got = get(p, m->at[a], i), want = p->want[a][i];
+            const int right = isnan(want) ? isnan(got) : fabs(got - want) <= tolerance * (1 + fabs(want));
+            if (!right) return fail(p, a < RESULTS ? "was written" : "is wrong", a, i, got, want);
+        }
+        if (!all_ones(m->memory + m->end[a], GUARD)) return fail(p, "was written past its end", a, p->count[a], NAN, NAN);
+    }
+    return all_ones(m->memory, GUARD) || fail(p, "memory in front of the arrays was written", -1, 0, 0, 0);
+}
+
+/* Training by one schedule. */
+static int train(const fr_kernels *k, const problem *p, const schedule *how, const image *m)
+{
+    const fr_task t = task_of(p, m);
+    const int enough = run_steps(k, t, how, 0);
+    return (run_steps(k, t, how, 1) && enough) || fail(p, "the scratch memory is too small", -1, 0, 0, 0);
+}
+
+/* Inference by one schedule, whose y and last c are those of training. */
+static int infers(const fr_kernels *k, const problem *p, const schedule *how, const image *trained)
+{
+    const ptrdiff_t row = p->H * size_of(p);
+    image m = new_image(p);
+    fr_task t = task_of(p, &m);
+    t.gates.p = NULL;
+    if (is_lstm(p)) { /* c in the place of dc, in and out; its gradient's place in `trained` is overwritten below */
+        t.c = (fr_seq){m.at[DC], 0, p->H}, t.c0 = m.at[DC];
+        for (ptrdiff_t i = 0; i < p->count[DC]; i++) put(p, m.at[DC], i, p->start[C0] ? p->start[C0][i] : 0);
+    }
+    int right = run_steps(k, t, how, 0) || fail(p, "the scratch memory is too small", -1, 0, 0, 0);
+    if (p->count[Y] && memcmp(m.at[Y], trained->at[Y], (size_t)(p->count[Y] * size_of(p))))
+        right = fail(p, "inference gives another y than training", -1, 0, 0, 0);
+    for (ptrdiff_t i = 0; is_lstm(p) && i < p->items; i++) {
+        const ptrdiff_t b = p->row[i], t_end = p->time[i];
+        int last = 1;
+        for (ptrdiff_t j = i + 1; j < p->items; j++) last &= p->row[j] != b;
+        if (last && memcmp((char *)m.at[DC] + b * row, (char *)trained->at[C] + place(p, t_end, b) * row, (size_t)row))
+            right = fail(p, "inference gives another c than training", -1, 0, 0, 0);
+    }
+    free(m.memory);
+    return right;
+}
+
+static void hash_results(const problem *p, const image *m, uint64_t *hash)
+{
+    for (int a = RESULTS; a < ARRAYS; a++)
+        for (ptrdiff_t i = 0; i < p->count[a] * size_of(p); i++)
+            *hash = (*hash ^ ((const unsigned char *)m->at[a])[i]) * 0x100000001b3u; /* FNV-1a */
+}
+
+static int check_problem(const fr_kernels *k, const problem *p, uint64_t *hash)
+{
+    image first = new_image(p);
+    int right = train(k, p, &SCHEDULES[0], &first) && agrees(p, &first);
+    hash_results(p, &first, hash);
+    for (int s = 0; right && s < LENGTH(SCHEDULES); s++) {
+        right = infers(k, p, &SCHEDULES[s], &first);
+        if (s == 0) continue;
+        image m = new_image(p);
+        right &= train(k, p, &SCHEDULES[s], &m);
+        if (memcmp(m.memory, first.memory, (size_t)m.bytes))
+            right = fail(p, "another schedule gives other bits", -1, 0, 0, 0);
+        if (!right) printf("     schedule %d\n", s);
+        free(m.memory);
+    }
+    free(first.memory);
+    return right;
+}
+
+static void check_isa(int isa, uint64_t hash[2])
+{
+    const long failed_before = failed;
+    for (int dtype = FR_F32; dtype <= FR_F64; dtype++) {
+        hash[dtype] = 0xcbf29ce484222325u, random_state = 88172645463325252u;
+        for (int cell = FR_RNN_TANH; cell <= FR_GRU_BEFORE; cell++)
+            for (int h = 0; h < LENGTH(HIDDEN); h++)
+                for (int b = 0; b < LENGTH(ROWS) && HIDDEN[h] * ROWS[b] < MOST_H_TIMES_B; b++) {
+                    problem p = draw_problem(fr_isa_name(isa), cell, dtype, HIDDEN[h], ROWS[b]);
+                    solve(&p);
+                    const int right = check_problem(fr_kernels_of(isa, dtype), &p, &hash[dtype]);
+                    passed += right, failed += !right;
+                    free_problem(&p);
+                }
+    }
+    printf("%-6s float32 %016llx float64 %016llx%s\n", fr_isa_name(isa), (unsigned long long)hash[FR_F32],
+           (unsigned long long)hash[FR_F64], failed > failed_before ? " wrong" : "");
+    fflush(stdout);
+}
+
+static void check_that(int right, const char *what)
+{
+    if (!right) printf("FAIL %s\n", what);
+    passed += right, failed += !right;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t hash[8][2];
+    int v3 = -1, v4 = -1, checked = 0;
+    for (int isa = 0; fr_isa_name(isa); isa++) {
+        if (argc > 1 && strcmp(argv[1], fr_isa_name(isa))) continue;
+        check_isa(isa, hash[isa]);
+        checked++;
+        if (!strcmp(fr_isa_name(isa), "v3")) v3 = isa;
+        if (!strcmp(fr_isa_name(isa), "v4")) v4 = isa;
+    }
+    if (!checked) {
+        fprintf(stderr, "usage: %s [isa]: %s is not an instruction set of this processor\n", argv[0], argv[1]);
+        return 2;
+    }
+    if (v3 >= 0 && v4 >= 0) check_that(!memcmp(hash[v3], hash[v4], sizeof hash[v3]), "v3 and v4 give different bits");
+    check_that(teams[1] > 0, "no call for two threads was given two");
+    printf("%ld of %ld calls for two threads were given two\n", teams[1], teams[0] + teams[1]);
+    printf("%ld passed, %ld failed\n", passed, failed);
+    return failed != 0;
+}

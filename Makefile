@@ -22,7 +22,7 @@ test: $(VENV)/with-test
 	$(BIN)/pytest -q $(ARGS)
 
 bench: $(VENV)/with-test $(VENV)/with-bench
-	$(BIN)/pytest -q bench $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q bench $(ARGS)
 
 lint: $(VENV)/with-lint
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ static void NAME(backward_tile)(const call *m, const stage *g, item *const *e, i
         }
     }
     if (flows)
-        NAME(tile)(n, np, nv, a, 1, g->wh + p * 4 * W * g->K, 4 * W * g->K, g->K, s);
+        NAME(tile)(n, np, nv, a, g->wh + p * 4 * W * g->K, 4 * W * g->K, g->K, s);
     g->point(m, s, e, n, p, np);
 }
 
@@ -111,11 +111,14 @@ static call NAME(backward_call)(const fr_task *t, int member, int members, fr_te
     ptrdiff_t width = NAME(dgates_of)(t->cell) * t->H;
     if (width * real % 1024 == 0) /* rows 4 KiB apart would share their place in the cache */
         width += 64 / real;
+    /* What lasts from one piece of a backward to the next comes first: teams of other sizes lay out the rest elsewhere. */
+    const REAL *zero = NAME(take)(base, used, width * real);
+    const REAL **next = NAME(take)(base, used, t->plan.B * (ptrdiff_t)sizeof(REAL *));
+    memory->edge = NAME(take)(base, used, t->plan.B * width * real);
     call m = NAME(forward_call)(t, member, members, team, base, used);
     m.dg_width = width;
-    m.zero = NAME(take)(base, used, width * real);
-    m.next = NAME(take)(base, used, t->plan.B * (ptrdiff_t)sizeof(REAL *));
-    memory->edge = NAME(take)(base, used, t->plan.B * width * real);
+    m.zero = zero;
+    m.next = next;
     m.dg = t->dgates;
     if (!t->dgates)
         m.dg = NAME(take)(base, used, NAME(chunk_capacity)(t) * width * real);
@@ -204,7 +207,7 @@ static void NAME(backward)(const void *task, int member, fr_team *team)
             NAME(run_step)(&m, g, stages, 3, m.mine + m.mine_first[q], m.mine_first[q + 1] - m.mine_first[q]);
         fr_barrier(team);
         if (t->dgates)
-            NAME(sum_biases)(&m, n);
+            NAME(sum_biases)(&m);
         else
             NAME(run_products)(&m, &memory.c, n);
         fr_barrier(team);

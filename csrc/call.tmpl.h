@@ -26,6 +26,8 @@ typedef struct {
     item *items;            /* the items of the chunk, in order; shared by the team */
     item **mine;            /* those that this member works on */
     ptrdiff_t *mine_first;  /* (steps of the chunk + 1) offsets into mine */
+    ptrdiff_t *sum_first;   /* (sums + 1) the items at which a new sum of the weights' gradients begins */
+    ptrdiff_t sums;
     const REAL **next;      /* (B) backward: dgates of the step last seen, NULL before any */
     REAL *scratch_gates;    /* (B, 4*H) for a GRU reset-before in inference */
     REAL *pre;              /* (items of the chunk, pre_width), or NULL */
@@ -55,15 +57,23 @@ static inline ptrdiff_t NAME(step_items)(const fr_plan *plan, ptrdiff_t s)
     return plan->first ? plan->first[s + 1] - plan->first[s] : plan->B;
 }
 
+/* The weights' gradients are sums over steps s*n .. s*n+n-1 for one s after the other, n such that they have sum_terms items or a
+ * few more: a rule that knows nothing of chunks, so chunks do not show in the bits. */
+static inline ptrdiff_t NAME(sum_steps)(const fr_plan *plan)
+{
+    return fr_ceil_div(NAME(sum_terms), fr_max(1, plan->B));
+}
+
 /* The most items that a chunk holds. */
 static ptrdiff_t NAME(chunk_capacity)(const fr_task *t)
 {
     const fr_plan *plan = &t->plan;
     ptrdiff_t total = plan->first ? plan->first[plan->T] : plan->T * plan->B;
-    return fr_max(1, fr_max(plan->B, fr_min(t->chunk, total)));
+    ptrdiff_t least = NAME(sum_steps)(plan) * plan->B;
+    return fr_max(1, fr_max(plan->B, fr_min(fr_max(t->chunk, least), total)));
 }
 
-/* How many steps from s on (upwards or downwards) fit into one chunk. */
+/* How many steps from s on (upwards or downwards) fit into one chunk. Downwards, a chunk ends where a sum does. */
 static ptrdiff_t NAME(chunk_steps)(const fr_task *t, ptrdiff_t s, int direction)
 {
     ptrdiff_t room = NAME(chunk_capacity)(t), steps = 0;
@@ -73,7 +83,8 @@ static ptrdiff_t NAME(chunk_steps)(const fr_task *t, ptrdiff_t s, int direction)
         s += direction;
         steps++;
     }
-    return steps;
+    ptrdiff_t over = direction < 0 && s >= t->s0 ? (s + 1) % NAME(sum_steps)(&t->plan) : 0;
+    return over ? steps - (NAME(sum_steps)(&t->plan) - over) : steps;
 }
 
 static inline REAL *NAME(at)(const fr_seq *a, ptrdiff_t time, ptrdiff_t row)
@@ -120,10 +131,13 @@ static ptrdiff_t NAME(gather)(call *m, ptrdiff_t s, ptrdiff_t steps, int directi
     const fr_plan *plan = &m->t->plan;
     const int all = m->t->split_units;
     ptrdiff_t slot = 0, listed = 0;
+    m->sums = 0;
     ptrdiff_t b0 = fr_share(plan->B, m->member, m->members), b1 = fr_share(plan->B, m->member + 1, m->members);
     for (ptrdiff_t q = 0; q < steps; q++, s += direction) {
         ptrdiff_t n = NAME(step_items)(plan, s);
         m->mine_first[q] = listed;
+        if (q == 0 || (s + 1) % NAME(sum_steps)(plan) == 0)
+            m->sum_first[m->sums++] = slot;
         if (!plan->first) {
             ptrdiff_t time = plan->reverse ? plan->T - 1 - s : s;
             ptrdiff_t prev = s == 0 ? FR_FROM_INITIAL : plan->reverse ? time + 1 : time - 1;
@@ -144,6 +158,7 @@ static ptrdiff_t NAME(gather)(call *m, ptrdiff_t s, ptrdiff_t steps, int directi
         slot += n;
     }
     m->mine_first[steps] = listed;
+    m->sum_first[m->sums] = slot;
     if (all) /* every member works on items that others filled in */
         fr_barrier(m->team);
     return slot;

@@ -1,7 +1,7 @@
 /* forward.tmpl.h - a whole sequence forward, for inference and for training alike.
  *
- * Every sum starts at the bias (plus zero, so that it never starts at -0), goes over x_t W_ih and then over h_{t-1} W_hh. Where the
- * input part is made first for a chunk of steps, the sum pauses in `pre` and goes on from the same number.
+ * Every sum starts at the bias (plus zero, so that it never starts at -0); x_t W_ih is added, then h_{t-1} W_hh. Where the input part
+ * is made first for a chunk of steps, the sum pauses in `pre` and goes on from the same number.
  */
 
 /* Which gates of w_ih and w_hh stand in the panels of a stage, and which of b_ih and b_hh each vector of a tile starts from. */
@@ -76,11 +76,11 @@ static void NAME(forward_tile)(const call *m, const stage *g, item *const *e, in
     if (!parked) {
         for (int i = 0; i < n; i++)
             a[i] = e[i]->x;
-        NAME(tile)(n, np, nv, a, 1, g->wx + p * m->I * g->nv * W, m->I * g->nv * W, m->I, s);
+        NAME(tile)(n, np, nv, a, g->wx + p * m->I * g->nv * W, m->I * g->nv * W, m->I, s);
     }
     for (int i = 0; i < n; i++)
         a[i] = g->reset_h ? e[i]->gates + 3 * m->H : e[i]->h;
-    NAME(tile)(n, np, nv, a, 1, g->wh + p * m->H * g->nv * W, m->H * g->nv * W, m->H, s + g->h_at * W);
+    NAME(tile)(n, np, nv, a, g->wh + p * m->H * g->nv * W, m->H * g->nv * W, m->H, s + g->h_at * W);
     g->point(m, s, e, n, p, np);
 }
 
@@ -95,7 +95,7 @@ static void NAME(input_tile)(const call *m, const stage *g, item *const *e, int 
             v_store(s + (i * 4 + v) * W, v_load(g->bias + ((p + (np > 1 ? i : 0)) * 4 + v) * W));
     for (int i = 0; i < n; i++)
         a[i] = e[i]->x;
-    NAME(tile)(n, np, nv, a, 1, g->wx + p * m->I * g->nv * W, m->I * g->nv * W, m->I, s);
+    NAME(tile)(n, np, nv, a, g->wx + p * m->I * g->nv * W, m->I * g->nv * W, m->I, s);
     for (int i = 0; i < count; i++)
         memcpy((REAL *)e[n > 1 ? i : 0]->pre + (g->pre_at + p + (np > 1 ? i : 0)) * 4 * W, s + i * 4 * W, 4 * W * sizeof(REAL));
 }
@@ -204,9 +204,11 @@ static call NAME(forward_call)(const fr_task *t, int member, int members, fr_tea
     for (int i = 0; i < members; i++) {
         item **mine = NAME(take)(base, used, capacity * (ptrdiff_t)sizeof(item *));
         ptrdiff_t *first = NAME(take)(base, used, (capacity + 1) * (ptrdiff_t)sizeof(ptrdiff_t));
+        ptrdiff_t *sums = NAME(take)(base, used, (capacity + 1) * (ptrdiff_t)sizeof(ptrdiff_t));
         if (i == member) {
             m.mine = mine;
             m.mine_first = first;
+            m.sum_first = sums;
         }
     }
     return m;
@@ -250,6 +252,8 @@ static void NAME(forward)(const void *task, int member, fr_team *team)
     for (ptrdiff_t s = t->s0, steps; t->plan.B > 0 && s < t->s1; s += steps) {
         if (t->pre)
             m.pre = (REAL *)t->pre + done * m.pre_width;
+        if (t->plan.first) /* an item's place in the table is another row's in the next chunk */
+            fr_barrier(team);
         steps = NAME(chunk_steps)(t, s, 1);
         done += NAME(gather)(&m, s, steps, 1);
         if (m.pre && !t->pre)

@@ -2,8 +2,9 @@
  *
  *   dw_ih += dgates^T x     dw_hh += dgates^T h     db += sum of dgates     dx = dgates w_ih
  *
- * Sums over items run in one order, that of the chunk (steps descending, rows ascending), and pause in the gradient itself between
- * chunks. Threads share out the outputs, never a sum, so the bits depend neither on threads nor on where chunks are cut.
+ * Sums over items run in one order, that of the chunk (steps descending, rows ascending), each over a fixed group of steps
+ * (call.tmpl.h), and are added to the gradient one after the other. Threads share out the outputs, never a sum, so the bits depend
+ * neither on threads nor on where chunks are cut.
  */
 
 typedef struct {
@@ -94,7 +95,12 @@ static void NAME(run_segment)(const call *m, const products *c, const NAME(segme
                 for (int v = 0; v < nv; v++)
                     v_store(s + (r * 4 + v) * W, v_load_n(out + r * g->N + v * W, fr_min(W, g->N - (p * 4 + v) * W)));
             }
-            NAME(tile)(rows, 1, nv, a, 1, g->b + p * 4 * W * n, 0, n, s);
+            for (ptrdiff_t i = 0; i < m->sums; i++) {
+                ptrdiff_t k0 = m->sum_first[i], terms = m->sum_first[i + 1] - k0;
+                NAME(tile)(rows, 1, nv, a, g->b + p * 4 * W * n + k0 * nv * W, 0, terms, s);
+                for (int r = 0; r < rows; r++)
+                    a[r] += terms;
+            }
             for (int r = 0; r < rows; r++)
                 for (int v = 0; v < nv; v++)
                     v_store_n(out + r * g->N + v * W, v_load(s + (r * 4 + v) * W), fr_min(W, g->N - (p * 4 + v) * W));
@@ -103,40 +109,43 @@ static void NAME(run_segment)(const call *m, const products *c, const NAME(segme
 }
 
 /* out[j] += sum over the items of dgates[column + j] (times factor[j]): this member's share of the M columns. */
-static void NAME(sum_columns)(const call *m, ptrdiff_t n, ptrdiff_t column, ptrdiff_t M, REAL *out, ptrdiff_t factor)
+static void NAME(sum_columns)(const call *m, ptrdiff_t column, ptrdiff_t M, REAL *out, ptrdiff_t factor)
 {
     const ptrdiff_t blocks = fr_ceil_div(M, W), b1 = fr_share(blocks, m->member + 1, m->members);
     for (ptrdiff_t b = fr_share(blocks, m->member, m->members); b < b1; b++) {
         const ptrdiff_t u = b * W, lanes = fr_min(W, M - u);
-        vec sum = v_load_n(out + u, lanes);
-        for (ptrdiff_t k = 0; k < n; k++) {
-            const item *e = &m->items[k];
-            vec d = v_load_n(e->dg + column + u, lanes);
-            if (!factor)
-                sum = sum + d;
-            else
-                sum = v_fma(d, v_load_n((factor > 1 ? e->cn : e->c) + u, lanes), sum);
+        vec total = v_load_n(out + u, lanes);
+        for (ptrdiff_t i = 0; i < m->sums; i++) {
+            vec sum = v_zero();
+            for (const item *e = m->items + m->sum_first[i]; e < m->items + m->sum_first[i + 1]; e++) {
+                vec d = v_load_n(e->dg + column + u, lanes);
+                if (!factor)
+                    sum = sum + d;
+                else
+                    sum = v_fma(d, v_load_n((factor > 1 ? e->cn : e->c) + u, lanes), sum);
+            }
+            total = total + sum;
         }
-        v_store_n(out + u, sum, lanes);
+        v_store_n(out + u, total, lanes);
     }
 }
 
-static void NAME(sum_biases)(const call *m, ptrdiff_t n)
+static void NAME(sum_biases)(const call *m)
 {
     const fr_task *t = m->t;
     const ptrdiff_t H = m->H, GH = NAME(gates_of)(t->cell) * H;
     if (t->db_ih)
-        NAME(sum_columns)(m, n, t->cell == FR_GRU_AFTER ? H : 0, GH, t->db_ih, 0);
+        NAME(sum_columns)(m, t->cell == FR_GRU_AFTER ? H : 0, GH, t->db_ih, 0);
     if (t->db_hh && t->cell == FR_GRU_AFTER) {
-        NAME(sum_columns)(m, n, H, 2 * H, t->db_hh, 0);
-        NAME(sum_columns)(m, n, 0, H, (REAL *)t->db_hh + 2 * H, 0);
+        NAME(sum_columns)(m, H, 2 * H, t->db_hh, 0);
+        NAME(sum_columns)(m, 0, H, (REAL *)t->db_hh + 2 * H, 0);
     } else if (t->db_hh) {
-        NAME(sum_columns)(m, n, 0, GH, t->db_hh, 0);
+        NAME(sum_columns)(m, 0, GH, t->db_hh, 0);
     }
     if (t->dpeephole) {
-        NAME(sum_columns)(m, n, 0, H, t->dpeephole, 1);
-        NAME(sum_columns)(m, n, H, H, (REAL *)t->dpeephole + H, 1);
-        NAME(sum_columns)(m, n, 3 * H, H, (REAL *)t->dpeephole + 2 * H, 2);
+        NAME(sum_columns)(m, 0, H, t->dpeephole, 1);
+        NAME(sum_columns)(m, H, H, (REAL *)t->dpeephole + H, 1);
+        NAME(sum_columns)(m, 3 * H, H, (REAL *)t->dpeephole + 2 * H, 2);
     }
 }
 
@@ -180,7 +189,7 @@ static void NAME(make_dx)(const call *m, const products *c, ptrdiff_t n)
             memset(s, 0, sizeof s);
             for (int r = 0; r < rows; r++)
                 a[r] = e[r].dg + at;
-            NAME(tile)(rows, 1, nv, a, 1, c->w + p * 4 * W * K, 0, K, s);
+            NAME(tile)(rows, 1, nv, a, c->w + p * 4 * W * K, 0, K, s);
             for (int r = 0; r < rows; r++)
                 for (int v = 0; v < nv; v++)
                     v_store_n(e[r].dx + (p * 4 + v) * W, v_load(s + (r * 4 + v) * W), fr_min(W, m->I - (p * 4 + v) * W));
@@ -204,7 +213,7 @@ static void NAME(run_products)(const call *m, const products *c, ptrdiff_t n)
     }
     if (t->dx.p)
         NAME(make_dx)(m, c, n);
-    NAME(sum_biases)(m, n);
+    NAME(sum_biases)(m);
     fr_barrier(m->team);
     NAME(sum_weights)(m, c, n);
 }

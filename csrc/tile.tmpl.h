@@ -1,11 +1,12 @@
 /* tile.tmpl.h - the register tile: every product of the package ends here.
  *
- * A tile is up to MR4 rows by a panel of nv <= 4 vectors of outputs. Its accumulators come from the scratch s and return to it:
+ * A tile is up to MR4 rows by a panel of nv <= 4 vectors of outputs. Its sums are added to the scratch s:
  *     s[r][v] += sum over k, in ascending order, of a[r][k] * panel[k][v]
- * one fused multiply-add at a time, so that an element's bits depend on its own row and column alone: not on the rows beside it,
- * not on the vector width, and not on where a sum over k is cut in two.
+ * one fused multiply-add at a time, FR_SUM terms at most; a longer sum is a sum of such sums, which keeps the rounding error of
+ * float32 near that of a BLAS. An element's bits depend on its own row and column alone: not on the rows beside it, not on the
+ * vector width.
  *
- * s: rows of four vectors. panel: [k][nv] vectors. a[r][k*ks]: element k of row r.
+ * s: rows of four vectors. panel: [k][nv] vectors. a[r][k]: element k of row r.
  */
 
 /* Named vectors, not an array: compilers keep these in registers. */
@@ -39,15 +40,15 @@ static ALWAYS_INLINE void NAME(quad_pin)(const int nv, quad *q)
         v_pin(q->v3);
 }
 
-static ALWAYS_INLINE void NAME(quad_store)(const int nv, REAL *p, const quad *q)
+static ALWAYS_INLINE void NAME(quad_add)(const int nv, REAL *p, const quad *q)
 {
-    v_store(p, q->v0);
+    v_store(p, v_load(p) + q->v0);
     if (nv > 1)
-        v_store(p + W, q->v1);
+        v_store(p + W, v_load(p + W) + q->v1);
     if (nv > 2)
-        v_store(p + 2 * W, q->v2);
+        v_store(p + 2 * W, v_load(p + 2 * W) + q->v2);
     if (nv > 3)
-        v_store(p + 3 * W, q->v3);
+        v_store(p + 3 * W, v_load(p + 3 * W) + q->v3);
 }
 
 static ALWAYS_INLINE void NAME(quad_fma)(const int nv, vec a, const quad *b, quad *c)
@@ -64,11 +65,11 @@ static ALWAYS_INLINE void NAME(quad_fma)(const int nv, vec a, const quad *b, qua
 /* One step over k: c[r] += a[r][k] * panel[k]. Whichever is fewer, rows or vectors, stays in registers while the other goes by. */
 /* clang-format off */
 #define FR_EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
-#define FR_BEGIN(r) quad c##r = {v_zero(), v_zero(), v_zero(), v_zero()}; if (mr > r) c##r = NAME(quad_load)(nv, s + r * 4 * W);
+#define FR_BEGIN(r) quad c##r = {v_zero(), v_zero(), v_zero(), v_zero()};
 #define FR_ROW(r) const REAL *a##r = mr > r ? a[r] : a[0];
-#define FR_END(r) if (mr > r) NAME(quad_store)(nv, s + r * 4 * W, &c##r);
-#define FR_ROW_STEP(r) if (mr > r) NAME(quad_fma)(nv, v_set1(a##r[ka]), &b, &c##r);
-#define FR_ROW_VALUE(r) vec x##r = v_zero(); if (mr > r) x##r = v_set1(a##r[ka]);
+#define FR_END(r) if (mr > r) NAME(quad_add)(nv, s + r * 4 * W, &c##r);
+#define FR_ROW_STEP(r) if (mr > r) NAME(quad_fma)(nv, v_set1(a##r[k]), &b, &c##r);
+#define FR_ROW_VALUE(r) vec x##r = v_zero(); if (mr > r) x##r = v_set1(a##r[k]);
 #define FR_FMA_V0(r) if (mr > r) c##r.v0 = v_fma(x##r, b, c##r.v0);
 #define FR_FMA_V1(r) if (mr > r) c##r.v1 = v_fma(x##r, b, c##r.v1);
 #define FR_FMA_V2(r) if (mr > r) c##r.v2 = v_fma(x##r, b, c##r.v2);
@@ -78,12 +79,11 @@ static ALWAYS_INLINE void NAME(quad_fma)(const int nv, vec a, const quad *b, qua
 /* clang-format on */
 
 /* mr rows by one panel. */
-static ALWAYS_INLINE void NAME(tile_body)(const int mr, const int nv, const REAL *const *a, ptrdiff_t ks, const REAL *panel,
+static ALWAYS_INLINE void NAME(tile_body)(const int mr, const int nv, const REAL *const *a, const REAL *panel,
                                           ptrdiff_t K, REAL *s)
 {
     FR_EACH_ROW(FR_BEGIN)
     FR_EACH_ROW(FR_ROW)
-    ptrdiff_t ka = 0;
     for (ptrdiff_t k = 0; k < K; k++) {
         if (mr < nv && mr == MR4) { /* a full tile has no registers left for a whole step of the panel */
             FR_EACH_ROW(FR_ROW_VALUE)
@@ -97,7 +97,6 @@ static ALWAYS_INLINE void NAME(tile_body)(const int mr, const int nv, const REAL
             FR_EACH_ROW(FR_ROW_STEP)
         }
         panel += nv * W;
-        ka += ks;
     }
     FR_EACH_ROW(FR_END)
 }
@@ -132,6 +131,9 @@ static inline int NAME(tile_rows)(int nv)
     return nv == 4 ? MR4 : nv == 3 ? MR3 : nv == 2 ? MR2 : MR1;
 }
 
+/* The most terms that are summed one after the other. */
+enum { NAME(sum_terms) = 128 };
+
 /* How many panels one row takes at once: eight additions or more in flight. */
 static inline int NAME(strip_panels)(int nv)
 {
@@ -139,10 +141,10 @@ static inline int NAME(strip_panels)(int nv)
 }
 
 #define FR_TILE(mr, nv)                                                                                                           \
-    static NOINLINE void NAME(tile_##mr##x##nv)(const REAL *const *a, ptrdiff_t ks, const REAL *panel, ptrdiff_t K, REAL *s)      \
+    static NOINLINE void NAME(tile_##mr##x##nv)(const REAL *const *a, const REAL *panel, ptrdiff_t K, REAL *s)      \
     {                                                                                                                             \
         if (mr <= MR##nv)                                                                                                         \
-            NAME(tile_body)(mr, nv, a, ks, panel, K, s);                                                                          \
+            NAME(tile_body)(mr, nv, a, panel, K, s);                                                                          \
     }
 FR_EACH_SHAPE(FR_TILE)
 #undef FR_TILE
@@ -154,8 +156,8 @@ FR_EACH_SHAPE(FR_TILE)
 FR_EACH_STRIP(FR_STRIP)
 #undef FR_STRIP
 
-/* mr rows by np panels; one of the two is 1. s: [row or panel][4] vectors. */
-static void NAME(tile)(int mr, int np, int nv, const REAL *const *a, ptrdiff_t ks, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K,
+/* mr rows by np panels, one of the two being 1; K <= sum_terms. s: [row or panel][4] vectors. */
+static ALWAYS_INLINE void NAME(short_tile)(int mr, int np, int nv, const REAL *const *a, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K,
                        REAL *s)
 {
     if (np > 1) {
@@ -172,9 +174,24 @@ static void NAME(tile)(int mr, int np, int nv, const REAL *const *a, ptrdiff_t k
     switch (FR_CASE(mr, nv)) {
 #define FR_TILE(mr, nv) \
     case FR_CASE(mr, nv): \
-        NAME(tile_##mr##x##nv)(a, ks, panel, K, s); \
+        NAME(tile_##mr##x##nv)(a, panel, K, s); \
         return;
         FR_EACH_SHAPE(FR_TILE)
 #undef FR_TILE
     }
+}
+
+/* The same for any K. */
+static void NAME(tile)(int mr, int np, int nv, const REAL *const *a, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K, REAL *s)
+{
+    const REAL *from[8];
+    for (int r = 0; r < mr; r++)
+        from[r] = a[r];
+    for (; K > NAME(sum_terms); K -= NAME(sum_terms)) {
+        NAME(short_tile)(mr, np, nv, from, panel, pstride, NAME(sum_terms), s);
+        for (int r = 0; r < mr; r++)
+            from[r] += NAME(sum_terms);
+        panel += NAME(sum_terms) * nv * W;
+    }
+    NAME(short_tile)(mr, np, nv, from, panel, pstride, K, s);
 }

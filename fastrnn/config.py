@@ -55,25 +55,25 @@ def set_gemm(engine: str) -> None:
     """Choose what computes the large products outside the recurrence: x W, dx and the weights' gradients.
 
     ``"own"`` (the default) is the package's packed micro-kernel: the promises about bits are made for it. ``"blas"`` is the BLAS
-    behind NumPy, held to the threads of the call. The instruction set ``scalar`` takes the BLAS unless told ``"own"``.
-    The start value is ``FASTRNN_GEMM``.
+    behind NumPy, in calls that may use as many threads as it does (``OPENBLAS_NUM_THREADS``); other calls stay with ``"own"``.
+    The instruction set ``scalar`` takes the BLAS unless told ``"own"``. The start value is ``FASTRNN_GEMM``.
 
-    Raises: ValueError for another name, RuntimeError for ``"blas"`` if the threads of NumPy's BLAS cannot be bounded.
+    Raises: ValueError for another name, RuntimeError for ``"blas"`` if NumPy's BLAS does not tell its number of threads.
 
     >>> fastrnn.set_gemm("own")
     """
     global _gemm
     if engine not in ("own", "blas"):
         raise ValueError(f"engine: expected 'own' or 'blas', got {engine!r}")
-    if engine == "blas" and not blas.boundable():
-        raise RuntimeError("engine: the threads of NumPy's BLAS cannot be bounded here, so 'blas' cannot keep threads=n")
+    if engine == "blas" and not blas.known():
+        raise RuntimeError("engine: NumPy's BLAS does not tell its number of threads here, so 'blas' could not keep threads=n")
     _gemm = engine
 
 
 def gemm() -> str:
     """The engine in use, ``"own"`` or ``"blas"``."""
     if _gemm is None:
-        return "blas" if _core.isa_in_use() == "scalar" and blas.boundable() else "own"
+        return "blas" if _core.isa_in_use() == "scalar" and blas.known() else "own"
     return _gemm
 
 

@@ -83,10 +83,13 @@ class Run:
         self.h_n = self._final(self.y, self.h0)
         self.c_n = None if self.c is None else self._final(self.c, self.c0) if record else self.c
 
+    def _by_blas(self) -> bool:
+        return config.gemm() == "blas" and blas.within(self.threads)
+
     def _run_forward(self) -> None:
         (T, B, I), task, steps = self.x.shape, self.task, self.plan.steps
         how = schedule.forward(T, B, I, self.H, self.cell.gates, self.threads)
-        by_blas = config.gemm() == "blas" and I > 0
+        by_blas = self._by_blas() and I > 0
         task.prepare_forward(self.y, self.c, self.gates, how.threads, how.split_units, how.input_first, how.chunk)
         if not by_blas:
             task.forward(0, steps, None)
@@ -96,17 +99,16 @@ class Run:
             task.input_matrix(matrix, bias)
             cuts = self.plan.cuts(how.chunk)
             for s0, s1 in zip(cuts, cuts[1:]):
-                task.forward(s0, s1, self._input_products(s0, s1, matrix, bias, how.threads))
+                task.forward(s0, s1, self._input_products(s0, s1, matrix, bias))
         task.release()
 
-    def _input_products(self, s0: int, s1: int, matrix: Array, bias: Array, threads: int) -> Array:
+    def _input_products(self, s0: int, s1: int, matrix: Array, bias: Array) -> Array:
         """x W_ih + b of the items of the steps s0 to s1-1, by NumPy's BLAS."""
         x, pre = (
             self._items(self.x, s0, s1),
             np.empty((self.plan.items(s0, s1).stop - self.plan.items(s0, s1).start, len(bias)), matrix.dtype),
         )
-        with blas.bounded(threads):
-            np.matmul(x, matrix, out=pre)
+        np.matmul(x, matrix, out=pre)
         pre += bias
         return pre
 
@@ -150,7 +152,7 @@ class Run:
     def _run_backward(self, dy: Array | None, dh: Array, dc: Array | None, dx: Array | None, into: Weights) -> None:
         (T, B, I), task, steps = self.x.shape, self.task, self.plan.steps
         how = schedule.backward(T, B, I, self.H, self.cell.gates, self.threads)
-        by_blas = config.gemm() == "blas"
+        by_blas = self._by_blas()
         task.prepare_backward(
             dy,
             dh,
@@ -173,8 +175,7 @@ class Run:
             dgates = np.empty((most, task.dgates_layout()[0]), self.x.dtype)
             for s0, s1 in reversed(list(zip(cuts, cuts[1:]))):
                 task.backward(s0, s1, s1 == steps, s0 == 0, dgates)
-                with blas.bounded(how.threads):
-                    self._products(s0, s1, dgates, dx, into)
+                self._products(s0, s1, dgates, dx, into)
         task.release()
 
     def _products(self, s0: int, s1: int, dgates: Array, dx: Array | None, into: Weights) -> None:

@@ -9,7 +9,8 @@ import fastrnn
 from cases import FLOATS, Case, problem, results, table
 from fastrnn import blas, config, reference
 
-ENGINES = ["own", "blas"] if blas.boundable() else ["own"]
+ENGINES = ["own", "blas"] if blas.known() else ["own"]
+MANY = 64  # threads that a call may use: as many as OpenBLAS at most has, else the call would not use it
 SETTINGS = [(isa, engine) for isa in config.available_isas() for engine in ENGINES]
 
 
@@ -32,13 +33,13 @@ def check(got, case, dtype):
         forward = ("y", "h_n", "c_n")
         for names in ([n for n in truth if n in forward], [n for n in truth if n not in forward]):
             ours, theirs = (rounding_error(a, truth, names) for a in (got, numpy))
-            assert ours <= 2 * theirs + 2, f"{ours:.2f} ulp of {names}; plain NumPy: {theirs:.2f}"
+            assert ours <= 2 * theirs + 1, f"{ours:.2f} ulp of {names}; plain NumPy: {theirs:.2f}"
 
 
 def rounding_error(got, truth, names):
     """The root mean square of the error, each array relative to its largest number, in units of float32's epsilon.
 
-    One error over all outputs and one over all gradients, and two ulp beside it: of a few numbers alone NumPy's may be exact by
+    One error over all outputs and one over all gradients, and one ulp beside it: of a few numbers alone NumPy's may be exact by
     accident. A number that is wrong, not just rounded, is off by thousands of ulp.
     """
     pairs = [(got[n] - truth[n], np.abs(truth[n]).max()) for n in names if truth[n].any()]
@@ -53,11 +54,11 @@ def rounding_error(got, truth, names):
 @pytest.mark.parametrize("case", table(), ids=str)
 def test_forward_and_backward(case, dtype, isa, engine, use):
     use(isa, engine)
-    check(results(fastrnn, problem(case, dtype)), case, dtype)
+    check(results(fastrnn, problem(case, dtype), threads=MANY), case, dtype)
 
 
 @pytest.mark.parametrize("isa, engine", SETTINGS)
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [1, 3, MANY])
 @pytest.mark.parametrize("cell", ["lstm", "gru-before"])
 def test_several_chunks_on_several_threads(cell, threads, isa, engine, use, monkeypatch):
     """Work that the schedule gives to more than one thread, again and again: the team is not the same each time."""

@@ -2,7 +2,8 @@
  *
  *     cc -O3 -std=gnu11 -ffp-contract=off -fno-math-errno -fno-trapping-math -Icsrc \
  *        -mavx2 -mfma -DFR_V3=1 tests/c/selftest_math.c -o selftest_math -lm
- *     ./selftest_math full        every float32 (a minute or so), or `quick`, a sample of runs
+ *     ./selftest_math full        every float32 (a minute or so); `quick`: a sample of runs; `brief`: a smaller
+ *                                 one, for emulators
  *
  * First float64 against the long double of the C library, on samples; then float32 against float64. Both: at
  * most LIMIT ulp, monotone, bounded, tanh odd, the special values; then float32 again with denormals flushed
@@ -18,6 +19,13 @@
 #include "fpstate.h"
 
 enum { EXP, TANH, SIGMOID, FUNCTIONS };
+
+/* How much is tried: every `joint`-th joint, places per binade of float64, every `stride`-th block of float32,
+ * and of float32 with denormals flushed. */
+static const struct effort { const char *name; int joint64, per_binade, joint32, stride, flushed; } efforts[] = {
+    {"full", 1, 200, 1, 1, 17}, {"quick", 13, 16, 1, 509, 4093}, {"brief", 101, 3, 7, 8191, 8191},
+};
+enum { EFFORTS = sizeof efforts / sizeof *efforts };
 enum { BLOCK = 2048 };
 static const char *const function_name[] = {"exp", "tanh", "sigmoid"};
 static const double LIMIT = 2;
@@ -246,7 +254,7 @@ static void check_block(int f, uint32_t first, float y[2][BLOCK + 1], struct wor
     if (even && finite) fail(f, "float32", "not odd somewhere from here on", x[0][0], y[0][1]);
 }
 
-static void check_float32(int f, uint32_t stride, const char *mode)
+static void check_float32(int f, int joint, uint32_t stride, const char *mode)
 {
     static float y[2][BLOCK + 1];
     struct worst worst = {0, 0};
@@ -256,7 +264,7 @@ static void check_float32(int f, uint32_t stride, const char *mode)
     for (uint32_t block = 0; block < (1u << 31) / BLOCK; block += stride)
         check_block(f, block * BLOCK, y, &worst);
     check_block(f, 0x7f800000u, y, &worst); /* infinity and the first NaNs */
-    for (int k = 0; k < 600; k++) {         /* around the joints: as for float64 */
+    for (int k = 0; k < 600; k += joint) {  /* around the joints: as for float64 */
         const uint32_t first = bits_of(k ? (float)k * 0.1732868f : 0.65f) - BLOCK / 2;
         const float magnitudes[16] = {float_of(first), float_of(first | 0x80000000u)};
         float start[16];
@@ -270,17 +278,18 @@ static void check_float32(int f, uint32_t stride, const char *mode)
 
 int main(int argc, char **argv)
 {
-    const int full = argc == 2 && !strcmp(argv[1], "full");
-    if (!full && !(argc == 2 && !strcmp(argv[1], "quick"))) {
-        fprintf(stderr, "usage: %s full|quick\n", argv[0]);
+    const struct effort *e = efforts;
+    while (e < efforts + EFFORTS && !(argc == 2 && !strcmp(argv[1], e->name))) e++;
+    if (e == efforts + EFFORTS) {
+        fprintf(stderr, "usage: %s full|quick|brief\n", argv[0]);
         return 2;
     }
     check_special_values();
     for (int f = 0; f < FUNCTIONS; f++) {
-        check_float64(f, full ? 200 : 16, full ? 1 : 13);
-        check_float32(f, full ? 1 : 509, "");
+        check_float64(f, e->per_binade, e->joint64);
+        check_float32(f, e->joint32, (uint32_t)e->stride, "");
         const fr_fpstate state = fr_fp_enter();
-        check_float32(f, full ? 17 : 4093, ", denormals flushed");
+        check_float32(f, e->joint32, (uint32_t)e->flushed, ", denormals flushed");
         fr_fp_leave(state);
     }
     printf(failures ? "%ld failures\n" : "all right\n", failures);

@@ -2,8 +2,8 @@
 
     make bench
 
-Each bench first checks the numbers that it times against fastrnn.reference. `percent of BLAS` is the rate of multiply-adds over that
-of the square product, one thread each.
+Each bench first checks the numbers that it times against fastrnn.reference. `percent of BLAS` is the rate of multiply-adds over
+that of the square product, one thread each.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import Case, call, problem, results
 
 import fastrnn
+from cases import Case, call, problem, results
 from fastrnn import blas
 
 # The first is the mark of docs/tuning.md; the others are the regimes: a small batch, one row, one input.

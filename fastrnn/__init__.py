@@ -12,12 +12,14 @@ from .config import (
 from .functional import gru, lstm, rnn
 from .gradcheck import GradcheckError, gradcheck
 from .layers import GRU, IRNN, LSTM, RNN
+from .stream import Stream
 
 __all__ = [
     "GRU",
     "IRNN",
     "LSTM",
     "RNN",
+    "Stream",
     "GradcheckError",
     "__version__",
     "available_isas",

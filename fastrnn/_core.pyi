@@ -59,3 +59,21 @@ class Task:
     ) -> None: ...
     def dgates_layout(self) -> tuple[int, int]: ...
     def backward(self, s0: int, s1: int, first: bool, last: bool, dgates: Array | None) -> None: ...
+
+class Stepper:
+    h: Array
+    c: Array | None
+    def __init__(
+        self,
+        cell: int,
+        double: bool,
+        w_ih: Array,
+        w_hh: Array,
+        b_ih: Array | None,
+        b_hh: Array | None,
+        peephole: Array | None,
+        h: Array,
+        c: Array | None,
+        chunk: int,
+    ) -> None: ...
+    def __call__(self, x: Array, out: Array | None = None) -> Array: ...

@@ -4,12 +4,13 @@
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport uintptr_t
+from libc.string cimport memcpy
 
 cnp.import_array()
 
 cdef extern from "fastrnn.h" nogil:
     ctypedef struct fr_team:
-        pass
+        int n
     ctypedef void fr_work(const void *task, int member, fr_team *team) noexcept nogil
     ctypedef struct fr_pool:
         pass
@@ -264,3 +265,111 @@ def vmath(str function, cnp.ndarray x, str isa=None):
     with nogil:
         kernels.vmath(f, n, source, target)
     return y
+
+
+cdef class Stepper:
+    """The state of a stream and its packed weights. The call is here, because a step costs less than a call of Python; what does not
+    go the straight way goes to the subclass's _checked_x and _refuse_out."""
+    cdef fr_task t
+    cdef const fr_kernels *kernels
+    cdef fr_team alone
+    cdef int type_number
+    cdef Memory packed, work
+    cdef readonly object h, c  # (B, H): live
+    cdef object keep
+
+    def __init__(self, int cell, bint double, w_ih, w_hh, b_ih, b_hh, peephole, h, c, ptrdiff_t chunk):
+        self.kernels = fr_kernels_of(isa, double)
+        self.type_number = cnp.NPY_DOUBLE if double else cnp.NPY_FLOAT
+        self.h, self.c = h, c
+        self.alone.n = 1
+        cdef fr_task *t = &self.t
+        cdef fr_sizes sizes
+        t.cell = cell
+        t.plan.T = 1 << 20  # for the sizes: no fewer steps than any chunk has
+        t.plan.B = cnp.PyArray_DIM(<cnp.ndarray>h, 0)
+        t.I = cnp.PyArray_DIM(<cnp.ndarray>w_ih, 1)
+        t.H = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
+        t.w_ih = data(w_ih)
+        t.w_hh = data(w_hh)
+        t.b_ih = data(b_ih)
+        t.b_hh = data(b_hh)
+        t.peephole = data(peephole)
+        t.h0 = data(h)
+        t.c0 = t.c.p = data(c)
+        t.c.sb = t.H
+        t.chunk = chunk
+        t.input_first = True
+        self.kernels.forward_sizes(t, 1, &sizes)
+        self.packed = Memory(sizes.packed_bytes)
+        self.work = Memory(sizes.work_bytes)
+        t.packed = self.packed.start
+        t.work = self.work.start
+        self.kernels.forward(t, 0, &self.alone)  # no steps: packs
+        t.packed_ready = True
+        t.w_ih = t.w_hh = t.b_ih = t.b_hh = NULL  # from here on only the packed snapshot is read
+        if peephole is not None:
+            peephole = peephole.copy()
+            t.peephole = data(peephole)
+            self.keep = peephole
+
+    def __call__(self, x, out=None):
+        if type(x) is not cnp.ndarray or not self.straight(<cnp.ndarray>x, self.t.I):
+            x = self._checked_x(x)
+        cdef cnp.ndarray source = <cnp.ndarray>x
+        cdef int ndim = cnp.PyArray_NDIM(source)
+        cdef cnp.npy_intp shape[3]
+        cdef int i
+        for i in range(ndim):
+            shape[i] = cnp.PyArray_DIM(source, i)
+        shape[ndim - 1] = self.t.H
+        if out is None:
+            out = cnp.PyArray_EMPTY(ndim, shape, self.type_number, 0)
+        else:
+            self._check_out(out, x, source, shape)
+        cdef ptrdiff_t steps = shape[0] if ndim == 3 else 1
+        cdef void *target = cnp.PyArray_DATA(<cnp.ndarray>out)
+        cdef void *start = cnp.PyArray_DATA(source)
+        if steps:
+            self.run(start, target, steps, cnp.PyArray_ITEMSIZE(source))
+        return out
+
+    cdef inline bint straight(self, cnp.ndarray a, ptrdiff_t last):
+        """Is this (last,), (B, last) or (n, B, last), of the dtype, in C order?"""
+        cdef int ndim = cnp.PyArray_NDIM(a)
+        if cnp.PyArray_TYPE(a) != self.type_number or not cnp.PyArray_ISCARRAY_RO(a) or ndim < 1 or ndim > 3:
+            return False
+        if cnp.PyArray_DIM(a, ndim - 1) != last:
+            return False
+        return self.t.plan.B == (1 if ndim == 1 else cnp.PyArray_DIM(a, ndim - 2))
+
+    cdef int _check_out(self, out, x, cnp.ndarray source, cnp.npy_intp *shape) except -1:
+        cdef int ndim = cnp.PyArray_NDIM(source)
+        cdef bint fits = type(out) is cnp.ndarray and self.straight(<cnp.ndarray>out, self.t.H)
+        cdef char *a
+        cdef char *b
+        if fits:
+            fits = cnp.PyArray_NDIM(<cnp.ndarray>out) == ndim and cnp.PyArray_DIM(<cnp.ndarray>out, 0) == shape[0]
+        if fits:
+            a = <char *>cnp.PyArray_DATA(source)
+            b = <char *>cnp.PyArray_DATA(<cnp.ndarray>out)
+            fits = cnp.PyArray_ISWRITEABLE(<cnp.ndarray>out) and (
+                a + cnp.PyArray_NBYTES(source) <= b or b + cnp.PyArray_NBYTES(<cnp.ndarray>out) <= a)
+        if not fits:
+            self._refuse_out(out, x)
+        return 0
+
+    cdef void run(self, void *x, void *y, ptrdiff_t steps, ptrdiff_t size):
+        cdef fr_task *t = &self.t
+        cdef ptrdiff_t B = t.plan.B
+        t.plan.T = t.s1 = steps
+        t.input_first = steps > 1 and B <= 4
+        t.x.p = x
+        t.x.sb = t.I
+        t.x.st = B * t.I
+        t.y.p = y
+        t.y.sb = t.H
+        t.y.st = B * t.H
+        with nogil:
+            self.kernels.forward(t, 0, &self.alone)
+            memcpy(<void *>t.h0, <char *>y + (steps - 1) * B * t.H * size, B * t.H * size)

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from . import checks
 from .engine import Cell, Run, Weights
 from .functional import check_weights, forward, make_run
+from .stream import Stream
 from .tape import Gradients, State, TapeBase
 
 Array = NDArray[Any]
@@ -115,6 +116,14 @@ class Recurrent:
         assert tape is not None
         return y, state, tape
 
+    def stream(self, batch_size: int = 1) -> Stream:
+        """Inference step by step for `batch_size` rows: see fastrnn.Stream. Raises: TypeError, ValueError.
+
+        >>> stream = layer.stream()
+        >>> y_t = stream(x_t)
+        """
+        return Stream(self._cell, self._checked_weights(), batch_size)
+
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters by name, as torch's state_dict in NumPy."""
         return {name: array.copy() for name, array in self.params.items()}
@@ -166,6 +175,10 @@ class Recurrent:
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_ch_l0")
         return Weights(*(named.get(name) for name in names))  # type: ignore[arg-type]
 
+    def _checked_weights(self) -> Weights:
+        w = self._weights(self.params)
+        return check_weights(self._cell, self.dtype, w.w_ih, w.w_hh, w.b_ih, w.b_hh, w.peephole)
+
     def _check_state(self, name: str, value: Any, B: int, unbatched: bool) -> Array:
         H = self.hidden_size
         symbols, shape = ("(1, H)", (1, H)) if unbatched else ("(1, B, H)", (1, B, H))
@@ -188,9 +201,7 @@ class Recurrent:
         unbatched = x.ndim == 2
         batch_first = self.batch_first and not unbatched
         h0, c0 = self._split_state(state, 1 if unbatched else x.shape[0 if batch_first else 1], unbatched)
-        w = self._weights(self.params)
-        weights = check_weights(self._cell, self.dtype, w.w_ih, w.w_hh, w.b_ih, w.b_hh, w.peephole)
-        run = make_run(self._cell, x, weights, h0, c0, lengths, reset, False, batch_first, None)
+        run = make_run(self._cell, x, self._checked_weights(), h0, c0, lengths, reset, False, batch_first, None)
         forward(run, record, batch_first)
         y = run.y[:, 0] if unbatched else run.y.swapaxes(0, 1) if batch_first else run.y
         members = [m if unbatched else m[None] for m in (run.h_n, run.c_n) if m is not None]

@@ -30,7 +30,8 @@ FLAGS = [
 NATIVE_CC = shlex.split(os.environ.get("CC", "cc"))
 CROSS_CC = ["aarch64-linux-gnu-gcc", "-static"]
 QEMU = "qemu-aarch64"
-ISAS = {"x86_64": ["scalar", "sse2", "v3", "v4"], "aarch64": ["scalar", "neon"]}
+SHARED = ["dispatch", "pool"]
+ISAS = {"x86_64": ["isa_scalar", "isa_sse2", "isa_v3", "isa_v4"], "aarch64": ["isa_scalar", "isa_neon"]}
 
 
 def need(*tools: str) -> None:
@@ -46,21 +47,24 @@ def run(*command: str | Path) -> str:
     return done.stdout
 
 
-def selftest_kernels(folder: Path, compiler: list[str], isas: list[str], *flags: str) -> Path:
-    """Compile tests/c/selftest_kernels.c with the kernels of these instruction sets."""
-    sources = {f"isa_{isa}": ISA_FLAGS[isa] for isa in isas} | {"dispatch": [], "pool": []}
-    paths = {ROOT / "csrc" / f"{name}.c": flags for name, flags in sources.items()}
-    paths[ROOT / "tests" / "c" / "selftest_kernels.c"] = []
+def objects(folder: Path, compiler: list[str], names: list[str], *flags: str) -> list[Path]:
+    """Compile these files of csrc, side by side."""
 
-    def compile_one(source: Path) -> Path:
-        target = folder / f"{source.stem}.o"
-        run(*compiler, *FLAGS, *flags, *paths[source], "-c", source, "-o", target)
+    def compile_one(name: str) -> Path:
+        target = folder / f"{name}.o"
+        machine = ISA_FLAGS.get(name.removeprefix("isa_"), [])
+        run(*compiler, *FLAGS, *flags, *machine, "-c", ROOT / "csrc" / f"{name}.c", "-o", target)
         return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, paths))
+        return list(pool.map(compile_one, names))
+
+
+def selftest_kernels(folder: Path, compiler: list[str], kernels: list[Path], *flags: str) -> Path:
+    """Compile tests/c/selftest_kernels.c, and link it with these objects."""
     program = folder / "selftest_kernels"
-    run(*compiler, "-pthread", *objects, "-o", program, "-lm")
+    source = ROOT / "tests" / "c" / "selftest_kernels.c"
+    run(*compiler, *FLAGS, *flags, source, *kernels, "-o", program, "-lm")
     return program
 
 
@@ -71,21 +75,40 @@ def hashes(said: str) -> dict[str, tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def native(tmp_path_factory) -> dict[str, tuple[str, str]]:
-    """The hashes of this machine. Compiled in less time than the module: no optimisation may change a bit."""
+def native_objects(tmp_path_factory) -> list[Path]:
+    """Compiled in less time than the module: no optimisation may change a bit."""
     need(NATIVE_CC[0])
-    isas = ISAS.get(platform.machine(), ["scalar"])
-    program = selftest_kernels(tmp_path_factory.mktemp("native"), NATIVE_CC, isas, "-O1")
-    return hashes(run(program))
+    names = SHARED + ISAS.get(platform.machine(), ["isa_scalar"])
+    return objects(tmp_path_factory.mktemp("objects"), NATIVE_CC, names, "-O1")
+
+
+@pytest.fixture(scope="module")
+def native(native_objects, tmp_path_factory) -> dict[str, tuple[str, str]]:
+    """The hashes of this machine."""
+    return hashes(run(selftest_kernels(tmp_path_factory.mktemp("native"), NATIVE_CC, native_objects)))
 
 
 def test_kernels_natively(native):
     assert list(native) == fastrnn.available_isas()
 
 
+def test_threads_do_not_race(native_objects, tmp_path):
+    """ThreadSanitizer watches the team and the kernels in plain C, which differ from others in arithmetic,
+    at work on the cell with the most stages."""
+    watched = objects(tmp_path, NATIVE_CC, ["pool", "isa_scalar"], "-O1", "-g", "-fsanitize=thread")
+    others = [path for path in native_objects if path.name not in [w.name for w in watched]]
+    program = selftest_kernels(tmp_path, [*NATIVE_CC, "-fsanitize=thread"], watched + others)
+    options = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+    done = subprocess.run([program, "scalar", "gru before"], env=options, capture_output=True, text=True)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("ThreadSanitizer does not run with this system's address randomisation")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_kernels_of_aarch64_give_the_same_bits(native, tmp_path):
     need(CROSS_CC[0], QEMU)
-    program = selftest_kernels(tmp_path, CROSS_CC, ISAS["aarch64"])
+    kernels = objects(tmp_path, CROSS_CC, SHARED + ISAS["aarch64"])
+    program = selftest_kernels(tmp_path, CROSS_CC, kernels)
     neon = hashes(run(QEMU, program, "neon"))["neon"]
     fused = [isa for isa in ("v3", "v4", "neon") if isa in native]
     if not fused:

@@ -2,7 +2,6 @@
 
 import ctypes
 import ctypes.util
-import itertools
 import platform
 import statistics
 import sys
@@ -131,7 +130,23 @@ def test_the_width_of_a_vector_does_not_matter(case, dtype, isas, use, own):
 # --- threads and schedules --------------------------------------------------------------------------------------
 
 ALONE = schedule.Schedule(1, False, False, 10**6)
-SCHEDULES = [schedule.Schedule(*choice) for choice in itertools.product((1, 2, 3, 7), (False, True), (False, True), (1, 37, 10**6))]
+SCHEDULES = [
+    schedule.Schedule(*choice)
+    for choice in (
+        # threads, split_units, input_first, chunk
+        (1, False, True, 1),
+        (1, False, False, 200),
+        (2, False, False, 1),
+        (2, False, True, 200),
+        (2, True, False, 200),
+        (2, True, True, 1),
+        (3, False, True, 1),
+        (3, True, False, 1),
+        (7, False, False, 200),
+        (7, False, True, 1),
+        (7, True, True, 10**6),
+    )
+]
 
 
 def results_under(how, p, monkeypatch):
@@ -144,21 +159,21 @@ def results_under(how, p, monkeypatch):
 @pytest.mark.parametrize("dtype, isa", [(d, i) for d in FLOATS for i in config.available_isas()], indirect=["isa"])
 @pytest.mark.parametrize("options", [{}, RAGGED, {**RAGGED, "reverse": True}], ids=["dense", "ragged", "reversed"])
 def test_no_schedule_changes_a_bit(cell, dtype, isa, options, monkeypatch):
-    """All outputs and all gradients, also when rows, or units, or items in a chunk are fewer than threads."""
-    p = problem(Case(cell, **{**SMALL, "B": 5}, **options), dtype)
+    """All outputs and all gradients, also when rows or units are fewer than threads, in one chunk and in several."""
+    p = problem(Case(cell, **{**SMALL, "T": 60, "B": 5, "H": 19}, **options), dtype)
     expected = results_under(ALONE, p, monkeypatch)
     for how in SCHEDULES:
         assert_same_bits(results_under(how, p, monkeypatch), expected)
 
 
 @each_cell
-@pytest.mark.parametrize("split_units", [False, True])
-def test_threads_that_really_run_together_do_not_change_a_bit(cell, split_units, monkeypatch, own):
+@pytest.mark.parametrize("split_units, lengths", [(False, False), (False, True), (True, True)])
+def test_threads_that_really_run_together_do_not_change_a_bit(cell, split_units, lengths, monkeypatch, own):
     """More work, again and again: a thread that finds no core in time is not waited for, so no single call says much."""
-    p = problem(Case(cell, T=40, B=14, I=20, H=70, lengths=split_units), np.float32)
+    p = problem(Case(cell, T=40, B=14, I=20, H=70, lengths=lengths), np.float32)
     expected = results_under(ALONE, p, monkeypatch)
-    for threads in (2, 3, 7) * 3:
-        how = schedule.Schedule(threads, split_units, True, 100)
+    for threads in (2, 3) * 4:
+        how = schedule.Schedule(threads, split_units, True, 1)
         assert_same_bits(results_under(how, p, monkeypatch), expected)
 
 

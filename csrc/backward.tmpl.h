@@ -53,6 +53,7 @@ static int NAME(backward_stages)(const fr_task *t, stage *g, char *base, ptrdiff
     g[0] = (stage){.panels = fr_ceil_div(blocks, 4), .nv = 4, .K = (before ? 2 : gates) * H, .tile = NAME(backward_tile)};
     g[1] = g[0];
     g[0].wh = NAME(take)(base, used, g[0].K * row);
+    g[0].wx = NAME(take)(base, used, gates * H * fr_ceil_div(t->I, W) * W * (ptrdiff_t)sizeof(REAL)); /* for dx */
     switch (t->cell) {
     case FR_RNN_TANH:
         g[0].point = NAME(rnn_tanh_back);
@@ -80,7 +81,7 @@ static int NAME(backward_stages)(const fr_task *t, stage *g, char *base, ptrdiff
     return before ? 2 : 1;
 }
 
-static void NAME(pack_backward)(const call *m, const stage *g, const products *c)
+static void NAME(pack_backward)(const call *m, const stage *g)
 {
     const fr_task *t = m->t;
     const int gates = NAME(gates_of)(t->cell), before = t->cell == FR_GRU_BEFORE;
@@ -96,7 +97,7 @@ static void NAME(pack_backward)(const call *m, const stage *g, const products *c
     ptrdiff_t panels = fr_ceil_div(m->I, 4 * W);
     end = fr_share(panels, m->member + 1, m->members);
     for (ptrdiff_t p = fr_share(panels, m->member, m->members); p < end; p++)
-        NAME(pack_columns)(c->w, t->w_ih, m->H, m->I, gates, NAME(order_plain), p);
+        NAME(pack_columns)((REAL *)g[0].wx, t->w_ih, m->H, m->I, gates, NAME(order_plain), p);
 }
 
 typedef struct {
@@ -104,8 +105,8 @@ typedef struct {
     REAL *edge; /* (B, dg_width): the dgates of each row's next step, while the chunk that made them is overwritten */
 } NAME(backward_memory);
 
-static call NAME(backward_call)(const fr_task *t, int member, int members, fr_team *team, char *base, ptrdiff_t *used,
-                                NAME(backward_memory) *memory)
+static call NAME(backward_call)(const fr_task *t, const stage *g, int member, int members, fr_team *team, char *base,
+                                ptrdiff_t *used, NAME(backward_memory) *memory)
 {
     const ptrdiff_t real = sizeof(REAL);
     ptrdiff_t width = NAME(dgates_of)(t->cell) * t->H;
@@ -122,7 +123,7 @@ static call NAME(backward_call)(const fr_task *t, int member, int members, fr_te
     m.dg = t->dgates;
     if (!t->dgates)
         m.dg = NAME(take)(base, used, NAME(chunk_capacity)(t) * width * real);
-    memory->c = NAME(lay_out_products)(t, width, base, used);
+    memory->c = NAME(lay_out_products)(t, width, g[0].wx, base, used);
     return m;
 }
 
@@ -132,7 +133,7 @@ static void NAME(backward_sizes)(const fr_task *t, int threads, fr_sizes *sizes)
     NAME(backward_memory) memory;
     *sizes = (fr_sizes){0};
     NAME(backward_stages)(t, g, NULL, &sizes->packed_bytes);
-    call m = NAME(backward_call)(t, 0, threads, NULL, NULL, &sizes->work_bytes, &memory);
+    call m = NAME(backward_call)(t, g, 0, threads, NULL, NULL, &sizes->work_bytes, &memory);
     sizes->dgates_width = m.dg_width;
     sizes->dgates_x = t->cell == FR_GRU_AFTER ? t->H : 0;
 }
@@ -189,13 +190,13 @@ static void NAME(backward)(const void *task, int member, fr_team *team)
     NAME(backward_memory) memory;
     ptrdiff_t packed = 0, work = 0;
     const int stages = NAME(backward_stages)(t, g, t->packed, &packed);
-    call m = NAME(backward_call)(t, member, team->n, team, t->work, &work, &memory);
+    call m = NAME(backward_call)(t, g, member, team->n, team, t->work, &work, &memory);
     if (t->first) {
         if (member == 0) {
             memset((REAL *)m.zero, 0, m.dg_width * sizeof(REAL));
             memset((void *)m.next, 0, t->plan.B * sizeof(REAL *));
         }
-        NAME(pack_backward)(&m, g, &memory.c);
+        NAME(pack_backward)(&m, g);
     }
     fr_barrier(team);
     for (ptrdiff_t s = t->s1 - 1, steps; t->plan.B > 0 && s >= t->s0; s -= steps) {

@@ -11,7 +11,7 @@ typedef struct {
     ptrdiff_t ld;      /* distance of the rows of at */
     REAL *at;          /* dgates transposed: (dg_width, ld) */
     REAL *x, *h, *rh;  /* (items, I), (items, H) as panels of four vectors; rh: r*h of a GRU reset-before, else NULL */
-    REAL *w;           /* w_ih as panels for dx */
+    const REAL *w;     /* w_ih as panels for dx */
 } NAME(products);
 #undef products
 #define products NAME(products)
@@ -23,17 +23,16 @@ typedef struct {
     REAL *out;
 } NAME(segment);
 
-static products NAME(lay_out_products)(const fr_task *t, ptrdiff_t width, char *base, ptrdiff_t *used)
+static products NAME(lay_out_products)(const fr_task *t, ptrdiff_t width, const REAL *w, char *base, ptrdiff_t *used)
 {
-    const ptrdiff_t real = sizeof(REAL), capacity = NAME(chunk_capacity)(t), GH = NAME(gates_of)(t->cell) * t->H;
+    const ptrdiff_t real = sizeof(REAL), capacity = NAME(chunk_capacity)(t);
     const ptrdiff_t I = fr_ceil_div(t->I, W) * W, H = fr_ceil_div(t->H, W) * W;
-    products c = {.ld = fr_ceil_div(capacity, 16) * 16 + 16};
+    products c = {.ld = fr_ceil_div(capacity, 16) * 16 + 16, .w = w};
     c.at = NAME(take)(base, used, width * c.ld * real);
     c.x = NAME(take)(base, used, capacity * I * real);
     c.h = NAME(take)(base, used, capacity * H * real);
     if (t->cell == FR_GRU_BEFORE)
         c.rh = NAME(take)(base, used, capacity * H * real);
-    c.w = NAME(take)(base, used, GH * I * real);
     return c;
 }
 

@@ -148,12 +148,9 @@ def test_a_forked_child_computes_the_same(engine, use):
     assert bits(p, threads=3) == expected
 
 
-@forks
-@no_warning
-def test_a_fork_while_another_thread_is_in_a_call(own):
-    """With the engine "own": OpenBLAS does not survive a fork in the midst of a product on several threads."""
-    p, stop = problem(Case("gru-after", T=40, B=9, I=40, H=40)), threading.Event()
-    expected = bits(p)
+@contextlib.contextmanager
+def calls_in_another_thread(p):
+    stop = threading.Event()
 
     def calls():
         while not stop.is_set():
@@ -162,12 +159,38 @@ def test_a_fork_while_another_thread_is_in_a_call(own):
     thread = threading.Thread(target=calls)
     thread.start()
     try:
-        for k in range(10):
-            time.sleep(0.003 * k / 10)
-            assert in_child(lambda: bits(p), seconds=30) == expected
+        yield
     finally:
         stop.set()
         thread.join()
+
+
+@forks
+@no_warning
+def test_a_fork_while_another_thread_is_in_a_call(own):
+    """With the engine "own": OpenBLAS does not survive a fork in the midst of a product on several threads."""
+    p = problem(Case("gru-after", T=40, B=9, I=40, H=40))
+    expected = bits(p)
+    with calls_in_another_thread(p):
+        for k in range(10):
+            time.sleep(0.0003 * k)
+            assert in_child(lambda: bits(p), seconds=30) == expected
+
+
+@linux
+@no_warning
+def test_a_forked_child_has_threads_of_its_own(own):
+    """They are not those of its parent, which are not there, and it does not matter that the parent was in a call."""
+    p = problem(Case("gru-after", T=40, B=9, I=40, H=40))
+
+    def count():
+        bits(p, threads=3)
+        return str(len(os.listdir("/proc/self/task"))).encode()
+
+    bits(p, threads=3)
+    assert in_child(count) == b"3"
+    with calls_in_another_thread(p):
+        assert [in_child(count) for _ in range(10)] == [b"3"] * 10
 
 
 def digest_of_case(cell):

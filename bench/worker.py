@@ -1,0 +1,166 @@
+"""One process of the comparison: every contestant with so many threads, on as many cores. Started by compare.py.
+
+    python bench/worker.py '{"threads": 1, "cells": ["lstm"], "shapes": [[100, 1, 64, 64]], "dtypes": ["float32"],
+                             "whats": ["forward"], "rounds": 3, "turn": 0.05}'
+
+Standard output gets one line of JSON per result. The cores and the pools' sizes are set before any package is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Relative error that is allowed, as norms: |a - b| / |b|. Where a ReLU's sum is zero but for rounding, its slope may be 0 or 1:
+# a gradient then differs in a place or two of a million.
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+TOLERANCE_OF_RELU_GRADIENTS = 3e-3
+
+
+def pin(threads: int) -> None:
+    """This process to one logical processor on each of so many cores, and pools to as many threads."""
+    for name in ("OPENBLAS", "OMP", "MKL", "FASTRNN"):
+        os.environ[f"{name}_NUM_THREADS"] = str(threads)
+    if hasattr(os, "sched_setaffinity"):
+        cores: dict[str, int] = {}
+        for cpu in sorted(os.sched_getaffinity(0)):
+            siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+            cores.setdefault(siblings.read_text() if siblings.exists() else str(cpu), cpu)
+        if len(cores) < threads:
+            raise SystemExit(f"{threads} threads want as many cores; this process may use {len(cores)}")
+        os.sched_setaffinity(0, list(cores.values())[:threads])
+
+
+# --- timing ---------------------------------------------------------------------------------------------------------
+
+
+def settle() -> None:
+    """Waits until this process is idle: pools of threads spin for some milliseconds after a call."""
+    nap, patience = 0.004, 50
+    for _ in range(patience):
+        start = time.process_time()
+        time.sleep(nap)
+        if time.process_time() - start < 0.1 * nap:
+            return
+
+
+def turn(call: Callable[[], Any], seconds: float) -> float:
+    """Median seconds of a call, of those that fit into the turn; at least one. The one before brings back caches and pools."""
+    call()
+    times, end = [], time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def interleaved(calls: dict[str, Callable[[], Any]], rounds: int, seconds: float) -> dict[str, float]:
+    """Median of its turns for each; they take turns, and each round another one begins."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
+    for k in range(rounds):
+        first = k % len(names) if names else 0
+        for name in names[first:] + names[:first]:
+            settle()
+            times[name].append(turn(calls[name], seconds))
+    return {name: statistics.median(ts) for name, ts in times.items()}
+
+
+# --- checking -------------------------------------------------------------------------------------------------------
+
+
+def wrong(result: Any, truth: dict[str, Any], dtype: str, cell: str) -> str:
+    """What in a result, y or (y, gradients), is not equal to the truth; empty if all is."""
+    import numpy as np
+
+    from peers import to_numpy
+
+    members = [result] if not isinstance(result, tuple) else [result[0], *result[1]]
+    for member, (name, expected) in zip(members, truth.items()):
+        got = to_numpy(member, expected.shape)
+        error = np.linalg.norm(got - expected) / np.linalg.norm(expected)
+        relu_gradient = cell == "relu" and dtype == "float32" and name != "y"
+        if got.dtype != dtype or not error <= (TOLERANCE_OF_RELU_GRADIENTS if relu_gradient else TOLERANCE[dtype]):
+            return f"{name} ({got.dtype}) is off by {error:.1e}"
+    return ""
+
+
+# --- the cells of the grid ------------------------------------------------------------------------------------------
+
+
+def records(options: dict[str, Any], dtype: str, cell: str, shape: list[int], limits: Any) -> Iterator[dict[str, Any]]:
+    """For forward and training, one record with the seconds of all contestants."""
+    import numpy as np
+
+    import fastrnn
+    from cases import Case, problem, results
+    from peers import ALL
+
+    case = Case(cell, *shape, without=("h0", "c0"), through="y")
+    exact = problem(case, np.float32).astype(np.float64)
+    truth = {name: a for name, a in results(fastrnn.reference, exact).items() if name in {"y", "dx", "dw_ih", "dw_hh", "db_ih", "db_hh"}}
+    p = exact.astype(dtype)
+    installed = [kind for kind in ALL if dtype in kind.dtypes and not kind.missing()]
+    contestants = {kind.name: kind(cell, p.arrays, p.dy, options["threads"]) for kind in installed}
+    for what in options["whats"]:
+        calls = {name: c.train if what == "training" else c.forward for name, c in contestants.items() if c.trains or what == "forward"}
+        errors = {name: wrong(call(), truth, dtype, cell) for name, call in calls.items()}
+        calls = {name: call for name, call in calls.items() if not errors[name]}
+        operations = 2 * (3 if what == "training" else 1) * case.T * case.B * case.gates * case.H * (case.I + case.H)
+        yield {
+            "what": what,
+            "threads": options["threads"],
+            "dtype": dtype,
+            "cell": cell,
+            "shape": shape,
+            "operations": operations,
+            "limit": limits.seconds(what, case.gates, *shape),
+            "seconds": interleaved(calls, options["rounds"], options["turn"]),
+            "wrong": {name: error for name, error in errors.items() if error},
+        }
+
+
+def configuration() -> str:
+    """What fastrnn.show_config() prints."""
+    import fastrnn
+
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        fastrnn.show_config()
+    return text.getvalue()
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    pin(options["threads"])
+    sys.path.append(str(Path(__file__).parent.parent / "tests"))  # cases.py
+    lines = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what the packages print is not a result
+
+    from limits import Limits
+
+    print(json.dumps({"fastrnn": configuration()}), file=lines)
+    gc.disable()
+    for dtype in options["dtypes"]:
+        limits = Limits(options["threads"], dtype)
+        for cell in options["cells"]:
+            for shape in options["shapes"]:
+                for record in records(options, dtype, cell, shape, limits):
+                    print(json.dumps(record), file=lines)
+                gc.collect()
+        rates = {str(size): rate for size, rate in limits.bandwidths.items()}
+        limit = {"threads": limits.threads, "dtype": dtype, "by": limits.measured_by, "peak": limits.peak, "bandwidth": rates}
+        print(json.dumps({"limits": limit}), file=lines)
+
+
+if __name__ == "__main__":
+    main()

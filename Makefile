@@ -2,17 +2,19 @@
 #
 #   make demo      train two networks on the adding problem and show who solved it (adding.png)
 #   make test      the test suite                    make lint, make types   ruff, mypy
-#   make bench     timings                           make sanitize           the suite under ASan and UBSan
+#   make bench     timings, then make compare        make sanitize           the suite under ASan and UBSan
+#   make compare   side by side with the peers, into docs/speed.json and docs/speed.png
 #   make wheel     dist/*.whl                        make clean              remove everything made here
 #
-# PYTHON=python3.12 chooses the Python that .venv is made of; ARGS="-k lstm" goes to pytest or to the demo.
+# PYTHON=python3.12 chooses the Python that .venv is made of; ARGS="-k lstm" goes to pytest, to the demo or, by make compare, to
+# bench/compare.py.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test bench lint types sanitize wheel clean
+.PHONY: demo test bench compare lint types sanitize wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
@@ -23,6 +25,10 @@ test: $(VENV)/with-test
 
 bench: $(VENV)/with-test $(VENV)/with-bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q bench $(ARGS)
+	$(MAKE) compare ARGS=
+
+compare: $(VENV)/with-peers
+	$(BIN)/python bench/compare.py --json docs/speed.json --picture docs/speed.png $(ARGS)
 
 lint: $(VENV)/with-lint
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ def _library(dtype: str) -> ctypes.CDLL | None:
     real, source = {"float32": "float", "float64": "double"}[dtype], Path(__file__).with_name("limits.c")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, f"{real}.so")
-        flags = ["-O3", "-march=native", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", f"-DREAL={real}"]
+        flags = ["-O3", "-march=native", "-std=gnu11", "-ffp-contract=fast", "-shared", "-fPIC", f"-DREAL={real}"]
         done = subprocess.run([compiler, *flags, "-o", str(out), str(source)], capture_output=True, text=True)
         if done.returncode:
             print(f"limits.c: {compiler} failed, so NumPy's rates are taken:\n{done.stderr}")
@@ -49,29 +49,30 @@ def _library(dtype: str) -> ctypes.CDLL | None:
 
 
 def _turns_per_second(works: list[Work]) -> float:
-    """Turns a second of all together, each in a thread of its own; the best of many bursts."""
+    """Turns a second of all together, each in a thread of its own: the sum of what each reaches in its best burst."""
     turns = 1
-    while (seconds := _together(works, turns)) < BURST:
+    while (seconds := min(_together(works, turns))) < BURST:
         turns = max(2 * turns, int(turns * BURST / seconds))
-    return len(works) * turns / min(_together(works, turns) for _ in range(BURSTS))
+    bursts = [_together(works, turns) for _ in range(BURSTS)]
+    return sum(turns / min(seconds) for seconds in zip(*bursts))
 
 
-def _together(works: list[Work], turns: int) -> float:
-    """Seconds of the slowest, when all do so many turns at the same time."""
-    barrier, seconds = threading.Barrier(len(works)), []
+def _together(works: list[Work], turns: int) -> list[float]:
+    """Seconds of each, when all do so many turns at the same time."""
+    barrier, seconds = threading.Barrier(len(works)), [0.0] * len(works)
 
-    def run(work: Work) -> None:
+    def run(k: int) -> None:
         barrier.wait()
         start = time.perf_counter()
-        work(turns)
-        seconds.append(time.perf_counter() - start)
+        works[k](turns)
+        seconds[k] = time.perf_counter() - start
 
-    team = [threading.Thread(target=run, args=(work,)) for work in works]
+    team = [threading.Thread(target=run, args=(k,)) for k in range(len(works))]
     for thread in team:
         thread.start()
     for thread in team:
         thread.join()
-    return max(seconds)
+    return seconds
 
 
 class Limits:

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from typing import Any
 
 import numpy as np
-
 import numpy_loop
+
 from cases import CELLS, call
 
 Array = Any
@@ -216,6 +217,7 @@ class OpenVino(Contestant):
     dtypes, trains = ("float32",), False
 
     def __init__(self, cell: str, arrays: dict[str, Array], dy: Array, threads: int) -> None:
+        sys.modules["openvino_telemetry"] = None  # cannot be imported: it would fork this process, to report its use
         import openvino
 
         core = openvino.Core()

@@ -82,7 +82,6 @@ def interleaved(calls: dict[str, Callable[[], Any]], rounds: int, seconds: float
 def wrong(result: Any, truth: dict[str, Any], dtype: str, cell: str) -> str:
     """What in a result, y or (y, gradients), is not equal to the truth; empty if all is."""
     import numpy as np
-
     from peers import to_numpy
 
     members = [result] if not isinstance(result, tuple) else [result[0], *result[1]]
@@ -101,19 +100,23 @@ def wrong(result: Any, truth: dict[str, Any], dtype: str, cell: str) -> str:
 def records(options: dict[str, Any], dtype: str, cell: str, shape: list[int], limits: Any) -> Iterator[dict[str, Any]]:
     """For forward and training, one record with the seconds of all contestants."""
     import numpy as np
+    from peers import ALL, NAMES
 
     import fastrnn
     from cases import Case, problem, results
-    from peers import ALL
 
     case = Case(cell, *shape, without=("h0", "c0"), through="y")
     exact = problem(case, np.float32).astype(np.float64)
-    truth = {name: a for name, a in results(fastrnn.reference, exact).items() if name in {"y", "dx", "dw_ih", "dw_hh", "db_ih", "db_hh"}}
+    of_reference = results(fastrnn.reference, exact)
+    truth = {name: of_reference[name] for name in ("y", *(f"d{name}" for name in NAMES))}
     p = exact.astype(dtype)
     installed = [kind for kind in ALL if dtype in kind.dtypes and not kind.missing()]
     contestants = {kind.name: kind(cell, p.arrays, p.dy, options["threads"]) for kind in installed}
     for what in options["whats"]:
-        calls = {name: c.train if what == "training" else c.forward for name, c in contestants.items() if c.trains or what == "forward"}
+        if what == "training":
+            calls = {name: c.train for name, c in contestants.items() if c.trains}
+        else:
+            calls = {name: c.forward for name, c in contestants.items()}
         errors = {name: wrong(call(), truth, dtype, cell) for name, call in calls.items()}
         calls = {name: call for name, call in calls.items() if not errors[name]}
         operations = 2 * (3 if what == "training" else 1) * case.T * case.B * case.gates * case.H * (case.I + case.H)

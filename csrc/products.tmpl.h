@@ -107,25 +107,48 @@ static void NAME(run_segment)(const call *m, const products *c, const NAME(segme
     }
 }
 
-/* out[j] += sum over the items of dgates[column + j] (times factor[j]): this member's share of the M columns. */
-static void NAME(sum_columns)(const call *m, ptrdiff_t column, ptrdiff_t M, REAL *out, ptrdiff_t factor)
+/* One sum over items of dgates[column + j], times factor[j] if there is one (1: c_{t-1}, 2: c_t), for nv vectors of columns. */
+static ALWAYS_INLINE quad NAME(sum_items)(const item *e, const item *end, ptrdiff_t column, ptrdiff_t u, int factor, const int nv,
+                                          ptrdiff_t lanes)
 {
-    const ptrdiff_t blocks = fr_ceil_div(M, W), b1 = fr_share(blocks, m->member + 1, m->members);
-    for (ptrdiff_t b = fr_share(blocks, m->member, m->members); b < b1; b++) {
-        const ptrdiff_t u = b * W, lanes = fr_min(W, M - u);
-        vec total = v_load_n(out + u, lanes);
-        for (ptrdiff_t i = 0; i < m->sums; i++) {
-            vec sum = v_zero();
-            for (const item *e = m->items + m->sum_first[i]; e < m->items + m->sum_first[i + 1]; e++) {
-                vec d = v_load_n(e->dg + column + u, lanes);
-                if (!factor)
-                    sum = sum + d;
-                else
-                    sum = v_fma(d, v_load_n((factor > 1 ? e->cn : e->c) + u, lanes), sum);
+    quad sum = {v_zero(), v_zero(), v_zero(), v_zero()};
+    for (; e < end; e++) {
+        const REAL *d = e->dg + column + u;
+        if (factor) {
+            sum.v0 = v_fma(v_load_n(d, lanes), v_load_n((factor > 1 ? e->cn : e->c) + u, lanes), sum.v0);
+        } else {
+            sum.v0 = sum.v0 + v_load_n(d, lanes);
+            if (nv > 1) {
+                sum.v1 = sum.v1 + v_load(d + W);
+                sum.v2 = sum.v2 + v_load(d + 2 * W);
+                sum.v3 = sum.v3 + v_load(d + 3 * W);
             }
-            total = total + sum;
         }
-        v_store_n(out + u, total, lanes);
+    }
+    return sum;
+}
+
+/* out[j] += the sums over the items, and the same to `also` if there is one: this member's share of the M columns. */
+static void NAME(sum_columns)(const call *m, ptrdiff_t column, ptrdiff_t M, int factor, REAL *out, REAL *also)
+{
+    const ptrdiff_t b0 = fr_share(fr_ceil_div(M, W), m->member, m->members), b1 = fr_share(fr_ceil_div(M, W), m->member + 1, m->members);
+    for (ptrdiff_t b = b0, nv; b < b1; b += nv) {
+        const ptrdiff_t u = b * W, lanes = fr_min(W, M - u);
+        nv = !factor && b + 4 <= b1 && u + 4 * W <= M ? 4 : 1;
+        for (ptrdiff_t i = 0; i < m->sums; i++) {
+            const item *e = m->items + m->sum_first[i], *end = m->items + m->sum_first[i + 1];
+            if (nv == 4) {
+                quad sum = NAME(sum_items)(e, end, column, u, 0, 4, W);
+                NAME(quad_add)(4, out + u, &sum);
+                if (also)
+                    NAME(quad_add)(4, also + u, &sum);
+            } else {
+                quad sum = NAME(sum_items)(e, end, column, u, factor, 1, lanes);
+                v_store_n(out + u, v_load_n(out + u, lanes) + sum.v0, lanes);
+                if (also)
+                    v_store_n(also + u, v_load_n(also + u, lanes) + sum.v0, lanes);
+            }
+        }
     }
 }
 
@@ -133,18 +156,24 @@ static void NAME(sum_biases)(const call *m)
 {
     const fr_task *t = m->t;
     const ptrdiff_t H = m->H, GH = NAME(gates_of)(t->cell) * H;
-    if (t->db_ih)
-        NAME(sum_columns)(m, t->cell == FR_GRU_AFTER ? H : 0, GH, t->db_ih, 0);
-    if (t->db_hh && t->cell == FR_GRU_AFTER) {
-        NAME(sum_columns)(m, H, 2 * H, t->db_hh, 0);
-        NAME(sum_columns)(m, 0, H, (REAL *)t->db_hh + 2 * H, 0);
-    } else if (t->db_hh) {
-        NAME(sum_columns)(m, 0, GH, t->db_hh, 0);
+    REAL *ih = t->db_ih, *hh = t->db_hh;
+    if (t->cell == FR_GRU_AFTER) { /* columns: n of h, r, z, n of x */
+        if (ih)
+            NAME(sum_columns)(m, H, 2 * H, 0, ih, hh);
+        else if (hh)
+            NAME(sum_columns)(m, H, 2 * H, 0, hh, NULL);
+        if (ih)
+            NAME(sum_columns)(m, 3 * H, H, 0, ih + 2 * H, NULL);
+        if (hh)
+            NAME(sum_columns)(m, 0, H, 0, hh + 2 * H, NULL);
+    } else if (ih || hh) {
+        NAME(sum_columns)(m, 0, GH, 0, ih ? ih : hh, ih ? hh : NULL);
     }
     if (t->dpeephole) {
-        NAME(sum_columns)(m, 0, H, t->dpeephole, 1);
-        NAME(sum_columns)(m, H, H, (REAL *)t->dpeephole + H, 1);
-        NAME(sum_columns)(m, 3 * H, H, (REAL *)t->dpeephole + 2 * H, 2);
+        REAL *dpeephole = t->dpeephole;
+        NAME(sum_columns)(m, 0, H, 1, dpeephole, NULL);
+        NAME(sum_columns)(m, H, H, 1, dpeephole + H, NULL);
+        NAME(sum_columns)(m, 3 * H, H, 2, dpeephole + 2 * H, NULL);
     }
 }
 

@@ -178,6 +178,19 @@ def test_threads_that_really_run_together_do_not_change_a_bit(cell, split_units,
 
 
 @each_cell
+@pytest.mark.parametrize("input_first", [False, True])
+def test_a_thread_far_ahead_of_another_does_not_change_a_bit(cell, input_first, monkeypatch, own):
+    """One has more rows than another, or no core for a while. Rows end, so that items change their places in the next chunks."""
+    p = problem(Case(cell, T=300, B=7, H=40), np.float32)
+    lengths = np.arange(300, 160, -20)
+    monkeypatch.setattr(schedule, "forward", lambda *sizes: ALONE)
+    expected = infer(p, lengths=lengths)
+    for threads in (2, 3) * 20:
+        monkeypatch.setattr(schedule, "forward", lambda *sizes, n=threads: schedule.Schedule(n, False, input_first, 1))
+        assert_same_bits(infer(p, lengths=lengths), expected)
+
+
+@each_cell
 def test_threads_by_the_schedule_itself(cell, isa):
     case = Case(cell, T=60, B=14, I=60, H=80)
     p = problem(replace(case, T=case.T * 4 // case.gates), np.float32)

@@ -1,8 +1,6 @@
 /* rnn.tmpl.h - h_t = tanh(a) or max(0, a), a = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh. */
 
 #define FR_BLOCKS(p, np) fr_min(((p) + (np)) * 4, m->blocks)
-/* Lanes of block b that are hidden units. A full vector is a constant to the compiler: see FR_LANES. */
-#define FR_VALID(b) fr_min(W, m->H - (b) * W)
 /* Run DO(u, n) with n = W spelled out where the block is full, so that masks cost nothing there. */
 #define FR_LANES(b, DO)                                                                                                           \
     do {                                                                                                                          \

@@ -10,11 +10,9 @@
 #if defined(__GNUC__)
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
-#define FR_UNUSED __attribute__((unused))
 #else
 #define ALWAYS_INLINE inline
 #define NOINLINE
-#define FR_UNUSED
 #endif
 
 static inline ptrdiff_t fr_min(ptrdiff_t a, ptrdiff_t b)

@@ -121,19 +121,101 @@ cdef inline void set_seq(fr_seq *seq, object array):
     seq.sb = cnp.PyArray_STRIDE(a, 1) // size
 
 
+# Large blocks that were given back wait here for the next call of the same size: fresh pages from the system cost a training step
+# as much as 8 % of its time. At most so many bytes wait; small blocks are malloc's.
+cdef enum:
+    WAITING = 16
+    SMALL = 1 << 16
+    MOST_WAITING = 1 << 26
+
+cdef struct Block:
+    void *p
+    ptrdiff_t size
+
+cdef Block waiting[WAITING]
+cdef int blocks = 0
+cdef ptrdiff_t bytes_waiting = 0
+
+
+cdef void drop(int i) noexcept:
+    """Take the block out of the list; the order, oldest first, stays."""
+    global blocks, bytes_waiting
+    bytes_waiting -= waiting[i].size
+    blocks -= 1
+    while i < blocks:
+        waiting[i] = waiting[i + 1]
+        i += 1
+
+
+cdef void free_all() noexcept:
+    while blocks:
+        PyMem_RawFree(waiting[0].p)
+        drop(0)
+
+
+def free_waiting():
+    """Give the waiting blocks back to the system."""
+    free_all()
+
+
+cdef void *take(ptrdiff_t size) noexcept:
+    cdef void *p
+    cdef int i
+    for i in range(blocks - 1, -1, -1):
+        if waiting[i].size == size:
+            p = waiting[i].p
+            drop(i)
+            return p
+    p = PyMem_RawMalloc(size)
+    if p == NULL and blocks:
+        free_all()
+        p = PyMem_RawMalloc(size)
+    return p
+
+
+cdef void give_back(void *p, ptrdiff_t size) noexcept:
+    global blocks, bytes_waiting
+    if p == NULL or size < SMALL or size > MOST_WAITING:
+        PyMem_RawFree(p)
+        return
+    while blocks == WAITING or bytes_waiting + size > MOST_WAITING:  # the oldest go
+        PyMem_RawFree(waiting[0].p)
+        drop(0)
+    waiting[blocks].p = p
+    waiting[blocks].size = size
+    blocks += 1
+    bytes_waiting += size
+
+
 cdef class Memory:
     """Scratch memory on a cache line."""
     cdef void *block
     cdef void *start
+    cdef ptrdiff_t size
 
     def __cinit__(self, ptrdiff_t size):
-        self.block = PyMem_RawMalloc(size + 64)
+        self.size = size + 64
+        self.block = take(self.size)
         if self.block == NULL:
             raise MemoryError(f"cannot allocate {size} bytes of work space")
         self.start = <void *>((<uintptr_t>self.block + 63) & ~<uintptr_t>63)
 
     def __dealloc__(self):
-        PyMem_RawFree(self.block)
+        give_back(self.block, self.size)
+
+
+def kept(tuple shape, bint double):
+    """An uninitialised array (T, B, n) in memory of this kind. Its size in bytes fits."""
+    cdef cnp.npy_intp sizes[3]
+    cdef int i
+    cdef ptrdiff_t size = 8 if double else 4
+    for i in range(3):
+        sizes[i] = shape[i]
+        size *= sizes[i]
+    cdef Memory memory = Memory(size)
+    cdef cnp.ndarray a = cnp.PyArray_SimpleNewFromData(3, sizes, cnp.NPY_DOUBLE if double else cnp.NPY_FLOAT, memory.start)
+    cnp.set_array_base(a, memory)
+    return a
 
 
 cdef class Task:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from enum import IntEnum
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import blas, checks, config, schedule
-from ._core import Task
+from ._core import Task, kept
 from .plan import FROM_INITIAL, FROM_ZERO, Plan
 
 Array = NDArray[Any]
@@ -75,9 +77,9 @@ class Run:
         self.y = y.swapaxes(0, 1) if batch_first else y
         self.batch_first = batch_first
         if self.cell.is_lstm:
-            self.c = checks.allocate("x", "(T, B, H)", (T, B, H), dtype) if record else self._initial(self.c0)
+            self.c = _kept("(T, B, H)", (T, B, H), dtype) if record else self._initial(self.c0)
         if record and self.cell > Cell.RNN_RELU:
-            self.gates = checks.allocate("x", "(T, B, 4*H)", (T, B, 4 * H), dtype)
+            self.gates = _kept("(T, B, 4*H)", (T, B, 4 * H), dtype)
         if not empty:
             self._run_forward()
         self.h_n = self._final(self.y, self.h0)
@@ -208,6 +210,16 @@ class Run:
         if self.plan.first is None:
             return np.full(s1 - s0, self.plan.B)
         return np.diff(self.plan.first[s0 : s1 + 1])
+
+
+def _kept(symbols: str, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Array:
+    """What a tape keeps, in memory that the next call finds again."""
+    try:
+        if math.prod(shape) * dtype.itemsize > sys.maxsize - 64:
+            raise MemoryError("larger than any memory")
+        return kept(shape, dtype == checks.F64)
+    except MemoryError as error:
+        raise MemoryError(f"x: cannot allocate {symbols} = {shape} of {dtype}: {error}") from None
 
 
 def _rows_downwards(counts: Array) -> Array:

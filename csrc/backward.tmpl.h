@@ -102,7 +102,8 @@ static void NAME(pack_backward)(const call *m, const stage *g)
 
 typedef struct {
     products c;
-    REAL *edge; /* (B, dg_width): the dgates of each row's next step, while the chunk that made them is overwritten */
+    REAL *edge;         /* (B, dg_width): the dgates of each row's next step, while the chunk that made them is overwritten */
+    const REAL **begun; /* (B) call.next at the start of the chunk */
 } NAME(backward_memory);
 
 static call NAME(backward_call)(const fr_task *t, const stage *g, int member, int members, fr_team *team, char *base,
@@ -120,6 +121,14 @@ static call NAME(backward_call)(const fr_task *t, const stage *g, int member, in
     m.dg_width = width;
     m.zero = zero;
     m.next = next;
+    m.dh.state = t->dh;
+    m.dc.state = t->dc;
+    if (members > 1 && t->split_units) {
+        m.dh.copy = NAME(take)(base, used, t->plan.B * t->H * real);
+        if (t->dc)
+            m.dc.copy = NAME(take)(base, used, t->plan.B * t->H * real);
+        memory->begun = NAME(take)(base, used, t->plan.B * (ptrdiff_t)sizeof(REAL *));
+    }
     m.dg = t->dgates;
     if (!t->dgates)
         m.dg = NAME(take)(base, used, NAME(chunk_capacity)(t) * width * real);
@@ -134,6 +143,8 @@ static void NAME(backward_sizes)(const fr_task *t, int threads, fr_sizes *sizes)
     *sizes = (fr_sizes){0};
     NAME(backward_stages)(t, g, NULL, &sizes->packed_bytes);
     call m = NAME(backward_call)(t, g, 0, threads, NULL, NULL, &sizes->work_bytes, &memory);
+    if (threads > 1 && t->split_units)
+        NAME(backward_call)(t, g, 0, 1, NULL, NULL, &sizes->work_bytes, &memory);
     sizes->dgates_width = m.dg_width;
     sizes->dgates_x = t->cell == FR_GRU_AFTER ? t->H : 0;
 }
@@ -147,14 +158,18 @@ static int NAME(looks_after)(const call *m, ptrdiff_t b)
 }
 
 /* The chunk's dgates are about to be overwritten: keep those that flow on. */
-static void NAME(keep_edges)(const call *m, REAL *edge)
+static void NAME(keep_edges)(const call *m, const NAME(backward_memory) *memory)
 {
     for (ptrdiff_t b = 0; b < m->t->plan.B; b++) {
-        REAL *mine = edge + b * m->dg_width;
-        if (!NAME(looks_after)(m, b) || !m->next[b] || m->next[b] == m->zero || m->next[b] == mine)
+        REAL *mine = memory->edge + b * m->dg_width;
+        if (!NAME(looks_after)(m, b))
             continue;
-        memcpy(mine, m->next[b], NAME(dgates_of)(m->t->cell) * m->H * sizeof(REAL));
-        m->next[b] = mine;
+        if (m->next[b] && m->next[b] != m->zero && m->next[b] != mine) {
+            memcpy(mine, m->next[b], NAME(dgates_of)(m->t->cell) * m->H * sizeof(REAL));
+            m->next[b] = mine;
+        }
+        if (memory->begun)
+            memory->begun[b] = m->next[b];
     }
 }
 
@@ -179,7 +194,39 @@ static void NAME(finish)(call *m, const stage *g)
         m->mine[n++] = e;
     }
     fr_barrier(m->team);
-    NAME(run_step)(m, &last, 1, 1, m->mine, n);
+    ptrdiff_t p0 = shared ? fr_share(last.panels, m->member, m->members) : 0;
+    ptrdiff_t p1 = shared ? fr_share(last.panels, m->member + 1, m->members) : last.panels;
+    if (n > 0)
+        NAME(run_stage)(m, &last, m->mine, n, p0, p1, 1);
+}
+
+/* The steps from s downwards, as one member of a team. Returns the step at which the chunk begins in which the team broke, or
+ * t->s0 - 1. It breaks in the chain alone: what products have been added to is never begun again. */
+static ptrdiff_t NAME(backward_steps)(call *m, const stage *g, int stages, NAME(backward_memory) *memory, ptrdiff_t s)
+{
+    const fr_task *t = m->t;
+    for (ptrdiff_t steps; t->plan.B > 0 && s >= t->s0; s -= steps) {
+        NAME(keep_edges)(m, memory);
+        NAME(carry)(m, 1);
+        fr_barrier(m->team);
+        steps = NAME(chunk_steps)(t, s, -1);
+        const ptrdiff_t n = NAME(gather)(m, s, steps, -1);
+        if (t->split_units) /* it does not break here, where others may be writing to `next` */
+            fr_barrier(m->team);
+        for (ptrdiff_t q = 0; q < steps; q++)
+            if (!NAME(run_step)(m, g, stages, 3, m->mine + m->mine_first[q], m->mine_first[q + 1] - m->mine_first[q]))
+                return s;
+        NAME(carry)(m, 0);
+        fr_barrier(m->team);
+        if (t->dgates)
+            NAME(sum_biases)(m);
+        else
+            NAME(run_products)(m, &memory->c, n);
+        fr_barrier(m->team);
+    }
+    if (t->last && t->plan.B > 0)
+        NAME(finish)(m, g);
+    return t->s0 - 1;
 }
 
 static void NAME(backward)(const void *task, int member, fr_team *team)
@@ -187,7 +234,7 @@ static void NAME(backward)(const void *task, int member, fr_team *team)
     const fr_task *t = task;
     fr_fpstate state = fr_fp_enter();
     stage g[2];
-    NAME(backward_memory) memory;
+    NAME(backward_memory) memory = {.begun = NULL};
     ptrdiff_t packed = 0, work = 0;
     const int stages = NAME(backward_stages)(t, g, t->packed, &packed);
     call m = NAME(backward_call)(t, g, member, team->n, team, t->work, &work, &memory);
@@ -199,21 +246,15 @@ static void NAME(backward)(const void *task, int member, fr_team *team)
         NAME(pack_backward)(&m, g);
     }
     fr_barrier(team);
-    for (ptrdiff_t s = t->s1 - 1, steps; t->plan.B > 0 && s >= t->s0; s -= steps) {
-        NAME(keep_edges)(&m, memory.edge);
-        fr_barrier(team);
-        steps = NAME(chunk_steps)(t, s, -1);
-        ptrdiff_t n = NAME(gather)(&m, s, steps, -1);
-        for (ptrdiff_t q = 0; q < steps; q++)
-            NAME(run_step)(&m, g, stages, 3, m.mine + m.mine_first[q], m.mine_first[q + 1] - m.mine_first[q]);
-        fr_barrier(team);
-        if (t->dgates)
-            NAME(sum_biases)(&m);
-        else
-            NAME(run_products)(&m, &memory.c, n);
-        fr_barrier(team);
+    ptrdiff_t s = NAME(backward_steps)(&m, g, stages, &memory, t->s1 - 1);
+    if (s >= t->s0 && member == 0) { /* The others may still be at a step: they write there what it gets again. */
+        fr_team alone = {.n = 1};
+        memcpy((void *)m.next, memory.begun, t->plan.B * sizeof(REAL *));
+        memory.begun = NULL;
+        call rest = NAME(backward_call)(t, g, 0, 1, &alone, t->work, &work, &memory);
+        rest.zero = m.zero; /* `next` has pointers to it, and lasts from one piece of a backward to the next */
+        rest.next = m.next;
+        NAME(backward_steps)(&rest, g, stages, &memory, s);
     }
-    if (t->last && t->plan.B > 0)
-        NAME(finish)(&m, g);
     fr_fp_leave(state);
 }

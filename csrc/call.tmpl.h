@@ -17,10 +17,17 @@ typedef struct {
 #undef item
 #define item NAME(item)
 
+/* A state that is updated in place from step to step. Members that share the units of a step work on a copy of it, which becomes the
+ * state at the end of a chunk: if the team breaks, member 0 begins the chunk again. */
+typedef struct {
+    REAL *state, *copy; /* (B, H); copy: NULL where none is needed */
+} NAME(carried);
+
 typedef struct {
     const fr_task *t;
     int member, members;
     fr_team *team;
+    NAME(carried) c, dh, dc;
     ptrdiff_t I, H, blocks; /* blocks: vectors of hidden units */
     const REAL *zero;       /* a row of zeros, as long as any row */
     item *items;            /* the items of the chunk, in order; shared by the team */
@@ -55,6 +62,11 @@ static inline int NAME(is_gru)(int cell)
 static inline ptrdiff_t NAME(step_items)(const fr_plan *plan, ptrdiff_t s)
 {
     return plan->first ? plan->first[s + 1] - plan->first[s] : plan->B;
+}
+
+static inline ptrdiff_t NAME(items_between)(const fr_plan *plan, ptrdiff_t s0, ptrdiff_t s)
+{
+    return plan->first ? plan->first[s] - plan->first[s0] : (s - s0) * plan->B;
 }
 
 /* The weights' gradients are sums over steps s*n .. s*n+n-1 for one s after the other, n such that they have sum_terms items or a
@@ -98,6 +110,29 @@ static inline int NAME(owns)(const call *m, ptrdiff_t row)
     return m->t->plan.rank[row] % m->members == m->member;
 }
 
+static inline REAL *NAME(in_place)(const NAME(carried) *s)
+{
+    return s->copy ? s->copy : s->state;
+}
+
+/* To the copies at the start of a call, or from them at the end of a chunk. By one member, between two barriers. */
+static void NAME(carry)(const call *m, int to_copies)
+{
+    const NAME(carried) *all[3] = {&m->c, &m->dh, &m->dc};
+    for (int i = 0; i < 3; i++)
+        if (all[i]->copy && m->member == 0)
+            memcpy(to_copies ? all[i]->copy : all[i]->state, to_copies ? all[i]->state : all[i]->copy, m->t->plan.B * m->H * sizeof(REAL));
+}
+
+/* Wait for the others. 0: the team is broken, leave. Members that share out rows hardly ever wait, so their team never breaks. */
+static inline int NAME(meet)(const call *m)
+{
+    if (m->t->split_units)
+        return fr_meet(m->team, m->member);
+    fr_barrier(m->team);
+    return 1;
+}
+
 static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t row, ptrdiff_t time, ptrdiff_t prev)
 {
     const fr_task *t = m->t;
@@ -108,6 +143,10 @@ static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t ro
     e->c = prev >= 0 ? NAME(at)(&t->c, prev, row) : prev == FR_FROM_INITIAL ? c0 : m->zero;
     e->y = NAME(at)(&t->y, time, row);
     e->cn = NAME(at)(&t->c, time, row);
+    if (m->c.state) { /* inference */
+        e->cn = NAME(in_place)(&m->c) + row * m->H;
+        e->c = prev == FR_FROM_ZERO ? m->zero : e->cn;
+    }
     e->gates = NAME(at)(&t->gates, time, row);
     if (m->scratch_gates)
         e->gates = m->scratch_gates + row * 4 * m->H;
@@ -117,15 +156,16 @@ static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t ro
     e->dy = NAME(at)(&t->dy, time, row);
     e->dx = NAME(at)(&t->dx, time, row);
     e->dg = m->dg + slot * m->dg_width;
-    e->dh = (REAL *)t->dh + row * m->H;
-    e->dc = t->dc ? (REAL *)t->dc + row * m->H : NULL;
+    e->dh = NAME(in_place)(&m->dh) + row * m->H;
+    e->dc = m->dc.state ? NAME(in_place)(&m->dc) + row * m->H : NULL;
     e->next = m->next[row] ? m->next[row] : m->zero;
     e->more = NAME(is_gru)(t->cell) || !m->next[row] ? e->dh : m->zero;
     e->cut = prev == FR_FROM_ZERO;
     m->next[row] = e->cut ? m->zero : e->dg;
 }
 
-/* List the items of `steps` steps from s on. Returns how many they are in the whole team. */
+/* List the items of `steps` steps from s on. Returns how many they are in the whole team. Where units are shared, every
+ * member works on items that others filled in: a barrier has to follow. */
 static ptrdiff_t NAME(gather)(call *m, ptrdiff_t s, ptrdiff_t steps, int direction)
 {
     const fr_plan *plan = &m->t->plan;
@@ -159,8 +199,6 @@ static ptrdiff_t NAME(gather)(call *m, ptrdiff_t s, ptrdiff_t steps, int directi
     }
     m->mine_first[steps] = listed;
     m->sum_first[m->sums] = slot;
-    if (all) /* every member works on items that others filled in */
-        fr_barrier(m->team);
     return slot;
 }
 

@@ -197,6 +197,10 @@ static call NAME(forward_call)(const fr_task *t, int member, int members, fr_tea
     m.pre_width = NAME(pre_width)(t);
     m.zero = NAME(take)(base, used, t->H * real);
     m.items = NAME(take)(base, used, capacity * (ptrdiff_t)sizeof(item));
+    if (t->c.p && !t->gates.p)
+        m.c.state = t->c.p;
+    if (m.c.state && members > 1 && t->split_units)
+        m.c.copy = NAME(take)(base, used, t->plan.B * t->H * real);
     if (t->cell == FR_GRU_BEFORE && !t->gates.p)
         m.scratch_gates = NAME(take)(base, used, t->plan.B * 4 * t->H * real);
     if (t->input_first && !t->pre)
@@ -220,6 +224,8 @@ static void NAME(forward_sizes)(const fr_task *t, int threads, fr_sizes *sizes)
     *sizes = (fr_sizes){0};
     NAME(forward_stages)(t, g, NULL, &sizes->packed_bytes);
     NAME(forward_call)(t, 0, threads, NULL, NULL, &sizes->work_bytes);
+    if (threads > 1 && t->split_units)
+        NAME(forward_call)(t, 0, 1, NULL, NULL, &sizes->work_bytes);
     sizes->pre_width = NAME(pre_width)(t);
 }
 
@@ -236,30 +242,50 @@ static void NAME(make_inputs)(const call *m, const stage *g, int stages, ptrdiff
     }
 }
 
+/* The steps from s on, as one member of a team. Returns the step at which the team broke, or t->s1. */
+static ptrdiff_t NAME(forward_steps)(call *m, const stage *g, int stages, ptrdiff_t s)
+{
+    const fr_task *t = m->t;
+    const int single = NAME(single_stages)(t->cell);
+    if (m->member == 0)
+        memset((REAL *)m->zero, 0, t->H * sizeof(REAL));
+    NAME(carry)(m, 1);
+    if (!t->packed_ready)
+        NAME(pack_forward)(m, g, stages);
+    if (!NAME(meet)(m))
+        return s;
+    for (ptrdiff_t steps; t->plan.B > 0 && s < t->s1; s += steps) {
+        if (t->pre)
+            m->pre = (REAL *)t->pre + NAME(items_between)(&t->plan, t->s0, s) * m->pre_width;
+        if (t->plan.first && !NAME(meet)(m)) /* an item's place in the table is another row's in the next chunk */
+            return s;
+        steps = NAME(chunk_steps)(t, s, 1);
+        NAME(gather)(m, s, steps, 1);
+        if (t->split_units && !NAME(meet)(m))
+            return s;
+        if (m->pre && !t->pre)
+            NAME(make_inputs)(m, g, stages, m->mine_first[steps]);
+        for (ptrdiff_t q = 0; q < steps; q++)
+            if (!NAME(run_step)(m, g, stages, single, m->mine + m->mine_first[q], m->mine_first[q + 1] - m->mine_first[q]))
+                return s;
+        NAME(carry)(m, 0);
+    }
+    return t->s1;
+}
+
 static void NAME(forward)(const void *task, int member, fr_team *team)
 {
     const fr_task *t = task;
     fr_fpstate state = fr_fp_enter();
     stage g[2];
-    ptrdiff_t packed = 0, work = 0, done = 0;
+    ptrdiff_t packed = 0, work = 0;
     const int stages = NAME(forward_stages)(t, g, t->packed, &packed);
     call m = NAME(forward_call)(t, member, team->n, team, t->work, &work);
-    if (member == 0)
-        memset((REAL *)m.zero, 0, t->H * sizeof(REAL));
-    if (!t->packed_ready)
-        NAME(pack_forward)(&m, g, stages);
-    fr_barrier(team);
-    for (ptrdiff_t s = t->s0, steps; t->plan.B > 0 && s < t->s1; s += steps) {
-        if (t->pre)
-            m.pre = (REAL *)t->pre + done * m.pre_width;
-        if (t->plan.first) /* an item's place in the table is another row's in the next chunk */
-            fr_barrier(team);
-        steps = NAME(chunk_steps)(t, s, 1);
-        done += NAME(gather)(&m, s, steps, 1);
-        if (m.pre && !t->pre)
-            NAME(make_inputs)(&m, g, stages, m.mine_first[steps]);
-        for (ptrdiff_t q = 0; q < steps; q++)
-            NAME(run_step)(&m, g, stages, NAME(single_stages)(t->cell), m.mine + m.mine_first[q], m.mine_first[q + 1] - m.mine_first[q]);
+    ptrdiff_t s = NAME(forward_steps)(&m, g, stages, t->s0);
+    if (s < t->s1 && member == 0) { /* The others may still be at a step: they write there what it gets again. */
+        fr_team alone = {.n = 1};
+        m = NAME(forward_call)(t, 0, 1, &alone, t->work, &work);
+        NAME(forward_steps)(&m, g, stages, s);
     }
     fr_fp_leave(state);
 }

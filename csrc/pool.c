@@ -3,6 +3,9 @@
  * A call publishes a ticket; workers that see it in time join the team, then the team closes and runs. A worker that does not get
  * a core in time is not waited for: results do not depend on the size of the team, so the caller goes on with fewer. Whoever waits
  * spins for about a microsecond, then yields its core at every look, and a worker without a call sleeps after a while.
+ *
+ * A tight team, which meets every few microseconds, would crawl as soon as other processes want its cores: each yield gives away a
+ * slice of milliseconds. So its member 0 breaks it when somebody does not come, and for a while there is no other.
  */
 #define _GNU_SOURCE
 #include "pool.h"
@@ -18,6 +21,11 @@ static const long long JOIN_AWAKE_NS = 10000;   /* how long a call waits for wor
 static const long long JOIN_ASLEEP_NS = 100000; /* and for workers that it had to wake */
 static const long long AWAKE_NS = 200000;       /* how long a worker stays awake after a call */
 enum { SPINS = 64 };                            /* about a microsecond of pauses */
+
+static const long long MEET_NS = 500000;       /* how long member 0 of a tight team waits: other machines on the host take such slices */
+static const long long PAUSE_NS = 2000000;     /* no tight team for so long after one that broke, twice as long after each that follows, */
+static const long long LONGEST_PAUSE_NS = 1000000000; /* at most so long, and half as long after each that held */
+enum { BROKEN = 1u << 31 };                     /* in a team's round */
 
 static inline void pause_core(void)
 {
@@ -55,6 +63,30 @@ void fr_barrier(fr_team *team)
     }
     for (int looks = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round;)
         wait_a_little(&looks);
+}
+
+int fr_meet(fr_team *team, int member)
+{
+    if (team->n == 1)
+        return 1;
+    unsigned round = atomic_load_explicit(&team->round, memory_order_relaxed), expected = round;
+    if (round & BROKEN)
+        return 0;
+    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->n - 1) {
+        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
+        return atomic_compare_exchange_strong(&team->round, &expected, round + 1);
+    }
+    long long start = 0;
+    for (int looks = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round;) {
+        wait_a_little(&looks);
+        if (member || looks < SPINS)
+            continue;
+        if (!start)
+            start = now_ns();
+        else if (now_ns() - start > MEET_NS)
+            atomic_compare_exchange_strong(&team->round, &expected, round | BROKEN);
+    }
+    return !(atomic_load_explicit(&team->round, memory_order_acquire) & BROKEN);
 }
 
 /* Join the call that is open now; the member's number, or 0 where there is no place. */
@@ -146,10 +178,28 @@ static void run_alone(fr_work *work, const void *task)
     work(task, 0, &team);
 }
 
-void fr_pool_run(fr_pool *pool, int threads, fr_work *work, const void *task)
+/* Did the tight team hold? If not, the next one has to wait. */
+static void remember(fr_pool *pool)
+{
+    if (atomic_load(&pool->team.round) & BROKEN) {
+        pool->pause_ns = pool->pause_ns ? pool->pause_ns * 2 : PAUSE_NS;
+        if (pool->pause_ns > LONGEST_PAUSE_NS)
+            pool->pause_ns = LONGEST_PAUSE_NS;
+        pool->paused_until_ns = now_ns() + pool->pause_ns;
+    } else {
+        pool->pause_ns /= 2;
+    }
+}
+
+void fr_pool_run(fr_pool *pool, int threads, int tight, fr_work *work, const void *task)
 {
     int free = 0;
     if (threads <= 1 || !atomic_compare_exchange_strong(&pool->busy, &free, 1)) {
+        run_alone(work, task);
+        return;
+    }
+    if (tight && pool->paused_until_ns && now_ns() < pool->paused_until_ns) {
+        atomic_store(&pool->busy, 0);
         run_alone(work, task);
         return;
     }
@@ -163,10 +213,13 @@ void fr_pool_run(fr_pool *pool, int threads, fr_work *work, const void *task)
     int joined = gather_team(pool, threads);
     pool->team.n = joined < threads ? joined : threads;
     atomic_store(&pool->team.arrived, 0);
+    atomic_store(&pool->team.round, 0);
     atomic_fetch_or(&pool->ticket, RUN);
     work(task, 0, &pool->team);
     for (int looks = 0; atomic_load(&pool->done) < joined - 1;)
         wait_a_little(&looks);
+    if (tight && joined > 1)
+        remember(pool);
     atomic_store(&pool->busy, 0);
 }
 
@@ -177,4 +230,5 @@ void fr_pool_after_fork(fr_pool *pool)
     atomic_store(&pool->ticket, 0);
     pool->workers = 0;
     pool->ready = 0;
+    pool->pause_ns = pool->paused_until_ns = 0;
 }

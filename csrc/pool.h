@@ -10,10 +10,15 @@ enum { FR_MAX_THREADS = 256 };
 typedef struct fr_team {
     int n;
     atomic_int arrived;
-    atomic_uint round;
+    atomic_uint round; /* barriers passed, and whether the team is broken */
 } fr_team;
 
+/* Wait for all members. */
 void fr_barrier(fr_team *team);
+
+/* The same, but member 0 does not wait long: where another has lost its core, it breaks the team. Returns 1 if all have come, and 0
+ * to everybody if the team is broken: then member 0 goes on alone, and the others leave. */
+int fr_meet(fr_team *team, int member);
 
 /* The function that a team runs: every member calls it with its own number, 0 <= member < team->n. */
 typedef void fr_work(const void *task, int member, fr_team *team);
@@ -31,11 +36,13 @@ typedef struct fr_pool {
     fr_work *work;
     const void *task;
     fr_team team;
+    long long pause_ns, paused_until_ns; /* after a broken team, no tight ones for a while */
 } fr_pool;
 
 /* Run work(task, member, team) on up to `threads` threads, the caller's among them, and return when all have finished.
- * The team may be smaller than asked: a pool in use, or workers that do not get a core, leave the work to the others. */
-void fr_pool_run(fr_pool *pool, int threads, fr_work *work, const void *task);
+ * The team may be smaller than asked: a pool in use, or workers that do not get a core, leave the work to the others.
+ * tight: the members wait for each other all the time (fr_meet), which only pays where each has a core of its own. */
+void fr_pool_run(fr_pool *pool, int threads, int tight, fr_work *work, const void *task);
 
 /* In a forked child, before its first call: the parent's threads are not here. */
 void fr_pool_after_fork(fr_pool *pool);

@@ -56,8 +56,9 @@ static void NAME(run_stage)(const call *m, const stage *g, item *const *e, ptrdi
     }
 }
 
-/* The items of a step, shared out: by rows (the caller has listed this member's), or by units with a barrier behind. */
-static void NAME(run_step)(const call *m, const stage *g, int stages, int single_of_stage, item *const *e, ptrdiff_t n)
+/* The items of a step, shared out: by rows (the caller has listed this member's), or by units with a barrier behind. 0: the team is
+ * broken. */
+static int NAME(run_step)(const call *m, const stage *g, int stages, int single_of_stage, item *const *e, ptrdiff_t n)
 {
     for (int i = 0; i < stages; i++) {
         ptrdiff_t p0 = 0, p1 = g[i].panels;
@@ -67,7 +68,8 @@ static void NAME(run_step)(const call *m, const stage *g, int stages, int single
         }
         if (n > 0)
             NAME(run_stage)(m, &g[i], e, n, p0, p1, single_of_stage >> i & 1);
-        if (m->t->split_units)
-            fr_barrier(m->team);
+        if (m->t->split_units && !NAME(meet)(m))
+            return 0;
     }
+    return 1;
 }

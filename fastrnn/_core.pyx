@@ -14,7 +14,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef void fr_work(const void *task, int member, fr_team *team) noexcept nogil
     ctypedef struct fr_pool:
         pass
-    void fr_pool_run(fr_pool *pool, int threads, fr_work *work, const void *task)
+    void fr_pool_run(fr_pool *pool, int threads, int tight, fr_work *work, const void *task)
     void fr_pool_after_fork(fr_pool *pool)
 
     ctypedef struct fr_plan:
@@ -286,7 +286,7 @@ cdef class Task:
         self.t.s1 = s1
         self.t.pre = data(pre)
         with nogil:
-            fr_pool_run(&pool, self.threads, self.kernels.forward, &self.t)
+            fr_pool_run(&pool, self.threads, self.t.split_units, self.kernels.forward, &self.t)
         self.t.packed_ready = True
 
     def release(self):
@@ -329,7 +329,7 @@ cdef class Task:
         self.t.last = last
         self.t.dgates = data(dgates)
         with nogil:
-            fr_pool_run(&pool, self.threads, self.kernels.backward, &self.t)
+            fr_pool_run(&pool, self.threads, self.t.split_units, self.kernels.backward, &self.t)
 
 
 cdef list FUNCTIONS = ["exp", "tanh", "sigmoid"]

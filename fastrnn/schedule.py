@@ -10,6 +10,8 @@ from typing import NamedTuple
 _WORK_PER_THREAD = 2_000_000  # multiply-adds below which a second thread costs more than it brings
 _FORWARD_ITEMS = 256  # items per chunk when input products are made first
 _BACKWARD_ITEMS = 512  # items per chunk of the backward products
+_UNIT_ITEMS = 64  # items per chunk where units are shared: what is done again if the team breaks
+_STEP_FOR_UNITS = 16000  # multiply-adds of a thread between two meetings that are worth one
 _FEW_ROWS = 4  # rows per thread up to which input products are made first
 
 
@@ -25,16 +27,26 @@ class Schedule(NamedTuple):
 
 def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of a forward call on at most `threads` threads."""
-    threads = _useful_threads(T * B * G * H * (I + H), B, threads)
+    work = T * B * G * H * (I + H)
+    if _shares_units(B, H * H * G, threads):
+        return Schedule(_useful_threads(work, threads), True, I >= 16 and T > 1, max(_UNIT_ITEMS, B))
+    threads = _useful_threads(work, min(threads, B))
     rows = -(-B // threads)
     return Schedule(threads, False, rows <= _FEW_ROWS and I >= 16 and T > 1, max(_FORWARD_ITEMS, B))
 
 
 def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of a backward call."""
-    threads = _useful_threads(2 * T * B * G * H * (I + H), B, threads)
-    return Schedule(threads, False, False, max(_BACKWARD_ITEMS, B))
+    work = 2 * T * B * G * H * (I + H)
+    if _shares_units(B, H * H * G, threads):
+        return Schedule(_useful_threads(work, threads), True, False, max(_BACKWARD_ITEMS, B))
+    return Schedule(_useful_threads(work, min(threads, B)), False, False, max(_BACKWARD_ITEMS, B))
 
 
-def _useful_threads(work: int, B: int, threads: int) -> int:
-    return max(1, min(threads, B, work // _WORK_PER_THREAD))
+def _shares_units(B: int, step: int, threads: int) -> bool:
+    """Fewer rows than threads, and enough multiply-adds in a row's step for a meeting after each."""
+    return B < threads and B * step >= _STEP_FOR_UNITS * threads
+
+
+def _useful_threads(work: int, most: int) -> int:
+    return max(1, min(most, work // _WORK_PER_THREAD))

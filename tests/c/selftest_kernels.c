@@ -446,7 +446,7 @@ static void count_team(const void *task, int member, fr_team *team)
 static void run_team(int threads, fr_work *work, const fr_task *t)
 {
     work_to_count = work;
-    fr_pool_run(&pool, threads, threads > 1 ? count_team : work, t);
+    fr_pool_run(&pool, threads, t->split_units, threads > 1 ? count_team : work, t);
 }
 
 /* One direction through all steps; does the scratch memory suffice? The team of a second piece is of one: a

@@ -22,6 +22,7 @@ static const long long JOIN_ASLEEP_NS = 100000; /* and for workers that it had t
 static const long long AWAKE_NS = 200000;       /* how long a worker stays awake after a call */
 enum { SPINS = 64 };                            /* about a microsecond of pauses */
 
+static const long long SPIN_NS = 1000;
 static const long long MEET_NS = 500000;       /* how long member 0 of a tight team waits: other machines on the host take such slices */
 static const long long PAUSE_NS = 2000000;     /* no tight team for so long after one that broke, twice as long after each that follows, */
 static const long long LONGEST_PAUSE_NS = 1000000000; /* at most so long, and half as long after each that held */
@@ -79,11 +80,11 @@ int fr_meet(fr_team *team, int member)
     long long start = 0;
     for (int looks = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round;) {
         wait_a_little(&looks);
-        if (member || looks < SPINS)
+        if (member || (looks < SPINS && team->meet_ns > SPIN_NS)) /* looking at the clock takes longer than most waits */
             continue;
         if (!start)
             start = now_ns();
-        else if (now_ns() - start > MEET_NS)
+        else if (now_ns() - start > team->meet_ns)
             atomic_compare_exchange_strong(&team->round, &expected, round | BROKEN);
     }
     return !(atomic_load_explicit(&team->round, memory_order_acquire) & BROKEN);
@@ -214,6 +215,7 @@ void fr_pool_run(fr_pool *pool, int threads, int tight, fr_work *work, const voi
     pool->team.n = joined < threads ? joined : threads;
     atomic_store(&pool->team.arrived, 0);
     atomic_store(&pool->team.round, 0);
+    pool->team.meet_ns = pool->meet_ns ? pool->meet_ns : MEET_NS;
     atomic_fetch_or(&pool->ticket, RUN);
     work(task, 0, &pool->team);
     for (int looks = 0; atomic_load(&pool->done) < joined - 1;)

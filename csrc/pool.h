@@ -10,7 +10,8 @@ enum { FR_MAX_THREADS = 256 };
 typedef struct fr_team {
     int n;
     atomic_int arrived;
-    atomic_uint round; /* barriers passed, and whether the team is broken */
+    atomic_uint round;   /* barriers passed, and whether the team is broken */
+    long long meet_ns;   /* how long member 0 waits in fr_meet */
 } fr_team;
 
 /* Wait for all members. */
@@ -36,6 +37,7 @@ typedef struct fr_pool {
     fr_work *work;
     const void *task;
     fr_team team;
+    long long meet_ns;   /* of its teams; 0 is the usual */
     long long pause_ns, paused_until_ns; /* after a broken team, no tight ones for a while */
 } fr_pool;
 

@@ -68,22 +68,33 @@ class Run:
         w = weights
         self.task = Task(cell, x.dtype == checks.F64, plan, x, w.w_ih, w.w_hh, w.b_ih, w.b_hh, w.peephole, h0, c0)
 
-    def forward(self, record: bool, batch_first: bool = False) -> None:
-        """Compute y, h_n, c_n."""
+    def forward(self, record: bool, batch_first: bool = False, out: Array | None = None) -> None:
+        """Compute y, h_n, c_n. y is `out` if that is given: (T, B, H) with any strides over T and B and numbers of a row side by
+        side, such as one direction's half of a layer's output. batch_first: how y, if it is new, and dx are laid out."""
         (T, B, _), H, dtype = self.x.shape, self.H, self.x.dtype
-        plan, empty = self.plan, self.plan.steps == 0
-        shape = (B, T, H) if batch_first else (T, B, H)
-        y = checks.allocate("x", "(B, T, H)" if batch_first else "(T, B, H)", shape, dtype, zero=plan.padded or empty)
-        self.y = y.swapaxes(0, 1) if batch_first else y
         self.batch_first = batch_first
+        self.y = self._new_y() if out is None else out
+        if out is not None and self._has_gaps():
+            out[...] = 0
         if self.cell.is_lstm:
             self.c = _kept("(T, B, H)", (T, B, H), dtype) if record else self._initial(self.c0)
         if record and self.cell > Cell.RNN_RELU:
             self.gates = _kept("(T, B, 4*H)", (T, B, 4 * H), dtype)
-        if not empty:
+        if self.plan.steps:
             self._run_forward()
+        self._hold(self.y, self.h0)
         self.h_n = self._final(self.y, self.h0)
-        self.c_n = None if self.c is None else self._final(self.c, self.c0) if record else self.c
+        self.c_n = self._final(self.c, self.c0) if record and self.c is not None else self._cut_behind(self.c)
+
+    def _has_gaps(self) -> bool:
+        """Are there places of y that no step writes?"""
+        return self.plan.padded or self.plan.steps == 0
+
+    def _new_y(self) -> Array:
+        (T, B, _), H = self.x.shape, self.H
+        symbols, shape = ("(B, T, H)", (B, T, H)) if self.batch_first else ("(T, B, H)", (T, B, H))
+        y = checks.allocate("x", symbols, shape, self.x.dtype, zero=self._has_gaps())
+        return y.swapaxes(0, 1) if self.batch_first else y
 
     def _by_blas(self) -> bool:
         return config.gemm() == "blas" and blas.within(self.threads)
@@ -127,28 +138,66 @@ class Run:
 
     def _final(self, sequence: Array, initial: Array | None) -> Array:
         """The state behind each row's last item."""
+        last = self.plan.last
+        if last is not None:
+            return self._states(sequence, initial, last, np.arange(len(last)))
         if self.plan.steps == 0:
             return self._initial(initial)
-        last = self.plan.last
-        if last is None:
-            return sequence[0 if self.plan.reverse else -1].copy()
-        final = sequence[last, np.arange(len(last))]
-        if (last < 0).any():
-            final[last < 0] = 0 if initial is None else initial[last < 0]
-        return final
+        return sequence[0 if self.plan.reverse else -1].copy()
+
+    def _cut_behind(self, state: Array | None) -> Array | None:
+        """The same (B, H) with zeros in the rows that are cut behind their last step."""
+        if state is not None and self.plan.last is not None:
+            state[self.plan.last == FROM_ZERO] = 0
+        return state
+
+    @staticmethod
+    def _states(sequence: Array, initial: Array | None, source: Array, row: Array) -> Array:
+        """(n, H): the states of these rows, each from a time of the sequence, or FROM_INITIAL, or FROM_ZERO."""
+        states = sequence[np.maximum(source, 0), row]
+        states[source == FROM_ZERO] = 0
+        first = source == FROM_INITIAL
+        states[first] = 0 if initial is None else initial[row[first]]
+        return states
+
+    def _hold(self, sequence: Array, initial: Array | None) -> None:
+        """At the steps that a mask skips, the state that is carried over them, if that is wanted."""
+        if self.plan.held is not None:
+            row, time, source = self.plan.held
+            sequence[time, row] = self._states(sequence, initial, source, row)
+
+    def _hold_backward(self, d: Array | None) -> tuple[Array | None, Array | None]:
+        """The gradient of a sequence with that of each held output added to the step that it came from; and what so came from the
+        initial state (B, H)."""
+        if d is None or self.plan.held is None:
+            return d, None
+        row, time, source = self.plan.held
+        d, initial = d.copy(), np.zeros(d.shape[1:], d.dtype)
+        if len(row):  # what has one source stands together: the list goes row by row
+            starts = np.flatnonzero(np.r_[True, (np.diff(row) != 0) | (np.diff(source) != 0)])
+            sums = np.add.reduceat(d[time, row], starts, axis=0)
+            row, source = row[starts], source[starts]
+            d[source[source >= 0], row[source >= 0]] += sums[source >= 0]
+            initial[row[source == FROM_INITIAL]] = sums[source == FROM_INITIAL]
+        return d, initial
 
     def backward(self, dy: Array | None, dh: Array, dc: Array | None, into: Weights, need_x: bool = True) -> Array | None:
         """Add the weights' gradients to `into`; return dx. dh and dc (B, H): gradients of the final state come in, and those of
-        the initial state go out in the same arrays. dy (T, B, H) or None."""
+        the initial state go out in the same arrays. dy (T, B, H), strided as `out` may be, or None."""
         plan, x = self.plan, self.x
         dx = None
         if need_x:  # laid out as y, so that a batch-first x gets a batch-first gradient
             T, B, I = x.shape
             shape = (B, T, I) if self.batch_first else (T, B, I)
-            dx = np.zeros(shape, x.dtype) if plan.padded or plan.steps == 0 else np.empty(shape, x.dtype)
+            dx = np.zeros(shape, x.dtype) if self._has_gaps() else np.empty(shape, x.dtype)
             dx = dx.swapaxes(0, 1) if self.batch_first else dx
+        dy, more = self._hold_backward(dy)
+        self._cut_behind(dh)
+        self._cut_behind(dc)
         if plan.steps:
             self._run_backward(dy, dh, dc, dx, into)
+        if more is not None:
+            dh += more
         return dx
 
     def _run_backward(self, dy: Array | None, dh: Array, dc: Array | None, dx: Array | None, into: Weights) -> None:
@@ -192,10 +241,7 @@ class Run:
         if dx is not None:
             dx[time, row] = np.matmul(dx_part, self.weights.w_ih)
         into.w_ih += np.matmul(dx_part.T, self.x[time, row])
-        h = self.y[np.maximum(prev, 0), row]
-        h[prev == FROM_ZERO] = 0
-        initial = prev == FROM_INITIAL
-        h[initial] = 0 if self.h0 is None else self.h0[row[initial]]
+        h = self._states(self.y, self.h0, prev, row)
         if cell == Cell.GRU_AFTER:  # columns n, r, z
             into.w_hh[: 2 * H] += np.matmul(d[:, H : 3 * H].T, h)
             into.w_hh[2 * H :] += np.matmul(d[:, :H].T, h)

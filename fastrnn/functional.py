@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ _COMMON = """
         lengths: (B,) integers from 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y is 0
             there, the final state is that of the row's own end, and a row of length 0 keeps its initial state.
         reset: (T, B) booleans: where True, the row is cut in front of step t; the state starts there from zero.
+        mask: (T, B) booleans: a step where it is False is skipped: the state is carried over it, to the next step that is True. A
+            reset in front of a skipped step cuts the row all the same.
+        masked: what y is at a skipped step: "zero", or "hold", the state that is carried over it (before a row's first step its
+            initial state), as in Keras; the gradient of a held output flows to where it came from. Padding is 0 in both.
         reverse: go from each row's end to its start. y stays in the order of x.
         batch_first: x and y are (B, T, .); no transposed copy is made. States stay (B, H).
         record: also return a tape for the gradients. y is then read-only, because the tape reads it; so must x and the weights
@@ -36,6 +40,19 @@ _COMMON = """
     Raises: TypeError, ValueError (the message names the argument), MemoryError.
 """
 _STATE = "        h0: (B, H) or None for zeros."
+
+
+class _Options(NamedTuple):
+    """The keywords that all cells share."""
+
+    lengths: Any
+    reset: Any
+    mask: Any
+    masked: Any
+    reverse: Any
+    batch_first: Any
+    record: Any
+    threads: Any
 
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -65,6 +82,8 @@ def rnn(
     nonlinearity: str = "tanh",
     lengths: Any = None,
     reset: Any = None,
+    mask: Any = None,
+    masked: str = "zero",
     reverse: bool = False,
     batch_first: bool = False,
     record: bool = False,
@@ -76,8 +95,8 @@ def rnn(
         >>> y, h_n, _ = fastrnn.rnn(x, w_ih, w_hh, nonlinearity="relu")
     """
     cell = Cell.RNN_TANH if checks.choice("nonlinearity", nonlinearity, "tanh", "relu") == "tanh" else Cell.RNN_RELU
-    options = (lengths, reset, reverse, batch_first, record, threads)
-    y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, None), h0, None, *options)
+    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, threads)
+    y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, None), h0, None, options)
     return y, h_n, tape
 
 
@@ -93,6 +112,8 @@ def gru(
     reset_after: bool = True,
     lengths: Any = None,
     reset: Any = None,
+    mask: Any = None,
+    masked: str = "zero",
     reverse: bool = False,
     batch_first: bool = False,
     record: bool = False,
@@ -108,8 +129,8 @@ def gru(
         >>> grads = tape.backward(dy)
     """
     cell = Cell.GRU_AFTER if checks.flag("reset_after", reset_after) else Cell.GRU_BEFORE
-    options = (lengths, reset, reverse, batch_first, record, threads)
-    y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, None), h0, None, *options)
+    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, threads)
+    y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, None), h0, None, options)
     return y, h_n, tape
 
 
@@ -131,6 +152,8 @@ def lstm(
     peephole: Array | None = None,
     lengths: Any = None,
     reset: Any = None,
+    mask: Any = None,
+    masked: str = "zero",
     reverse: bool = False,
     batch_first: bool = False,
     record: bool = False,
@@ -145,8 +168,8 @@ def lstm(
         >>> grads = tape.backward(dy)
     """
     cell = Cell.LSTM if peephole is None else Cell.LSTM_PEEPHOLE
-    options = (lengths, reset, reverse, batch_first, record, threads)
-    y, h_n, c_n, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, peephole), h0, c0, *options)
+    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, threads)
+    y, h_n, c_n, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, peephole), h0, c0, options)
     assert c_n is not None
     return y, (h_n, c_n), tape
 
@@ -157,27 +180,23 @@ def _call(
     weights: tuple[Any, Any, Any, Any, Any],
     h0: Any,
     c0: Any,
-    lengths: Any,
-    reset: Any,
-    reverse: Any,
-    batch_first: Any,
-    record: Any,
-    threads: Any,
+    options: _Options,
 ) -> tuple[Array, Array, Array | None, Tape | None]:
     x = checks.floats("x", x, None, (2, 3))
     w = check_weights(cell, x.dtype, *weights)
-    reverse, batch_first = checks.flag("reverse", reverse), checks.flag("batch_first", batch_first)
-    record = checks.flag("record", record)
+    reverse, batch_first, record = (checks.flag(n, getattr(options, n)) for n in ("reverse", "batch_first", "record"))
     unbatched = x.ndim == 2
-    run = make_run(cell, x, w, h0, c0, lengths, reset, reverse, batch_first and not unbatched, threads)
-    forward(run, record, batch_first and not unbatched)
+    batch_first = batch_first and not unbatched
+    of_rows = (options.lengths, options.reset, reverse, batch_first, options.threads, options.mask, options.masked)
+    run = make_run(cell, x, w, h0, c0, *of_rows)
+    forward(run, record, batch_first)
     y = run.y[:, 0] if unbatched else run.y.swapaxes(0, 1) if batch_first else run.y
     h_n, c_n = (run.h_n[0], run.c_n if run.c_n is None else run.c_n[0]) if unbatched else (run.h_n, run.c_n)
     if not record:
         return y, h_n, c_n, None
     y = y.view()
     y.flags.writeable = False
-    return y, h_n, c_n, Tape(run, batch_first and not unbatched, unbatched)
+    return y, h_n, c_n, Tape(run, batch_first, unbatched)
 
 
 def check_weights(cell: Cell, dtype: np.dtype[Any], w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, peephole: Any) -> Weights:
@@ -211,6 +230,8 @@ def make_run(
     reverse: bool,
     batch_first: bool,
     threads: Any,
+    mask: Any = None,
+    masked: Any = "zero",
 ) -> Run:
     """Check what depends on x, bring it into (T, B, .), plan. x has passed checks.floats."""
     I, H = w.w_ih.shape[1], w.w_hh.shape[1]
@@ -228,13 +249,17 @@ def make_run(
         c0 = checks.shaped("c0", c0, x.dtype, symbols, shape).reshape(B, H)
     if lengths is not None:
         lengths = checks.integers("lengths", lengths, "(B,)", B, T)
+    hold = checks.choice("masked", masked, "zero", "hold") == "hold"
+    symbols, shape = ("(T,)", (T,)) if unbatched else ("(T, B)", (T, B))
     if reset is not None:
-        reset_shape = (T,) if unbatched else (T, B)
-        reset = checks.booleans("reset", reset, "(T,)" if unbatched else "(T, B)", reset_shape).reshape(T, B)
+        reset = checks.booleans("reset", reset, symbols, shape).reshape(T, B)
+    if mask is not None:
+        mask = checks.booleans("mask", mask, symbols, shape).reshape(T, B)
     try:
-        plan = make_plan(T, B, reverse, lengths, reset)
+        plan = make_plan(T, B, reverse, lengths, reset, mask, hold)
     except (MemoryError, ValueError) as error:  # its lists of up to T*B items; ValueError: not even countable
-        raise checks.out_of_memory("reset" if lengths is None else "lengths", error) from None
+        name = "lengths" if lengths is not None else "reset" if reset is not None else "mask"
+        raise checks.out_of_memory(name, error) from None
     return Run(cell, plan, x, w, h0, c0, threads)
 
 

@@ -200,8 +200,9 @@ class _Sequence(NamedTuple):
     p: Params
     given: dict[str, bool]  # which of p came from the caller; a bias that did not is zeros here
     state: dict[str, Array]  # "h0", and "c0" of an LSTM: (B, H)
-    lengths: Array  # (B,)
-    cut: Array  # (T, B) bool: the row's state starts from zero when step t is processed
+    live: Array  # (T, B) bool: the row has a step t
+    held: Array  # (T, B) bool: it has none, and its state is the output all the same
+    cut: Array  # (T, B) bool: the row's state starts from zero when time t comes
     reverse: bool
     batch_first: bool
     batched: bool
@@ -224,13 +225,14 @@ def _run(seq: _Sequence, record: bool) -> tuple[Array, State, Tape | None]:
     y = np.zeros((T, *state[0].shape), seq.x.dtype)
     steps = []
     for t in reversed(range(T)) if seq.reverse else range(T):
-        rows = np.flatnonzero(t < seq.lengths)  # the n rows that have a step t
+        rows = np.flatnonzero(seq.live[t])  # the n rows that have a step t
         for s in state:
             s[seq.cut[t]] = 0
         new, saved = seq.cell.step(seq.x[t, rows], tuple(s[rows] for s in state), seq.p)
         for s, s_new in zip(state, new, strict=True):
             s[rows] = s_new
-        y[t, rows] = new[0]
+        shown = seq.live[t] | seq.held[t]
+        y[t, shown] = state[0][shown]
         if record:
             steps.append((t, rows, saved))
     tape = Tape(seq, steps) if record else None
@@ -274,7 +276,8 @@ class Tape:
         dx = np.zeros_like(seq.x)
         dp = {name: None if w is None else np.zeros_like(w) for name, w in seq.p.items()}
         for t, rows, saved in reversed(self._steps):
-            dstate[0][rows] += dy[t, rows]
+            shown = seq.live[t] | seq.held[t]
+            dstate[0][shown] += dy[t, shown]
             dx[t, rows], before = seq.cell.step_backward(tuple(d[rows] for d in dstate), saved, seq.p, dp)
             for d, d_before in zip(dstate, before, strict=True):
                 d[rows] = d_before
@@ -357,17 +360,20 @@ def _lengths(lengths: Any, T: int, B: int, batched: bool) -> Array:
     return n
 
 
-def _cuts(reset: Any, lengths: Array, T: int, reverse: bool, batched: bool) -> Array:
-    """(T, B) bool: where a row's state starts from zero when step t is processed."""
-    B = len(lengths)
-    if reset is None:
-        return np.zeros((T, B), bool)
+def _booleans(name: str, value: Any, absent: bool, T: int, B: int, batched: bool) -> Array:
+    """(T, B) bool: a new array; `absent` everywhere for None."""
+    if value is None:
+        return np.full((T, B), absent)
     spelled, shape = ("(T, B)", (T, B)) if batched else ("(T,)", (T,))
-    cut = np.asarray(reset)
-    if cut.dtype.kind != "b" and cut.size:
-        raise TypeError(f"reset: expected bool, got {cut.dtype}")
-    cut = _array("reset", cut.astype(bool), bool, spelled, shape).reshape(T, B)
-    cut &= np.arange(T)[:, None] < lengths
+    a = np.asarray(value)
+    if a.dtype.kind != "b" and a.size:
+        raise TypeError(f"{name}: expected bool, got {a.dtype}")
+    return _array(name, a.astype(bool), bool, spelled, shape).reshape(T, B)
+
+
+def _cuts(reset: Array, inside: Array, reverse: bool) -> Array:
+    """(T, B) bool: where a row's state starts from zero when time t comes."""
+    cut = reset & inside
     if reverse:  # the cut in front of step t + 1 is met on the way from t + 1 to t
         cut[:-1] = cut[1:]
         cut[-1:] = False
@@ -381,6 +387,8 @@ def _prepare(
     state: Params,
     lengths: Any,
     reset: Any,
+    mask: Any,
+    masked: str,
     reverse: bool,
     batch_first: bool,
 ) -> _Sequence:
@@ -408,15 +416,19 @@ def _prepare(
     p = {name: None if w is None else _array(name, w, dtype, *shapes[name]) for name, w in weights.items()}
     for name in ("b_ih", "b_hh"):
         p[name] = np.zeros(G * H, dtype) if p[name] is None else p[name]
-    n = _lengths(lengths, T, B, batched)
+    if masked not in ("zero", "hold"):
+        raise ValueError(f"masked: expected 'zero' or 'hold', got {masked!r}")
+    inside = np.arange(T)[:, None] < _lengths(lengths, T, B, batched)  # (T, B): not padding
+    live = inside & _booleans("mask", mask, True, T, B, batched)
     return _Sequence(
         cell=cell,
         x=x,
         p=p,
         given={name: w is not None for name, w in weights.items()},
         state={name: _initial(name, s, dtype, B, H, batched) for name, s in state.items()},
-        lengths=n,
-        cut=_cuts(reset, n, T, reverse, batched),
+        live=live,
+        held=inside & ~live & (masked == "hold"),
+        cut=_cuts(_booleans("reset", reset, False, T, B, batched), inside, reverse),
         reverse=reverse,
         batch_first=batch_first,
         batched=batched,
@@ -437,6 +449,8 @@ def rnn(
     nonlinearity: str = "tanh",
     lengths: ArrayLike | Sequence[int] | int | None = None,
     reset: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    masked: str = "zero",
     reverse: bool = False,
     batch_first: bool = False,
     record: bool = False,
@@ -455,6 +469,10 @@ def rnn(
         reset: (T, B) bool, or (T,) unbatched: where True, nothing flows between the row's steps t-1 and t, in
             either direction; the state starts there from zero. At t = 0 it drops the initial state, unless
             reverse is set.
+        mask: (T, B) bool, or (T,) unbatched: a step where it is False is skipped; the state is carried over it.
+            A reset in front of a skipped step cuts all the same.
+        masked: what y is at a skipped step: "zero", or "hold", the state carried over it, as in Keras. Padding
+            is 0 in both.
         reverse: steps are processed from each row's own last to its first; y stays in the order of x.
         batch_first: x, y, dy and the gradient of x are (B, T, .); nothing else changes.
         record: return a tape for the gradients.
@@ -478,7 +496,7 @@ def rnn(
         raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
     cell = CELLS["rnn_" + nonlinearity]
-    seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, reverse, batch_first)
+    seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, mask, masked, reverse, batch_first)
     y, (h_n,), tape = _run(seq, record)
     return y, h_n, tape
 
@@ -494,6 +512,8 @@ def gru(
     reset_after: bool = True,
     lengths: ArrayLike | Sequence[int] | int | None = None,
     reset: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    masked: str = "zero",
     reverse: bool = False,
     batch_first: bool = False,
     record: bool = False,
@@ -521,7 +541,7 @@ def gru(
     """
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
     cell = CELLS["gru_after" if reset_after else "gru_before"]
-    seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, reverse, batch_first)
+    seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, mask, masked, reverse, batch_first)
     y, (h_n,), tape = _run(seq, record)
     return y, h_n, tape
 
@@ -538,6 +558,8 @@ def lstm(
     peephole: ArrayLike | None = None,
     lengths: ArrayLike | Sequence[int] | int | None = None,
     reset: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    masked: str = "zero",
     reverse: bool = False,
     batch_first: bool = False,
     record: bool = False,
@@ -571,6 +593,6 @@ def lstm(
     """
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "peephole": peephole}
     state = {"h0": h0, "c0": c0}
-    seq = _prepare(CELLS["lstm"], x, weights, state, lengths, reset, reverse, batch_first)
+    seq = _prepare(CELLS["lstm"], x, weights, state, lengths, reset, mask, masked, reverse, batch_first)
     y, (h_n, c_n), tape = _run(seq, record)
     return y, (h_n, c_n), tape

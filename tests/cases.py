@@ -38,8 +38,9 @@ INPUTS = (0, 1, 2, 5, 17)
 
 @dataclass(frozen=True)
 class Case:
-    """One problem. lengths, reset: with rows of several lengths (one of them 0), with some rows cut. without: arguments that are
-    None. through: the gradients that come in, of y, h_n and c_n."""
+    """One problem. lengths, reset: with rows of several lengths (one of them 0), with some rows cut. mask: with steps that are
+    skipped (one row has no other); hold: masked="hold". without: arguments that are None. through: the gradients that come in, of
+    y, h_n and c_n."""
 
     cell: str
     T: int = 7
@@ -51,6 +52,8 @@ class Case:
     reverse: bool = False
     batch_first: bool = False
     unbatched: bool = False
+    mask: bool = False
+    hold: bool = False
     without: tuple[str, ...] = ()
     through: str = "yhc"
 
@@ -82,6 +85,13 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
     {"batch_first": True, "lengths": True},
     {"lengths": True, "reset": True, "B": 13, "T": 64},
     {"lengths": True, "reset": True, "reverse": True, "batch_first": True, "B": 9, "H": 17},
+    {"mask": True},
+    {"mask": True, "hold": True},
+    {"mask": True, "hold": True, "reverse": True},
+    {"mask": True, "lengths": True, "reset": True, "B": 13, "T": 64},
+    {"mask": True, "hold": True, "lengths": True, "reset": True, "reverse": True, "batch_first": True, "B": 9, "H": 17},
+    {"mask": True, "hold": True, "reset": True, "without": ("h0", "c0"), "T": 12},
+    {"unbatched": True, "B": 1, "mask": True, "hold": True, "reset": True},
     {"unbatched": True, "B": 1},
     {"unbatched": True, "B": 1, "lengths": True, "reset": True, "reverse": True},
     {"without": ("b_ih", "b_hh")},
@@ -140,9 +150,9 @@ def sweep(n: int, seed: int = 0) -> list[Case]:
 
 def _random_case(rng: np.random.Generator, cell: str) -> Case:
     sizes = [int(rng.integers(low, high)) for low, high in ((1, 12), (1, 15), (0, 40), (1, 40))]
-    lengths, reset, reverse, batch_first = (rng.random(4) < 0.5).tolist()
+    lengths, reset, reverse, batch_first, mask, hold = (rng.random(6) < 0.5).tolist()
     without = tuple(name for name in ("b_ih", "b_hh", "h0", "c0") if rng.random() < 0.2)
-    case = Case(cell, *sizes, lengths, reset, reverse, batch_first, without=without)
+    case = Case(cell, *sizes, lengths, reset, reverse, batch_first, mask=mask, hold=mask and hold, without=without)
     return replace(case, B=1, batch_first=False, unbatched=True) if rng.random() < 0.1 else case
 
 
@@ -206,6 +216,11 @@ def _keywords(case: Case, rng: np.random.Generator) -> dict[str, Any]:
     if case.reset:
         reset = rng.random((case.T, case.B)) < 0.2
         keywords["reset"] = reset[:, 0] if case.unbatched else reset
+    if case.mask:
+        mask = rng.random((case.T, case.B)) < 0.6
+        if case.B > 2:
+            mask[:, rng.integers(case.B)] = False
+        keywords |= {"mask": mask[:, 0] if case.unbatched else mask, "masked": "hold" if case.hold else "zero"}
     return keywords
 
 

@@ -53,17 +53,21 @@ def joined(name: str, arguments: dict[str, Any]) -> Any:
     return None if pair[0] is pair[1] is None else pair
 
 
+OF_ROWS = ("lengths", "reset", "mask")
+
+
 class Function(Operation):
     """fastrnn.rnn, gru or lstm, in inference and training, and the tape's backward."""
 
     required = ("x", "w_ih", "w_hh")
 
     def __init__(self, cell: str, **options: Any) -> None:
-        p = problem(Case(cell, T=5, B=3, I=4, H=7, lengths=True, reset=True) if not options else Case(cell, **options), np.float32)
-        options = {k: v for k, v in p.keywords.items() if k not in ("lengths", "reset")}
+        case = Case(cell, **(options or {"T": 5, "B": 3, "I": 4, "H": 7}), lengths=True, reset=True, mask=True, hold=True)
+        p = problem(case, np.float32)
+        options = {k: v for k, v in p.keywords.items() if k not in OF_ROWS}
         name, fixed = CELLS[cell]
         self.call = functools.partial(getattr(fastrnn, name), **fixed, **options)
-        self.arguments = {**p.arrays, **{k: p.keywords[k] for k in ("lengths", "reset")}}
+        self.arguments = {**p.arrays, **{k: p.keywords[k] for k in OF_ROWS}}
         self.arguments |= {"dy": p.dy, **members("dstate", p.dstate)}
 
     def run(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -125,8 +129,8 @@ OPERATIONS: dict[str, Operation] = {  # an IRNN is an RNN in all but its constru
     "rnn": Function("tanh"),
     "gru": Function("gru-after"),
     "lstm": Function("lstm-peephole"),
-    "lstm-batch-first": Function("lstm-peephole", T=5, B=3, I=4, H=7, lengths=True, reset=True, reverse=True, batch_first=True),
-    "lstm-unbatched": Function("lstm-peephole", T=5, B=1, I=4, H=7, lengths=True, reset=True, unbatched=True),
+    "lstm-batch-first": Function("lstm-peephole", T=5, B=3, I=4, H=7, reverse=True, batch_first=True),
+    "lstm-unbatched": Function("lstm-peephole", T=5, B=1, I=4, H=7, unbatched=True),
     "RNN": Layer(fastrnn.RNN),
     "GRU": Layer(fastrnn.GRU),
     "LSTM": Layer(fastrnn.LSTM),
@@ -240,7 +244,7 @@ INTEGERS = {
 
 
 def wrappings(name: str) -> dict[str, Any]:
-    more = {"lengths": {**ARRAY_LIKE, **INTEGERS}, "reset": ARRAY_LIKE}
+    more = {"lengths": {**ARRAY_LIKE, **INTEGERS}, "reset": ARRAY_LIKE, "mask": ARRAY_LIKE}
     return {**WRAPPINGS, **more.get(name, {})}
 
 
@@ -286,7 +290,7 @@ def test_none_is_zeros_and_full_length_and_no_cut(operation):
     optional = [name for name in op.arguments if name not in (*op.required, "peephole")]
     for name in optional:
         a = op.arguments[name]
-        neutral = np.full_like(a, 5) if name == "lengths" else np.zeros_like(a)
+        neutral = np.full_like(a, {"lengths": 5, "mask": True}.get(name, 0))
         got, expected = op.run({**op.arguments, name: None}), op.run({**op.arguments, name: neutral})
         for result in got:
             assert np.array_equal(got[result], expected[result]), (name, result)
@@ -386,7 +390,7 @@ def wrong_lengths(a: Any, T: int) -> dict[str, Wrong]:
     return wrong | {k: Wrong(v, TypeError) for k, v in things.items()}
 
 
-def wrong_reset(a: Any) -> dict[str, Wrong]:
+def wrong_booleans(a: Any) -> dict[str, Wrong]:
     wrong = {f"shape {b.shape}": Wrong(b, ValueError, str(b.shape)) for b in wrong_shapes(a)}
     for kind in ("i1", "u1", "i8", "f4", "F", "O", "U5"):
         wrong[kind] = Wrong(a.astype(kind), TypeError, str(np.dtype(kind)))
@@ -409,8 +413,8 @@ def wrong_values(operation: str, name: str) -> dict[str, Wrong]:
     op = OPERATIONS[operation]
     if name == "lengths":
         return wrong_lengths(op.arguments[name], T=5)
-    if name == "reset":
-        return wrong_reset(op.arguments[name])
+    if name in ("reset", "mask"):
+        return wrong_booleans(op.arguments[name])
     return wrong_floats(op.arguments[name], name in op.required)
 
 
@@ -512,6 +516,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
                 "reverse": FLAG,
                 "batch_first": FLAG,
                 "record": FLAG,
+                "masked": NAME,
                 "threads": COUNT,
                 **({"nonlinearity": (*NAME, np.array(["tanh", "relu"]))} if f is fastrnn.rnn else {}),
                 **({"reset_after": FLAG} if f is fastrnn.gru else {}),

@@ -97,8 +97,14 @@ def layer_arguments():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"lengths": [2, 3], "reset": RESET}, {"reverse": True, "reset": RESET}, {"lengths": [0, 2]}],
-    ids=["plain", "lengths-reset", "reverse-reset", "empty-row"],
+    [
+        {},
+        {"lengths": [2, 3], "reset": RESET},
+        {"reverse": True, "reset": RESET},
+        {"lengths": [0, 2]},
+        {"mask": ~RESET, "masked": "hold"},
+    ],
+    ids=["plain", "lengths-reset", "reverse-reset", "empty-row", "mask"],
 )
 @each_cell
 def test_reference_passes(cell, options):

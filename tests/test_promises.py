@@ -21,7 +21,7 @@ each_dtype = pytest.mark.parametrize("dtype", FLOATS)
 each_way = pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 
 WEIGHTS = ("w_ih", "w_hh", "b_ih", "b_hh", "peephole")
-RAGGED = {"lengths": True, "reset": True}
+RAGGED = {"lengths": True, "reset": True, "mask": True, "hold": True}
 # Tiles of every height, a narrow last vector, several vectors in every instruction set, and no multiple of anything.
 SMALL = {"T": 7, "B": 11, "I": 9, "H": 37}
 
@@ -45,13 +45,14 @@ def _bits(a):
 
 
 def select(p: Problem, rows, start=0, stop=None) -> Problem:
-    """These rows of a time-major problem, from time start to time stop; without lengths and resets."""
+    """These rows of a time-major problem, from time start to time stop or at the times `start`; without lengths, resets, masks."""
+    times = slice(start, stop) if isinstance(start, int) else start
     arrays = {name: p.arrays[name] for name in WEIGHTS if name in p.arrays}
-    arrays["x"] = p.arrays["x"][start:stop, rows]
+    arrays["x"] = p.arrays["x"][times, rows]
     arrays |= {name: p.arrays[name][rows] for name in ("h0", "c0") if name in p.arrays}
     keywords = {"reverse": True} if p.case.reverse else {}
     dstate = tuple(d[rows] for d in p.dstate) if p.case.is_lstm else p.dstate[rows]
-    return replace(p, arrays=arrays, keywords=keywords, dy=p.dy[start:stop, rows], dstate=dstate)
+    return replace(p, arrays=arrays, keywords=keywords, dy=p.dy[times, rows], dstate=dstate)
 
 
 def by_row(all_results, rows, start=0, stop=None):
@@ -256,6 +257,45 @@ def test_resets_cut_a_row_into_pieces(cell, dtype, reverse, isa):
 
 @each_cell
 @each_dtype
+@each_way
+def test_a_masked_step_is_as_if_it_were_not_there(cell, dtype, reverse, isa):
+    """It is never read, not even a NaN, and has an output and a gradient of exactly 0."""
+    p = problem(Case(cell, **{**SMALL, "T": 12}, mask=True, lengths=True, reverse=reverse), dtype)
+    live = p.keywords["mask"] & (np.arange(12)[:, None] < p.keywords["lengths"])
+    p.arrays["x"][~live] = p.dy[~live] = np.nan
+    together = results(fastrnn, p)
+    assert not together["y"][~live].any() and not together["dx"][~live].any()
+    for b in range(p.case.B):
+        row, times = slice(b, b + 1), np.flatnonzero(live[:, b])
+        alone = by_row(results(fastrnn, select(p, row, times)), slice(None))
+        mine = {n: together[n][times, row] if n in ("y", "dx") else together[n][row] for n in alone}
+        assert_same_bits(mine, alone)
+
+
+@each_cell
+@each_way
+def test_a_held_output_is_the_last_one(cell, reverse, isa):
+    """And its gradient is the gradient of that."""
+    p = problem(Case(cell, **{**SMALL, "T": 12}, mask=True, hold=True, reverse=reverse, through="y"))
+    mask = p.keywords["mask"]
+    p.dy[...] = np.round(p.dy * 8)  # so that sums are exact
+    got = results(fastrnn, p)
+    dy, dh0 = p.dy.copy(), np.zeros_like(p.arrays["h0"])
+    for b in range(p.case.B):
+        y, d = p.arrays["h0"][b], dh0[b]
+        for t in range(12)[:: -1 if reverse else 1]:
+            if mask[t, b]:
+                y, d = got["y"][t, b], dy[t, b]
+            else:
+                assert_same_bits(got["y"][t, b], y)
+                d += p.dy[t, b]
+    expected = results(fastrnn, replace(p, keywords={**p.keywords, "masked": "zero"}, dy=dy))
+    expected["dh0"] += dh0
+    assert_same_bits({n: a for n, a in got.items() if n != "y"}, {n: a for n, a in expected.items() if n != "y"})
+
+
+@each_cell
+@each_dtype
 def test_a_reset_holds_back_a_nan(cell, dtype, isa):
     p = problem(Case(cell, **SMALL), dtype)
     reset = np.zeros((p.case.T, p.case.B), bool)
@@ -298,7 +338,7 @@ def test_unbatched_is_a_batch_of_one(cell, options, isa):
     p = problem(Case(cell, **{**SMALL, "B": 1}, unbatched=True, **options))
     arrays = {name: a if name in WEIGHTS else a[None] for name, a in p.arrays.items()}
     arrays["x"] = p.arrays["x"][:, None]
-    keywords = {n: v[:, None] if n == "reset" else v for n, v in p.keywords.items()}
+    keywords = {n: v[:, None] if n in ("reset", "mask") else v for n, v in p.keywords.items()}
     dstate = tuple(d[None] for d in p.dstate) if p.case.is_lstm else p.dstate[None]
     expected = results(fastrnn, replace(p, arrays=arrays, keywords=keywords, dy=p.dy[:, None], dstate=dstate))
     expected |= {name: expected[name][:, 0] for name in ("y", "dx")}

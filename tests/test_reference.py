@@ -22,6 +22,7 @@ CELLS = {
 }
 LENGTHS = np.array([2, 0, 4])
 RESET = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 1], [0, 0, 1]], bool)  # row 0's at t = 2 lies in its padding
+MASK = np.array([[0, 1, 1], [1, 1, 0], [1, 1, 0], [0, 1, 1]], bool)
 VARIANTS = {
     "plain": {},
     "reverse": {"reverse": True},
@@ -31,6 +32,11 @@ VARIANTS = {
     "reset-reverse": {"reset": RESET, "reverse": True},
     "all": {"lengths": LENGTHS, "reset": RESET, "batch_first": True},
     "all-reverse": {"lengths": LENGTHS, "reset": RESET, "batch_first": True, "reverse": True},
+    "mask": {"mask": MASK},
+    "hold": {"mask": MASK, "masked": "hold"},
+    "hold-reverse": {"mask": MASK, "masked": "hold", "reverse": True, "lengths": LENGTHS},
+    "hold-reset": {"mask": MASK, "masked": "hold", "reset": RESET},
+    "hold-reset-reverse": {"mask": MASK, "masked": "hold", "reset": RESET, "reverse": True},
     "unbatched": {"unbatched": True},
     "unbatched-all": {"unbatched": True, "lengths": 3, "reset": RESET[:, 2], "reverse": True},
     "no-bias": {"without": ("b_ih", "b_hh")},
@@ -408,6 +414,53 @@ def test_batch_first_and_unbatched_are_layouts(cell):
 
 @each_way
 @each_cell
+def test_masked_steps_are_left_out(cell, reverse):
+    """Each row is that of its other steps alone; at a masked step the output is 0, or the state there."""
+    function, arrays, keywords = arguments(cell, reverse=reverse)
+    y, state, tape = function(**arrays, **keywords, mask=MASK, record=True)
+    held, held_state = call(function, arrays, {**keywords, "mask": MASK, "masked": "hold"})
+    dy, dstate = cotangents(y, state)
+    grads = tape.backward(dy, dstate)
+    for b in range(B):
+        steps = np.flatnonzero(MASK[:, b])
+        own_y, own_state, tape = function(**row_alone(arrays, b, steps), **keywords, record=True)
+        np.testing.assert_allclose(y[steps, b], own_y[:, 0], rtol=1e-14, atol=1e-15)
+        assert not y[~MASK[:, b], b].any() and not grads.x[~MASK[:, b], b].any()
+        own_d = tuple(d[b : b + 1] for d in members(dstate))
+        own = tape.backward(dy[steps, b : b + 1], own_d if isinstance(state, tuple) else own_d[0])
+        np.testing.assert_allclose(grads.x[steps, b], own.x[:, 0], rtol=1e-12, atol=1e-15)
+        for s, own_s in zip(members(state), members(own_state), strict=True):
+            np.testing.assert_allclose(s[b], own_s[0], rtol=1e-14, atol=1e-15)
+        before = arrays["h0"][b]
+        for t in reversed(range(T)) if reverse else range(T):
+            before = y[t, b] if MASK[t, b] else before
+            np.testing.assert_array_equal(held[t, b], before)
+    np.testing.assert_array_equal(members(state), held_state)
+
+
+@each_way
+@each_cell
+def test_a_reset_at_a_masked_step_cuts(cell, reverse):
+    """Behind row 0's last step, or in front of its first; the last has no step at all."""
+    function, arrays, keywords = arguments(cell, reverse=reverse, masked="hold")
+    mask, reset = np.zeros((T, B), bool), np.zeros((T, B), bool)
+    mask[1:3, :2] = True
+    reset[1 if reverse else 3, 0] = reset[3 if reverse else 0, 1] = reset[2, 2] = True
+    y, state, tape = function(**arrays, **keywords, mask=mask, reset=reset, record=True)
+    grads = tape.backward(dstate=cotangents(y, state)[1])
+    zero_y, zero_state = call(function, {**arrays, "h0": 0 * arrays["h0"]}, {**keywords, "mask": mask})
+    skipped = (3, 0)[:: -1 if reverse else 1]  # the last and the first in the direction of travel
+    assert not any(s[0].any() or s[2].any() for s in members(state))
+    assert not y[skipped[0], 0].any() and y[skipped[1], 0].any()
+    assert not y[skipped[0], 2].any() and y[skipped[1], 2].any()
+    assert all(s[1].any() for s in members(state)) and not grads.h0.any()
+    if not cell.startswith("lstm"):
+        np.testing.assert_array_equal(y[1:3, 1], zero_y[1:3, 1])
+        np.testing.assert_array_equal(members(state)[0][1], members(zero_state)[0][1])
+
+
+@each_way
+@each_cell
 def test_padding_is_never_read(cell, reverse):
     """NaN in the padding of x, dy and reset's True there change no bit, and the padding's gradient is 0."""
     function, arrays, keywords = arguments(cell, reverse=reverse, lengths=LENGTHS)
@@ -535,6 +588,9 @@ BAD = {
     "lengths negative": ("lengths", [1, -1, 2], ValueError, "lengths: expected 0 <= n"),
     "lengths dtype": ("lengths", [1.0, 2.0, 3.0], TypeError, "lengths: expected integers, got float64"),
     "reset shape": ("reset", RESET.T, ValueError, r"reset: expected \(T, B\) = \(4, 3\), got \(3, 4\)"),
+    "mask shape": ("mask", RESET.T, ValueError, r"mask: expected \(T, B\) = \(4, 3\), got \(3, 4\)"),
+    "mask dtype": ("mask", RESET.astype(int), TypeError, "mask: expected bool, got int64"),
+    "masked": ("masked", "keep", ValueError, "masked: expected 'zero' or 'hold', got 'keep'"),
     "reset dtype": ("reset", RESET.astype(int), TypeError, "reset: expected bool, got int64"),
 }
 

@@ -1,7 +1,8 @@
 /* backward.tmpl.h - a whole sequence backward: the chain of dh through time, and the products of each chunk behind it.
  *
  * Step t, as one fused tile: dh_t = dy_t + dgates_{t+1} W_hh (+ what the cell carries), then the pointwise part on the finished
- * sums, which writes dgates_t. A row that ends at t, or is cut behind it, finds zeros in place of dgates_{t+1}.
+ * sums, which writes dgates_t. A row that ends at t, or is cut behind it, finds zeros in place of dgates_{t+1}. With a projection
+ * the first stage ends with dh_t, and the second is dm_t = dh_t W_hr with the pointwise part.
  */
 
 /* The order in which dgates holds the gates of w_hh: columns r, z, n; a reset-after GRU has n first. */
@@ -21,7 +22,7 @@ static void NAME(backward_tile)(const call *m, const stage *g, item *const *e, i
     for (int i = 0; i < n * np; i++) {
         const item *f = e[n > 1 ? i : 0];
         for (int v = 0; v < nv; v++) {
-            ptrdiff_t u = ((p + (np > 1 ? i : 0)) * 4 + v) * W, lanes = fr_min(W, m->H - u);
+            ptrdiff_t u = ((p + (np > 1 ? i : 0)) * 4 + v) * W, lanes = fr_min(W, m->P - u);
             vec start = v_zero();
             if (!g->own && f->dy)
                 start = start + v_load_n(f->dy + u, lanes);
@@ -39,18 +40,19 @@ static void NAME(backward_tile)(const call *m, const stage *g, item *const *e, i
 static NOINLINE void NAME(initial_state_back)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int r = 0; r < n; r++, s += 4 * W)
-        for (ptrdiff_t b = p * 4; b < FR_BLOCKS(p, np); b++) {
+        for (ptrdiff_t b = p * 4; b < fr_min((p + np) * 4, fr_ceil_div(m->P, W)); b++) {
 #define FR_POINT(u, lanes) v_store_n(e[r]->dh + (u), v_load(s + (b - p * 4) * W), lanes)
-            FR_LANES(b, FR_POINT);
+            FR_LANES_OF(m->P, b, FR_POINT);
 #undef FR_POINT
         }
 }
 
 static int NAME(backward_stages)(const fr_task *t, stage *g, char *base, ptrdiff_t *used)
 {
-    const ptrdiff_t H = t->H, blocks = fr_ceil_div(H, W), row = blocks * W * (ptrdiff_t)sizeof(REAL);
+    const ptrdiff_t H = t->H, blocks = fr_ceil_div(t->P, W), row = blocks * W * (ptrdiff_t)sizeof(REAL);
     const int gates = NAME(gates_of)(t->cell), before = t->cell == FR_GRU_BEFORE;
-    g[0] = (stage){.panels = fr_ceil_div(blocks, 4), .nv = 4, .K = (before ? 2 : gates) * H, .tile = NAME(backward_tile)};
+    g[0] = (stage){.panels = fr_ceil_div(blocks, 4), .blocks = blocks, .nv = 4, .tile = NAME(backward_tile)};
+    g[0].K = (before ? 2 : gates) * H;
     g[1] = g[0];
     g[0].wh = NAME(take)(base, used, g[0].K * row);
     g[0].wx = NAME(take)(base, used, gates * H * fr_ceil_div(t->I, W) * W * (ptrdiff_t)sizeof(REAL)); /* for dx */
@@ -78,7 +80,14 @@ static int NAME(backward_stages)(const fr_task *t, stage *g, char *base, ptrdiff
         g[1].own = 1;
         g[1].wh = NAME(take)(base, used, H * row);
     }
-    return before ? 2 : 1;
+    if (!NAME(projects)(t))
+        return before ? 2 : 1;
+    g[1] = (stage){.blocks = fr_ceil_div(H, W), .nv = 4, .K = t->P, .a_at = 4 * H, .own = 1, .tile = NAME(backward_tile)};
+    g[1].panels = fr_ceil_div(g[1].blocks, 4);
+    g[1].wh = NAME(take)(base, used, t->P * g[1].blocks * W * (ptrdiff_t)sizeof(REAL));
+    g[1].point = g[0].point;
+    g[0].point = NAME(project_back);
+    return 2;
 }
 
 static void NAME(pack_backward)(const call *m, const stage *g)
@@ -88,9 +97,14 @@ static void NAME(pack_backward)(const call *m, const stage *g)
     const int *order = t->cell == FR_GRU_AFTER ? NAME(order_n_first) : NAME(order_plain);
     ptrdiff_t end = fr_share(g->panels, m->member + 1, m->members);
     for (ptrdiff_t p = fr_share(g->panels, m->member, m->members); p < end; p++) {
-        NAME(pack_columns)((REAL *)g[0].wh, t->w_hh, m->H, m->H, before ? 2 : gates, order, p);
+        NAME(pack_columns)((REAL *)g[0].wh, t->w_hh, m->H, m->P, before ? 2 : gates, order, p);
         if (before)
             NAME(pack_columns)((REAL *)g[1].wh, t->w_hh, m->H, m->H, 1, NAME(order_n_only), p);
+    }
+    if (NAME(projects)(t)) {
+        end = fr_share(g[1].panels, m->member + 1, m->members);
+        for (ptrdiff_t p = fr_share(g[1].panels, m->member, m->members); p < end; p++)
+            NAME(pack_columns)((REAL *)g[1].wh, t->w_hr, m->P, m->H, 1, NAME(order_plain), p);
     }
     if (!t->dx.p)
         return;
@@ -110,7 +124,7 @@ static call NAME(backward_call)(const fr_task *t, const stage *g, int member, in
                                 ptrdiff_t *used, NAME(backward_memory) *memory)
 {
     const ptrdiff_t real = sizeof(REAL);
-    ptrdiff_t width = NAME(dgates_of)(t->cell) * t->H;
+    ptrdiff_t width = NAME(dgates_of)(t->cell) * t->H + (NAME(projects)(t) ? t->P + t->H : 0);
     if (width * real % 1024 == 0) /* rows 4 KiB apart would share their place in the cache */
         width += 64 / real;
     /* What lasts from one piece of a backward to the next comes first: teams of other sizes lay out the rest elsewhere. */
@@ -121,10 +135,10 @@ static call NAME(backward_call)(const fr_task *t, const stage *g, int member, in
     m.dg_width = width;
     m.zero = zero;
     m.next = next;
-    m.dh.state = t->dh;
-    m.dc.state = t->dc;
+    m.dh = (NAME(carried)){.state = t->dh, .n = t->P};
+    m.dc = (NAME(carried)){.state = t->dc, .n = t->H};
     if (members > 1 && t->split_units) {
-        m.dh.copy = NAME(take)(base, used, t->plan.B * t->H * real);
+        m.dh.copy = NAME(take)(base, used, t->plan.B * t->P * real);
         if (t->dc)
             m.dc.copy = NAME(take)(base, used, t->plan.B * t->H * real);
         memory->begun = NAME(take)(base, used, t->plan.B * (ptrdiff_t)sizeof(REAL *));
@@ -187,7 +201,7 @@ static void NAME(finish)(call *m, const stage *g)
         item *e = &m->items[b];
         if (NAME(looks_after)(m, b)) {
             e->dy = NULL;
-            e->dh = (REAL *)m->t->dh + b * m->H;
+            e->dh = (REAL *)m->t->dh + b * m->P;
             e->next = m->next[b] ? m->next[b] : m->zero;
             e->more = NAME(is_gru)(m->t->cell) || !m->next[b] ? e->dh : m->zero;
         }

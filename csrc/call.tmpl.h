@@ -7,6 +7,7 @@
 typedef struct {
     const REAL *x, *h, *c; /* x_t, h_{t-1}, c_{t-1} */
     REAL *y, *cn, *gates;  /* h_t, c_t, the gates kept (or NULL) */
+    REAL *m;               /* an LSTM's o tanh(c_t): y, or what is projected to it */
     const REAL *pre;       /* the input product, or NULL */
     const REAL *dy, *next; /* backward: gradient of y_t; dgates of the row's next step (zeros past its end) */
     const REAL *more;      /* what else flows into dh_t: the final state's gradient, a GRU's direct path; or zeros */
@@ -20,7 +21,8 @@ typedef struct {
 /* A state that is updated in place from step to step. Members that share the units of a step work on a copy of it, which becomes the
  * state at the end of a chunk: if the team breaks, member 0 begins the chunk again. */
 typedef struct {
-    REAL *state, *copy; /* (B, H); copy: NULL where none is needed */
+    REAL *state, *copy; /* (B, n); copy: NULL where none is needed */
+    ptrdiff_t n;
 } NAME(carried);
 
 typedef struct {
@@ -28,7 +30,7 @@ typedef struct {
     int member, members;
     fr_team *team;
     NAME(carried) c, dh, dc;
-    ptrdiff_t I, H, blocks; /* blocks: vectors of hidden units */
+    ptrdiff_t I, H, P, blocks; /* blocks: vectors of hidden units */
     const REAL *zero;       /* a row of zeros, as long as any row */
     item *items;            /* the items of the chunk, in order; shared by the team */
     item **mine;            /* those that this member works on */
@@ -37,6 +39,7 @@ typedef struct {
     ptrdiff_t sums;
     const REAL **next;      /* (B) backward: dgates of the step last seen, NULL before any */
     REAL *scratch_gates;    /* (B, 4*H) for a GRU reset-before in inference */
+    REAL *scratch_m;        /* (B, H) for a projection */
     REAL *pre;              /* (items of the chunk, pre_width), or NULL */
     REAL *dg;               /* (items of the chunk, dg_width) */
     ptrdiff_t pre_width, dg_width;
@@ -57,6 +60,11 @@ static inline int NAME(dgates_of)(int cell)
 static inline int NAME(is_gru)(int cell)
 {
     return cell >= FR_GRU_AFTER;
+}
+/* A step has a second stage, h = w_hr m. Its backward keeps behind the dgates of an item also dh (P) and m (H). */
+static inline int NAME(projects)(const fr_task *t)
+{
+    return t->P < t->H;
 }
 
 static inline ptrdiff_t NAME(step_items)(const fr_plan *plan, ptrdiff_t s)
@@ -121,7 +129,7 @@ static void NAME(carry)(const call *m, int to_copies)
     const NAME(carried) *all[3] = {&m->c, &m->dh, &m->dc};
     for (int i = 0; i < 3; i++)
         if (all[i]->copy && m->member == 0)
-            memcpy(to_copies ? all[i]->copy : all[i]->state, to_copies ? all[i]->state : all[i]->copy, m->t->plan.B * m->H * sizeof(REAL));
+            memcpy(to_copies ? all[i]->copy : all[i]->state, to_copies ? all[i]->state : all[i]->copy, m->t->plan.B * all[i]->n * sizeof(REAL));
 }
 
 /* Wait for the others. 0: the team is broken, leave. Members that share out rows hardly ever wait, so their team never breaks. */
@@ -136,7 +144,7 @@ static inline int NAME(meet)(const call *m)
 static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t row, ptrdiff_t time, ptrdiff_t prev)
 {
     const fr_task *t = m->t;
-    const REAL *h0 = t->h0 ? (const REAL *)t->h0 + row * m->H : m->zero;
+    const REAL *h0 = t->h0 ? (const REAL *)t->h0 + row * m->P : m->zero;
     const REAL *c0 = t->c0 ? (const REAL *)t->c0 + row * m->H : m->zero;
     e->x = NAME(at)(&t->x, time, row);
     e->h = prev >= 0 ? NAME(at)(&t->y, prev, row) : prev == FR_FROM_INITIAL ? h0 : m->zero;
@@ -150,13 +158,15 @@ static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t ro
     e->gates = NAME(at)(&t->gates, time, row);
     if (m->scratch_gates)
         e->gates = m->scratch_gates + row * 4 * m->H;
+    e->m = m->scratch_m ? m->scratch_m + row * m->H : e->y;
     e->pre = m->pre ? m->pre + slot * m->pre_width : NULL;
     if (!m->dg)
         return;
     e->dy = NAME(at)(&t->dy, time, row);
     e->dx = NAME(at)(&t->dx, time, row);
     e->dg = m->dg + slot * m->dg_width;
-    e->dh = NAME(in_place)(&m->dh) + row * m->H;
+    e->m = NAME(projects)(t) ? e->dg + 4 * m->H + m->P : NULL;
+    e->dh = NAME(in_place)(&m->dh) + row * m->P;
     e->dc = m->dc.state ? NAME(in_place)(&m->dc) + row * m->H : NULL;
     e->next = m->next[row] ? m->next[row] : m->zero;
     e->more = NAME(is_gru)(t->cell) || !m->next[row] ? e->dh : m->zero;

@@ -1,7 +1,8 @@
 /* fastrnn.h - the C interface of the kernels.
  *
  * Total functions over memory that the caller owns: nothing here allocates, fails, prints, keeps state or knows of Python.
- * Sizes and strides are in elements, not bytes. T steps, B rows, I inputs, H hidden units, G gates.
+ * Sizes and strides are in elements, not bytes. T steps, B rows, I inputs, H hidden units, G gates,
+ * P numbers in h: H, or fewer where an LSTM has a projection, h_t = w_hr (o tanh(c_t)) (Sak et al. 2014).
  *
  * Gate blocks of H rows stand in weights and biases as i,f,g,o (LSTM) and r,z,n (GRU), as in PyTorch.
  */
@@ -48,22 +49,23 @@ typedef struct fr_seq {
 typedef struct fr_task {
     int cell;
     fr_plan plan;
-    ptrdiff_t I, H;
+    ptrdiff_t I, H, P;
     fr_seq x;                   /* (T, B, I) */
-    const void *w_ih, *w_hh;    /* (G*H, I), (G*H, H), C order */
+    const void *w_ih, *w_hh;    /* (G*H, I), (G*H, P), C order */
+    const void *w_hr;           /* (P, H) if P < H */
     const void *b_ih, *b_hh;    /* (G*H) or NULL */
     const void *peephole;       /* (3, H) rows i, f, o, or NULL */
-    const void *h0, *c0;        /* (B, H) or NULL for zeros */
-    fr_seq y;                   /* (T, B, H) */
+    const void *h0, *c0;        /* (B, P), (B, H), or NULL for zeros */
+    fr_seq y;                   /* (T, B, P) */
     fr_seq c;                   /* LSTM: (T, B, H); inference: (B, H) with st = 0, updated in place, and c0 == c.p */
     fr_seq gates;               /* (T, B, 4*H), training only */
     const void *pre;            /* input products made elsewhere, in the order of the items, or NULL: see fr_sizes.pre_width */
 
     /* backward */
-    fr_seq dy;                  /* (T, B, H) or absent */
-    void *dh, *dc;              /* (B, H): in, gradient of the final state; out, of the initial state */
+    fr_seq dy;                  /* (T, B, P) or absent */
+    void *dh, *dc;              /* (B, P), (B, H): in, gradient of the final state; out, of the initial state */
     fr_seq dx;                  /* (T, B, I) or absent */
-    void *dw_ih, *dw_hh;        /* as w_ih, w_hh: added to; NULL: not wanted */
+    void *dw_ih, *dw_hh, *dw_hr; /* as w_ih, w_hh, w_hr: added to; NULL: not wanted */
     void *db_ih, *db_hh;        /* (G*H): added to, or NULL */
     void *dpeephole;            /* (3, H): added to, or NULL */
     void *dgates;               /* (items, dgates_width): where the gradients of the preactivations of the steps s0..s1-1 go,

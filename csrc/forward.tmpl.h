@@ -80,7 +80,19 @@ static void NAME(forward_tile)(const call *m, const stage *g, item *const *e, in
     }
     for (int i = 0; i < n; i++)
         a[i] = g->reset_h ? e[i]->gates + 3 * m->H : e[i]->h;
-    NAME(tile)(n, np, nv, a, g->wh + p * m->H * g->nv * W, m->H * g->nv * W, m->H, s + g->h_at * W);
+    NAME(tile)(n, np, nv, a, g->wh + p * m->P * g->nv * W, m->P * g->nv * W, m->P, s + g->h_at * W);
+    g->point(m, s, e, n, p, np);
+}
+
+/* A tile of a projection: its only operand is m. */
+static void NAME(project_tile)(const call *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
+{
+    REAL s[8 * 4 * W];
+    const REAL *a[8] = {NULL};
+    memset(s, 0, sizeof s);
+    for (int i = 0; i < n; i++)
+        a[i] = e[i]->m;
+    NAME(tile)(n, np, nv, a, g->wh + p * m->H * g->nv * W, m->H * g->nv * W, m->H, s);
     g->point(m, s, e, n, p, np);
 }
 
@@ -111,15 +123,21 @@ static int NAME(forward_stages)(const fr_task *t, stage *g, char *base, ptrdiff_
         const NAME(gate_order) *o = order[i];
         const int nv = o->nx == 1 ? 4 : o->nx;
         ptrdiff_t panels = NAME(panels_of)(o, blocks);
-        g[i] = (stage){.panels = panels, .nv = nv, .h_at = o->h_at, .reset_h = i, .pre_at = pre_at};
+        g[i] = (stage){.panels = panels, .blocks = blocks, .nv = nv, .h_at = o->h_at, .reset_h = i, .pre_at = pre_at};
         g[i].bias = NAME(take)(base, used, panels * 4 * W * (ptrdiff_t)sizeof(REAL));
         g[i].wx = NAME(take)(base, used, panels * nv * W * t->I * (ptrdiff_t)sizeof(REAL));
-        g[i].wh = NAME(take)(base, used, panels * nv * W * t->H * (ptrdiff_t)sizeof(REAL));
+        g[i].wh = NAME(take)(base, used, panels * nv * W * t->P * (ptrdiff_t)sizeof(REAL));
         g[i].point = NAME(forward_point)(t->cell, i);
         g[i].tile = NAME(forward_tile);
         pre_at += panels;
     }
-    return stages;
+    if (!NAME(projects)(t))
+        return stages;
+    stage *last = &g[stages];
+    *last = (stage){.blocks = fr_ceil_div(t->P, W), .nv = 4, .point = NAME(project_point), .tile = NAME(project_tile)};
+    last->panels = fr_ceil_div(last->blocks, 4);
+    last->wh = NAME(take)(base, used, last->panels * 4 * W * t->H * (ptrdiff_t)sizeof(REAL));
+    return stages + 1;
 }
 
 /* w (G*H, K) into panels [p][k][nv] of vectors; gate[j] is the row block of vector j (one block of units), or, for a single gate,
@@ -158,10 +176,10 @@ static void NAME(pack_bias)(REAL *to, const fr_task *t, ptrdiff_t p, const NAME(
     }
 }
 
-static void NAME(pack_forward)(const call *m, const stage *g, int stages)
+static void NAME(pack_forward)(const call *m, const stage *g)
 {
     const NAME(gate_order) *order[2];
-    NAME(forward_orders)(m->t->cell, order);
+    const int stages = NAME(forward_orders)(m->t->cell, order);
     for (int i = 0; i < stages; i++) {
         const NAME(gate_order) *o = order[i];
         ptrdiff_t end = fr_share(g[i].panels, m->member + 1, m->members);
@@ -169,15 +187,21 @@ static void NAME(pack_forward)(const call *m, const stage *g, int stages)
             NAME(pack_bias)((REAL *)g[i].bias, m->t, p, o);
             if (!m->t->pre)
                 NAME(pack_gates)((REAL *)g[i].wx, m->t->w_ih, m->H, m->I, p, o->nx, o->x);
-            NAME(pack_gates)((REAL *)g[i].wh, m->t->w_hh, m->H, m->H, p, o->nh, o->h);
+            NAME(pack_gates)((REAL *)g[i].wh, m->t->w_hh, m->H, m->P, p, o->nh, o->h);
         }
     }
+    if (!NAME(projects)(m->t))
+        return;
+    const stage *last = &g[stages];
+    ptrdiff_t end = fr_share(last->panels, m->member + 1, m->members);
+    for (ptrdiff_t p = fr_share(last->panels, m->member, m->members); p < end; p++)
+        NAME(pack_gates)((REAL *)last->wh, m->t->w_hr, m->P, m->H, p, 1, NAME(order_rnn).h);
 }
 
 /* A bit for each stage of a single gate. */
-static int NAME(single_stages)(int cell)
+static int NAME(single_stages)(const fr_task *t)
 {
-    return cell <= FR_RNN_RELU ? 1 : cell == FR_GRU_BEFORE ? 2 : 0;
+    return t->cell <= FR_RNN_RELU ? 1 : t->cell == FR_GRU_BEFORE || NAME(projects)(t) ? 2 : 0;
 }
 
 static ptrdiff_t NAME(pre_width)(const fr_task *t)
@@ -193,16 +217,19 @@ static ptrdiff_t NAME(pre_width)(const fr_task *t)
 static call NAME(forward_call)(const fr_task *t, int member, int members, fr_team *team, char *base, ptrdiff_t *used)
 {
     const ptrdiff_t real = sizeof(REAL), capacity = NAME(chunk_capacity)(t);
-    call m = {.t = t, .member = member, .members = members, .team = team, .I = t->I, .H = t->H, .blocks = fr_ceil_div(t->H, W)};
+    call m = {.t = t, .member = member, .members = members, .team = team, .blocks = fr_ceil_div(t->H, W)};
+    m.I = t->I, m.H = t->H, m.P = t->P;
     m.pre_width = NAME(pre_width)(t);
     m.zero = NAME(take)(base, used, t->H * real);
     m.items = NAME(take)(base, used, capacity * (ptrdiff_t)sizeof(item));
     if (t->c.p && !t->gates.p)
-        m.c.state = t->c.p;
+        m.c = (NAME(carried)){.state = t->c.p, .n = t->H};
     if (m.c.state && members > 1 && t->split_units)
         m.c.copy = NAME(take)(base, used, t->plan.B * t->H * real);
     if (t->cell == FR_GRU_BEFORE && !t->gates.p)
         m.scratch_gates = NAME(take)(base, used, t->plan.B * 4 * t->H * real);
+    if (NAME(projects)(t))
+        m.scratch_m = NAME(take)(base, used, t->plan.B * t->H * real);
     if (t->input_first && !t->pre)
         m.pre = NAME(take)(base, used, capacity * m.pre_width * real);
     for (int i = 0; i < members; i++) {
@@ -232,13 +259,13 @@ static void NAME(forward_sizes)(const fr_task *t, int threads, fr_sizes *sizes)
 /* The input products of a chunk: all of this member's items, or all items by this member's panels. */
 static void NAME(make_inputs)(const call *m, const stage *g, int stages, ptrdiff_t n)
 {
-    for (int i = 0; i < stages && n > 0; i++) {
+    for (int i = 0; i < stages && n > 0 && g[i].wx; i++) {
         stage input = g[i];
         input.tile = NAME(input_tile);
         int units = m->t->split_units;
         NAME(run_stage)
         (m, &input, m->mine, n, units ? fr_share(input.panels, m->member, m->members) : 0,
-         units ? fr_share(input.panels, m->member + 1, m->members) : input.panels, NAME(single_stages)(m->t->cell) >> i & 1);
+         units ? fr_share(input.panels, m->member + 1, m->members) : input.panels, NAME(single_stages)(m->t) >> i & 1);
     }
 }
 
@@ -246,12 +273,12 @@ static void NAME(make_inputs)(const call *m, const stage *g, int stages, ptrdiff
 static ptrdiff_t NAME(forward_steps)(call *m, const stage *g, int stages, ptrdiff_t s)
 {
     const fr_task *t = m->t;
-    const int single = NAME(single_stages)(t->cell);
+    const int single = NAME(single_stages)(t);
     if (m->member == 0)
         memset((REAL *)m->zero, 0, t->H * sizeof(REAL));
     NAME(carry)(m, 1);
     if (!t->packed_ready)
-        NAME(pack_forward)(m, g, stages);
+        NAME(pack_forward)(m, g);
     if (!NAME(meet)(m))
         return s;
     for (ptrdiff_t steps; t->plan.B > 0 && s < t->s1; s += steps) {

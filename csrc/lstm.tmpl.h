@@ -1,5 +1,6 @@
 /* lstm.tmpl.h - i, f, o = sigmoid(.), g = tanh(.), c_t = f c_{t-1} + i g, h_t = o tanh(c_t).
- * Peepholes: i and f see c_{t-1}, o sees c_t (Gers and Schmidhuber 2000). */
+ * Peepholes: i and f see c_{t-1}, o sees c_t (Gers and Schmidhuber 2000).
+ * Projection: h_t = W_hr m_t with m_t = o tanh(c_t), a stage of its own (Sak, Senior and Beaufays 2014). */
 
 /* One block of units of one row; s holds the four sums. */
 static ALWAYS_INLINE void NAME(lstm_unit)(const call *m, const REAL *s, const item *e, ptrdiff_t u, ptrdiff_t lanes, const int peep)
@@ -16,7 +17,7 @@ static ALWAYS_INLINE void NAME(lstm_unit)(const call *m, const REAL *s, const it
     if (peep)
         ao = v_fma(v_load_n(w + 2 * m->H + u, lanes), c, ao);
     vec o = v_sigmoid(ao);
-    v_store_n(e->y + u, o * v_tanh(c), lanes);
+    v_store_n(e->m + u, o * v_tanh(c), lanes);
     if (e->gates) {
         REAL *gates = e->gates + u;
         v_store_n(gates, i, lanes);
@@ -26,7 +27,7 @@ static ALWAYS_INLINE void NAME(lstm_unit)(const call *m, const REAL *s, const it
     }
 }
 
-/* One block of units of one row, backward; dh = dL/dh_t. */
+/* One block of units of one row, backward; dh = dL/dh_t, or dL/dm_t. */
 static ALWAYS_INLINE void NAME(lstm_unit_back)(const call *m, vec dh, const item *e, ptrdiff_t u, ptrdiff_t lanes, const int peep)
 {
     const ptrdiff_t H = m->H;
@@ -35,6 +36,8 @@ static ALWAYS_INLINE void NAME(lstm_unit_back)(const call *m, vec dh, const item
     vec i = v_load_n(gates, lanes), f = v_load_n(gates + H, lanes), g = v_load_n(gates + 2 * H, lanes);
     vec o = v_load_n(gates + 3 * H, lanes), c = v_load_n(e->c + u, lanes);
     vec tc = v_tanh(v_load_n(e->cn + u, lanes)), dc = v_load_n(e->dc + u, lanes);
+    if (e->m)
+        v_store_n(e->m + u, o * tc, lanes);
     vec dao = dh * tc * v_fnma(o, o, o);
     dc = v_fma(dh * o, v_fnma(tc, tc, one), dc);
     if (peep)
@@ -85,4 +88,26 @@ static NOINLINE void NAME(lstm_back)(const call *m, const REAL *s, item *const *
 static NOINLINE void NAME(lstm_peephole_back)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     NAME(lstm_tile_back)(m, s, e, n, p, np, 1);
+}
+
+/* The projection's own stage: s holds h_t. */
+static NOINLINE void NAME(project_point)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+{
+    for (int r = 0; r < n; r++, s += 4 * W)
+        for (ptrdiff_t b = p * 4; b < fr_min((p + np) * 4, fr_ceil_div(m->P, W)); b++) {
+#define FR_POINT(u, lanes) v_store_n(e[r]->y + (u), v_load(s + (b - p * 4) * W), lanes)
+            FR_LANES_OF(m->P, b, FR_POINT);
+#undef FR_POINT
+        }
+}
+
+/* Backward, its first stage: s holds dL/dh_t, which is kept for dm_t and for the gradient of W_hr. */
+static NOINLINE void NAME(project_back)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+{
+    for (int r = 0; r < n; r++, s += 4 * W)
+        for (ptrdiff_t b = p * 4; b < fr_min((p + np) * 4, fr_ceil_div(m->P, W)); b++) {
+#define FR_POINT(u, lanes) v_store_n(e[r]->dg + 4 * m->H + (u), v_load(s + (b - p * 4) * W), lanes)
+            FR_LANES_OF(m->P, b, FR_POINT);
+#undef FR_POINT
+        }
 }

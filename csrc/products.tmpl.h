@@ -1,6 +1,6 @@
 /* products.tmpl.h - the large products of backward, for one chunk of steps whose dgates are still in cache.
  *
- *   dw_ih += dgates^T x     dw_hh += dgates^T h     db += sum of dgates     dx = dgates w_ih
+ *   dw_ih += dgates^T x     dw_hh += dgates^T h     dw_hr += dh^T m     db += sum of dgates     dx = dgates w_ih
  *
  * Sums over items run in one order, that of the chunk (steps descending, rows ascending), each over a fixed group of steps
  * (call.tmpl.h), and are added to the gradient one after the other. Threads share out the outputs, never a sum, so the bits depend
@@ -10,7 +10,8 @@
 typedef struct {
     ptrdiff_t ld;      /* distance of the rows of at */
     REAL *at;          /* dgates transposed: (dg_width, ld) */
-    REAL *x, *h, *rh;  /* (items, I), (items, H) as panels of four vectors; rh: r*h of a GRU reset-before, else NULL */
+    REAL *x, *h;       /* (items, I), (items, P) as panels of four vectors */
+    REAL *rh, *m;      /* (items, H) likewise: r*h of a GRU reset-before, m of a projection, else NULL */
     const REAL *w;     /* w_ih as panels for dx */
 } NAME(products);
 #undef products
@@ -26,17 +27,24 @@ typedef struct {
 static products NAME(lay_out_products)(const fr_task *t, ptrdiff_t width, const REAL *w, char *base, ptrdiff_t *used)
 {
     const ptrdiff_t real = sizeof(REAL), capacity = NAME(chunk_capacity)(t);
-    const ptrdiff_t I = fr_ceil_div(t->I, W) * W, H = fr_ceil_div(t->H, W) * W;
+    const ptrdiff_t I = fr_ceil_div(t->I, W) * W, H = fr_ceil_div(t->H, W) * W, P = fr_ceil_div(t->P, W) * W;
     products c = {.ld = fr_ceil_div(capacity, 16) * 16 + 16, .w = w};
     c.at = NAME(take)(base, used, width * c.ld * real);
     c.x = NAME(take)(base, used, capacity * I * real);
-    c.h = NAME(take)(base, used, capacity * H * real);
+    c.h = NAME(take)(base, used, capacity * P * real);
     if (t->cell == FR_GRU_BEFORE)
         c.rh = NAME(take)(base, used, capacity * H * real);
+    if (NAME(projects)(t))
+        c.m = NAME(take)(base, used, capacity * H * real);
     return c;
 }
 
-enum { NAME(from_x), NAME(from_h), NAME(from_rh) };
+enum { NAME(from_x), NAME(from_h), NAME(from_rh), NAME(from_m) };
+
+static inline const REAL *NAME(operand)(const call *m, const item *e, int source)
+{
+    return source == NAME(from_x) ? e->x : source == NAME(from_h) ? e->h : source == NAME(from_m) ? e->m : e->gates + 3 * m->H;
+}
 
 /* Rows of the items, `columns` wide, into panels [p][item][nv] of vectors: panels [p0, p1). */
 static void NAME(pack_items)(const call *m, REAL *to, ptrdiff_t n, ptrdiff_t columns, int source, ptrdiff_t p0, ptrdiff_t p1)
@@ -48,7 +56,7 @@ static void NAME(pack_items)(const call *m, REAL *to, ptrdiff_t n, ptrdiff_t col
         REAL *d = to + p * 4 * W * n;
         for (ptrdiff_t k = 0; k < n; k++, d += nv * W) {
             const item *e = &m->items[k];
-            const REAL *from = (source == NAME(from_x) ? e->x : source == NAME(from_h) ? e->h : e->gates + 3 * m->H) + c0;
+            const REAL *from = NAME(operand)(m, e, source) + c0;
             for (ptrdiff_t v = 0; v < full; v++)
                 v_store(d + v * W, v_load(from + v * W));
             if (full < nv)
@@ -186,9 +194,13 @@ static void NAME(sum_weights)(const call *m, const products *c, ptrdiff_t n)
         NAME(segment) x = {t->cell == FR_GRU_AFTER ? H : 0, GH, m->I, c->x, t->dw_ih};
         NAME(run_segment)(m, c, &x, n);
     }
+    if (t->dw_hr) {
+        NAME(segment) hr = {GH, m->P, H, c->m, t->dw_hr};
+        NAME(run_segment)(m, c, &hr, n);
+    }
     if (!dw)
         return;
-    NAME(segment) h[2] = {{0, GH, H, c->h, dw}, {0, 0, H, c->h, dw}};
+    NAME(segment) h[2] = {{0, GH, m->P, c->h, dw}, {0, 0, H, c->h, dw}};
     if (t->cell == FR_GRU_AFTER) { /* columns n, r, z; rows r, z, n */
         h[0] = (NAME(segment)){H, 2 * H, H, c->h, dw};
         h[1] = (NAME(segment)){0, H, H, c->h, dw + 2 * H * H};
@@ -229,15 +241,18 @@ static void NAME(make_dx)(const call *m, const products *c, ptrdiff_t n)
 static void NAME(run_products)(const call *m, const products *c, ptrdiff_t n)
 {
     const fr_task *t = m->t;
-    if (t->dw_ih || t->dw_hh) {
-        ptrdiff_t c0 = fr_share(m->dg_width, m->member, m->members), c1 = fr_share(m->dg_width, m->member + 1, m->members);
+    if (t->dw_ih || t->dw_hh || t->dw_hr) {
+        ptrdiff_t columns = NAME(dgates_of)(t->cell) * m->H + (NAME(projects)(t) ? m->P : 0);
+        ptrdiff_t c0 = fr_share(columns, m->member, m->members), c1 = fr_share(columns, m->member + 1, m->members);
         NAME(transpose)(c->at + c0 * c->ld, c->ld, m->dg + c0, m->dg_width, n, c1 - c0);
         if (t->dw_ih)
             NAME(pack_items_share)(m, c->x, n, m->I, NAME(from_x));
         if (t->dw_hh)
-            NAME(pack_items_share)(m, c->h, n, m->H, NAME(from_h));
+            NAME(pack_items_share)(m, c->h, n, m->P, NAME(from_h));
         if (t->dw_hh && c->rh)
             NAME(pack_items_share)(m, c->rh, n, m->H, NAME(from_rh));
+        if (t->dw_hr)
+            NAME(pack_items_share)(m, c->m, n, m->H, NAME(from_m));
     }
     if (t->dx.p)
         NAME(make_dx)(m, c, n);

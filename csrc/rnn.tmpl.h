@@ -2,9 +2,10 @@
 
 #define FR_BLOCKS(p, np) fr_min(((p) + (np)) * 4, m->blocks)
 /* Run DO(u, n) with n = W spelled out where the block is full, so that masks cost nothing there. */
-#define FR_LANES(b, DO)                                                                                                           \
+#define FR_LANES(b, DO) FR_LANES_OF(m->H, b, DO)
+#define FR_LANES_OF(units, b, DO)                                                                                                 \
     do {                                                                                                                          \
-        ptrdiff_t u_ = (b) * W, n_ = m->H - u_;                                                                                   \
+        ptrdiff_t u_ = (b) * W, n_ = (units)-u_;                                                                                  \
         if (n_ >= W)                                                                                                              \
             DO(u_, W);                                                                                                            \
         else                                                                                                                      \

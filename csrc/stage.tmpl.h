@@ -1,4 +1,4 @@
-/* stage.tmpl.h - a step is one stage, or two where a gate needs others finished (GRU reset-before).
+/* stage.tmpl.h - a step is one stage, or two where something needs others finished (GRU reset-before, an LSTM's projection).
  *
  * A stage is a product of the step's items with packed panels, and a pointwise function on the finished tile. Forward panels hold
  * all gates of one block of units (or, for a single gate, four blocks), so the pointwise part finds everything it needs in one tile.
@@ -8,6 +8,7 @@ typedef void NAME(point)(const call *m, const REAL *s, item *const *e, int n, pt
 
 typedef struct NAME(stage) {
     ptrdiff_t panels;
+    ptrdiff_t blocks;      /* vectors of the outputs, where four of them are a panel */
     int nv;                /* vectors of a full panel */
     int h_at;              /* forward: where in the tile the recurrent sums begin (in vectors) */
     ptrdiff_t K;           /* backward: length of the sum, */
@@ -36,7 +37,7 @@ static void NAME(run_stage)(const call *m, const stage *g, item *const *e, ptrdi
     if (n == 1) {
         int most = NAME(strip_panels)(g->nv);
         for (ptrdiff_t p = p0; p < p1;) {
-            int np = (int)fr_min(most, p1 - p), nv = single ? NAME(panel_vectors)(m->blocks, p + np - 1) : g->nv;
+            int np = (int)fr_min(most, p1 - p), nv = single ? NAME(panel_vectors)(g->blocks, p + np - 1) : g->nv;
             if (nv < g->nv && np > 1) { /* the narrow last panel goes alone */
                 np--;
                 nv = g->nv;
@@ -47,7 +48,7 @@ static void NAME(run_stage)(const call *m, const stage *g, item *const *e, ptrdi
         return;
     }
     for (ptrdiff_t p = p0; p < p1; p++) {
-        int nv = single ? NAME(panel_vectors)(m->blocks, p) : g->nv;
+        int nv = single ? NAME(panel_vectors)(g->blocks, p) : g->nv;
         int tiles = (int)fr_ceil_div(n, NAME(tile_rows)(nv));
         for (int i = 0; i < tiles; i++) { /* even tiles: 7 rows are 3 + 2 + 2, never 3 + 3 + 1 */
             ptrdiff_t r = fr_share(n, i, tiles);

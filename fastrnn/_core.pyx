@@ -31,10 +31,11 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fr_task:
         int cell
         fr_plan plan
-        ptrdiff_t I, H
+        ptrdiff_t I, H, P
         fr_seq x
         const void *w_ih
         const void *w_hh
+        const void *w_hr
         const void *b_ih
         const void *b_hh
         const void *peephole
@@ -48,6 +49,7 @@ cdef extern from "fastrnn.h" nogil:
         fr_seq dx
         void *dw_ih
         void *dw_hh
+        void *dw_hr
         void *db_ih
         void *db_hh
         void *dpeephole
@@ -218,6 +220,20 @@ def kept(tuple shape, bint double):
     return a
 
 
+cdef void set_weights(fr_task *t, object w):
+    """w_ih (G*H, I), w_hh (G*H, P) and what else the weights have."""
+    t.I = cnp.PyArray_DIM(<cnp.ndarray>w.w_ih, 1)
+    t.P = t.H = cnp.PyArray_DIM(<cnp.ndarray>w.w_hh, 1)
+    if w.w_hr is not None:
+        t.H = cnp.PyArray_DIM(<cnp.ndarray>w.w_hr, 1)
+    t.w_ih = data(w.w_ih)
+    t.w_hh = data(w.w_hh)
+    t.w_hr = data(w.w_hr)
+    t.b_ih = data(w.b_ih)
+    t.b_hh = data(w.b_hh)
+    t.peephole = data(w.peephole)
+
+
 cdef class Task:
     """One layer in one direction over one batch: what forward was given, for it and for its backward."""
     cdef fr_task t
@@ -227,8 +243,8 @@ cdef class Task:
     cdef object inputs, outputs, gradients  # keep the arrays alive
     cdef Memory packed, work
 
-    def __init__(self, int cell, bint double, plan, x, w_ih, w_hh, b_ih, b_hh, peephole, h0, c0):
-        self.inputs = (plan, x, w_ih, w_hh, b_ih, b_hh, peephole, h0, c0)
+    def __init__(self, int cell, bint double, plan, x, w, h0, c0):
+        self.inputs = (plan, x, w, h0, c0)
         self.kernels = fr_kernels_of(isa, double)
         cdef fr_task *t = &self.t
         t.cell = cell
@@ -240,14 +256,8 @@ cdef class Task:
         t.plan.time = <const ptrdiff_t *>data(plan.time)
         t.plan.prev = <const ptrdiff_t *>data(plan.prev)
         t.plan.rank = <const ptrdiff_t *>data(plan.rank)
-        t.I = cnp.PyArray_DIM(<cnp.ndarray>w_ih, 1)
-        t.H = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
+        set_weights(t, w)
         set_seq(&t.x, x)
-        t.w_ih = data(w_ih)
-        t.w_hh = data(w_hh)
-        t.b_ih = data(b_ih)
-        t.b_hh = data(b_hh)
-        t.peephole = data(peephole)
         t.h0 = data(h0)
         t.c0 = data(c0)
 
@@ -294,18 +304,20 @@ cdef class Task:
         self.packed = None
         self.work = None
 
-    def prepare_backward(self, dy, dh, dc, dx, dw_ih, dw_hh, db_ih, db_hh, dpeephole, int threads, bint split_units, ptrdiff_t chunk):
-        self.gradients = (dy, dh, dc, dx, dw_ih, dw_hh, db_ih, db_hh, dpeephole)
+    def prepare_backward(self, dy, dh, dc, dx, dw, int threads, bint split_units, ptrdiff_t chunk):
+        """dw: the weights' gradients, in the form of the weights."""
+        self.gradients = (dy, dh, dc, dx, dw)
         cdef fr_task *t = &self.t
         set_seq(&t.dy, dy)
         set_seq(&t.dx, dx)
         t.dh = data(dh)
         t.dc = data(dc)
-        t.dw_ih = data(dw_ih)
-        t.dw_hh = data(dw_hh)
-        t.db_ih = data(db_ih)
-        t.db_hh = data(db_hh)
-        t.dpeephole = data(dpeephole)
+        t.dw_ih = data(dw.w_ih)
+        t.dw_hh = data(dw.w_hh)
+        t.dw_hr = data(dw.w_hr)
+        t.db_ih = data(dw.b_ih)
+        t.db_hh = data(dw.b_hh)
+        t.dpeephole = data(dw.peephole)
         t.pre = NULL
         t.input_first = False
         t.split_units = split_units
@@ -357,10 +369,10 @@ cdef class Stepper:
     cdef fr_team alone
     cdef int type_number
     cdef Memory packed, work
-    cdef readonly object h, c  # (B, H): live
+    cdef readonly object h, c  # (B, P), (B, H): live
     cdef object keep
 
-    def __init__(self, int cell, bint double, w_ih, w_hh, b_ih, b_hh, peephole, h, c, ptrdiff_t chunk):
+    def __init__(self, int cell, bint double, w, h, c, ptrdiff_t chunk):
         self.kernels = fr_kernels_of(isa, double)
         self.type_number = cnp.NPY_DOUBLE if double else cnp.NPY_FLOAT
         self.h, self.c = h, c
@@ -370,13 +382,7 @@ cdef class Stepper:
         t.cell = cell
         t.plan.T = 1 << 20  # for the sizes: no fewer steps than any chunk has
         t.plan.B = cnp.PyArray_DIM(<cnp.ndarray>h, 0)
-        t.I = cnp.PyArray_DIM(<cnp.ndarray>w_ih, 1)
-        t.H = cnp.PyArray_DIM(<cnp.ndarray>w_hh, 1)
-        t.w_ih = data(w_ih)
-        t.w_hh = data(w_hh)
-        t.b_ih = data(b_ih)
-        t.b_hh = data(b_hh)
-        t.peephole = data(peephole)
+        set_weights(t, w)
         t.h0 = data(h)
         t.c0 = t.c.p = data(c)
         t.c.sb = t.H
@@ -389,11 +395,10 @@ cdef class Stepper:
         t.work = self.work.start
         self.kernels.forward(t, 0, &self.alone)  # no steps: packs
         t.packed_ready = True
-        t.w_ih = t.w_hh = t.b_ih = t.b_hh = NULL  # from here on only the packed snapshot is read
-        if peephole is not None:
-            peephole = peephole.copy()
-            t.peephole = data(peephole)
-            self.keep = peephole
+        t.w_ih = t.w_hh = t.w_hr = t.b_ih = t.b_hh = NULL  # from here on only the packed snapshot is read
+        if w.peephole is not None:
+            self.keep = w.peephole.copy()
+            t.peephole = data(self.keep)
 
     def __call__(self, x, out=None):
         if type(x) is not cnp.ndarray or not self.straight(<cnp.ndarray>x, self.t.I):
@@ -404,7 +409,7 @@ cdef class Stepper:
         cdef int i
         for i in range(ndim):
             shape[i] = cnp.PyArray_DIM(source, i)
-        shape[ndim - 1] = self.t.H
+        shape[ndim - 1] = self.t.P
         if out is None:
             out = cnp.PyArray_EMPTY(ndim, shape, self.type_number, 0)
         else:
@@ -427,7 +432,7 @@ cdef class Stepper:
 
     cdef int _check_out(self, out, x, cnp.ndarray source, cnp.npy_intp *shape) except -1:
         cdef int ndim = cnp.PyArray_NDIM(source)
-        cdef bint fits = type(out) is cnp.ndarray and self.straight(<cnp.ndarray>out, self.t.H)
+        cdef bint fits = type(out) is cnp.ndarray and self.straight(<cnp.ndarray>out, self.t.P)
         cdef char *a
         cdef char *b
         if fits:
@@ -450,8 +455,8 @@ cdef class Stepper:
         t.x.sb = t.I
         t.x.st = B * t.I
         t.y.p = y
-        t.y.sb = t.H
-        t.y.st = B * t.H
+        t.y.sb = t.P
+        t.y.st = B * t.P
         with nogil:
             self.kernels.forward(t, 0, &self.alone)
-            memcpy(<void *>t.h0, <char *>y + (steps - 1) * B * t.H * size, B * t.H * size)
+            memcpy(<void *>t.h0, <char *>y + (steps - 1) * B * t.P * size, B * t.P * size)

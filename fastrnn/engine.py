@@ -37,24 +37,43 @@ class Cell(IntEnum):
 
 
 class Weights:
-    """w_ih (G*H, I), w_hh (G*H, H), b_ih and b_hh (G*H) or None, peephole (3, H) or None; gradients have the same form."""
+    """w_ih (G*H, I), w_hh (G*H, P), b_ih and b_hh (G*H) or None, peephole (3, H) or None, w_hr (P, H), or None where P is H;
+    gradients have the same form."""
 
-    __slots__ = ("b_hh", "b_ih", "peephole", "w_hh", "w_ih")
-    NAMES = ("w_ih", "w_hh", "b_ih", "b_hh", "peephole")
+    NAMES = ("w_ih", "w_hh", "b_ih", "b_hh", "peephole", "w_hr")
+    __slots__ = NAMES
 
-    def __init__(self, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None, peephole: Array | None = None) -> None:
-        self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.peephole = w_ih, w_hh, b_ih, b_hh, peephole
+    def __init__(
+        self,
+        w_ih: Array,
+        w_hh: Array,
+        b_ih: Array | None,
+        b_hh: Array | None,
+        peephole: Array | None = None,
+        w_hr: Array | None = None,
+    ) -> None:
+        self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.peephole, self.w_hr = w_ih, w_hh, b_ih, b_hh, peephole, w_hr
+
+    @property
+    def P(self) -> int:
+        """Numbers in h and y."""
+        return self.w_hh.shape[1]
+
+    @property
+    def H(self) -> int:
+        """Hidden units: numbers in c."""
+        return self.P if self.w_hr is None else self.w_hr.shape[1]
 
     def zeros_like(self) -> Weights:
-        arrays = (None if a is None else np.zeros_like(a) for a in (self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.peephole))
-        return Weights(*arrays)  # type: ignore[arg-type]
+        arrays = (getattr(self, name) for name in self.NAMES)
+        return Weights(*(None if a is None else np.zeros_like(a) for a in arrays))  # type: ignore[arg-type]
 
 
 class Run:
     """One call of one layer in one direction.
 
-    x (T, B, I), h0 and c0 (B, H) or None. After forward(): y (T, B, H), h_n and c_n (B, H). backward() may follow once if the run
-    was recorded: c (T, B, H) and gates (T, B, 4*H) hold what it needs (an RNN needs y alone).
+    x (T, B, I), h0 (B, P) and c0 (B, H) or None. After forward(): y (T, B, P), h_n (B, P) and c_n (B, H). backward() may follow
+    once if the run was recorded: c (T, B, H) and gates (T, B, 4*H) hold what it needs (an RNN needs y alone).
     """
 
     def __init__(
@@ -62,14 +81,13 @@ class Run:
     ) -> None:
         self.cell, self.plan, self.x, self.weights, self.threads = cell, plan, x, weights, threads
         self.h0, self.c0 = h0, c0
-        self.H = weights.w_hh.shape[1]
+        self.H, self.P = weights.H, weights.P
         self.c: Array | None = None
         self.gates: Array | None = None
-        w = weights
-        self.task = Task(cell, x.dtype == checks.F64, plan, x, w.w_ih, w.w_hh, w.b_ih, w.b_hh, w.peephole, h0, c0)
+        self.task = Task(cell, x.dtype == checks.F64, plan, x, weights, h0, c0)
 
     def forward(self, record: bool, batch_first: bool = False, out: Array | None = None) -> None:
-        """Compute y, h_n, c_n. y is `out` if that is given: (T, B, H) with any strides over T and B and numbers of a row side by
+        """Compute y, h_n, c_n. y is `out` if that is given: (T, B, P) with any strides over T and B and numbers of a row side by
         side, such as one direction's half of a layer's output. batch_first: how y, if it is new, and dx are laid out."""
         (T, B, _), H, dtype = self.x.shape, self.H, self.x.dtype
         self.batch_first = batch_first
@@ -77,7 +95,7 @@ class Run:
         if out is not None and self._has_gaps():
             out[...] = 0
         if self.cell.is_lstm:
-            self.c = _kept("(T, B, H)", (T, B, H), dtype) if record else self._initial(self.c0)
+            self.c = _kept("(T, B, H)", (T, B, H), dtype) if record else self._initial(self.c0, H)
         if record and self.cell > Cell.RNN_RELU:
             self.gates = _kept("(T, B, 4*H)", (T, B, 4 * H), dtype)
         if self.plan.steps:
@@ -91,8 +109,8 @@ class Run:
         return self.plan.padded or self.plan.steps == 0
 
     def _new_y(self) -> Array:
-        (T, B, _), H = self.x.shape, self.H
-        symbols, shape = ("(B, T, H)", (B, T, H)) if self.batch_first else ("(T, B, H)", (T, B, H))
+        (T, B, _), P = self.x.shape, self.P
+        symbols, shape = ("(B, T, H)", (B, T, P)) if self.batch_first else ("(T, B, H)", (T, B, P))
         y = checks.allocate("x", symbols, shape, self.x.dtype, zero=self._has_gaps())
         return y.swapaxes(0, 1) if self.batch_first else y
 
@@ -133,8 +151,8 @@ class Run:
         time, row, _ = self.plan.places(s0, s1)
         return sequence[time, row]
 
-    def _initial(self, state: Array | None) -> Array:
-        return np.zeros((self.x.shape[1], self.H), self.x.dtype) if state is None else state.copy()
+    def _initial(self, state: Array | None, n: int) -> Array:
+        return np.zeros((self.x.shape[1], n), self.x.dtype) if state is None else state.copy()
 
     def _final(self, sequence: Array, initial: Array | None) -> Array:
         """The state behind each row's last item."""
@@ -142,18 +160,18 @@ class Run:
         if last is not None:
             return self._states(sequence, initial, last, np.arange(len(last)))
         if self.plan.steps == 0:
-            return self._initial(initial)
+            return self._initial(initial, sequence.shape[2])
         return sequence[0 if self.plan.reverse else -1].copy()
 
     def _cut_behind(self, state: Array | None) -> Array | None:
-        """The same (B, H) with zeros in the rows that are cut behind their last step."""
+        """The same with zeros in the rows that are cut behind their last step."""
         if state is not None and self.plan.last is not None:
             state[self.plan.last == FROM_ZERO] = 0
         return state
 
     @staticmethod
     def _states(sequence: Array, initial: Array | None, source: Array, row: Array) -> Array:
-        """(n, H): the states of these rows, each from a time of the sequence, or FROM_INITIAL, or FROM_ZERO."""
+        """(n, H or P): the states of these rows, each from a time of the sequence, or FROM_INITIAL, or FROM_ZERO."""
         states = sequence[np.maximum(source, 0), row]
         states[source == FROM_ZERO] = 0
         first = source == FROM_INITIAL
@@ -182,8 +200,8 @@ class Run:
         return d, initial
 
     def backward(self, dy: Array | None, dh: Array, dc: Array | None, into: Weights, need_x: bool = True) -> Array | None:
-        """Add the weights' gradients to `into`; return dx. dh and dc (B, H): gradients of the final state come in, and those of
-        the initial state go out in the same arrays. dy (T, B, H), strided as `out` may be, or None."""
+        """Add the weights' gradients to `into`; return dx. dh (B, P) and dc (B, H): gradients of the final state come in, and those
+        of the initial state go out in the same arrays. dy (T, B, P), strided as `out` may be, or None."""
         plan, x = self.plan, self.x
         dx = None
         if need_x:  # laid out as y, so that a batch-first x gets a batch-first gradient
@@ -204,20 +222,7 @@ class Run:
         (T, B, I), task, steps = self.x.shape, self.task, self.plan.steps
         how = schedule.backward(T, B, I, self.H, self.cell.gates, self.threads)
         by_blas = self._by_blas()
-        task.prepare_backward(
-            dy,
-            dh,
-            dc,
-            dx,
-            into.w_ih,
-            into.w_hh,
-            into.b_ih,
-            into.b_hh,
-            into.peephole,
-            how.threads,
-            how.split_units,
-            how.chunk,
-        )
+        task.prepare_backward(dy, dh, dc, dx, into, how.threads, how.split_units, how.chunk)
         if not by_blas:
             task.backward(0, steps, True, True, None)
         else:
@@ -251,6 +256,9 @@ class Run:
             into.w_hh[2 * H :] += np.matmul(d[:, 2 * H : 3 * H].T, self.gates[time, row, 3 * H :])
         else:
             into.w_hh += np.matmul(d[:, : G * H].T, h)
+        if into.w_hr is not None:  # behind the dgates, dh (P) and m (H)
+            dh, m = d[:, G * H : G * H + self.P], d[:, G * H + self.P : G * H + self.P + H]
+            into.w_hr += np.matmul(dh.T, m)
 
     def _step_counts(self, s0: int, s1: int) -> Array:
         if self.plan.first is None:

@@ -96,7 +96,7 @@ def rnn(
     """
     cell = Cell.RNN_TANH if checks.choice("nonlinearity", nonlinearity, "tanh", "relu") == "tanh" else Cell.RNN_RELU
     options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, threads)
-    y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, None), h0, None, options)
+    y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh), h0, None, options)
     return y, h_n, tape
 
 
@@ -130,14 +130,15 @@ def gru(
     """
     cell = Cell.GRU_AFTER if checks.flag("reset_after", reset_after) else Cell.GRU_BEFORE
     options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, threads)
-    y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, None), h0, None, options)
+    y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh), h0, None, options)
     return y, h_n, tape
 
 
 @_document(
     "4",
     ", row blocks i, f, g, o",
-    "        h0, c0: (B, H) or None for zeros.\n        peephole: (3, H), rows i, f, o, or None; i and f see c_{t-1}, o c_t.",
+    "        h0, c0: (B, H) or None for zeros.\n        peephole: (3, H), rows i, f, o, or None; i and f see c_{t-1}, o c_t."
+    "\n        w_hr: (P, H) with P < H, or None. With it h has P numbers: w_hh is (4*H, P), h0 and h_n (B, P), y (T, B, P).",
     "(h_n, c_n) each (B, H)",
 )
 def lstm(
@@ -150,6 +151,7 @@ def lstm(
     c0: Array | None = None,
     *,
     peephole: Array | None = None,
+    w_hr: Array | None = None,
     lengths: Any = None,
     reset: Any = None,
     mask: Any = None,
@@ -161,7 +163,8 @@ def lstm(
 ) -> tuple[Array, tuple[Array, Array], Tape | None]:
     """Long short-term memory (Hochreiter and Schmidhuber 1997; Gers et al. 2000 for f and the peepholes):
 
-    i, f, o = sigmoid(W_i. x_t + b_i. + W_h. h_{t-1} + b_h.), g = tanh(the same), c_t = f c_{t-1} + i g, h_t = o tanh(c_t).
+    i, f, o = sigmoid(W_i. x_t + b_i. + W_h. h_{t-1} + b_h.), g = tanh(the same), c_t = f c_{t-1} + i g, h_t = o tanh(c_t),
+    or, with a projection (Sak, Senior and Beaufays 2014, arXiv 1402.1128; PyTorch's proj_size), h_t = W_hr (o tanh(c_t)).
 
     Example:
         >>> y, (h_n, c_n), tape = fastrnn.lstm(x, w_ih, w_hh, b_ih, b_hh, record=True)
@@ -169,7 +172,7 @@ def lstm(
     """
     cell = Cell.LSTM if peephole is None else Cell.LSTM_PEEPHOLE
     options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, threads)
-    y, h_n, c_n, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, peephole), h0, c0, options)
+    y, h_n, c_n, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, peephole, w_hr), h0, c0, options)
     assert c_n is not None
     return y, (h_n, c_n), tape
 
@@ -177,7 +180,7 @@ def lstm(
 def _call(
     cell: Cell,
     x: Any,
-    weights: tuple[Any, Any, Any, Any, Any],
+    weights: tuple[Any, ...],
     h0: Any,
     c0: Any,
     options: _Options,
@@ -199,24 +202,33 @@ def _call(
     return y, h_n, c_n, Tape(run, batch_first, unbatched)
 
 
-def check_weights(cell: Cell, dtype: np.dtype[Any], w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, peephole: Any) -> Weights:
+def check_weights(
+    cell: Cell, dtype: np.dtype[Any], w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, peephole: Any = None, w_hr: Any = None
+) -> Weights:
     """The weights in one dtype, contiguous, of shapes that fit each other."""
     w_hh = checks.floats("w_hh", w_hh, dtype, (2,))
     G, H = cell.gates, w_hh.shape[1]
-    if H == 0 or w_hh.shape[0] != G * H:
-        rows = "H" if G == 1 else f"{G}*H"
-        raise ValueError(f"w_hh: expected ({rows}, H) = ({G * H}, {H}) with H >= 1, got {w_hh.shape}")
-    w_ih = checks.floats("w_ih", w_ih, dtype, (2,))
     rows = "H" if G == 1 else f"{G}*H"
+    if w_hr is not None:
+        w_hr = checks.floats("w_hr", w_hr, dtype, (2,))
+        P, H = w_hr.shape
+        if not 0 < P < H:
+            raise ValueError(f"w_hr: expected (P, H) with 1 <= P < H, got {w_hr.shape}")
+        w_hr = checks.shaped("w_hr", w_hr, dtype, "(P, H)", (P, H))
+        w_hh = checks.shaped("w_hh", w_hh, dtype, f"({rows}, P)", (G * H, P))
+    elif H == 0 or w_hh.shape[0] != G * H:
+        raise ValueError(f"w_hh: expected ({rows}, H) = ({G * H}, {H}) with H >= 1, got {w_hh.shape}")
+    else:
+        w_hh = checks.shaped("w_hh", w_hh, dtype, f"({rows}, H)", (G * H, H))
+    w_ih = checks.floats("w_ih", w_ih, dtype, (2,))
     w_ih = checks.shaped("w_ih", w_ih, dtype, f"({rows}, I)", (G * H, w_ih.shape[1]))
-    w_hh = checks.shaped("w_hh", w_hh, dtype, f"({rows}, H)", (G * H, H))
     if b_ih is not None:
         b_ih = checks.shaped("b_ih", b_ih, dtype, f"({rows},)", (G * H,))
     if b_hh is not None:
         b_hh = checks.shaped("b_hh", b_hh, dtype, f"({rows},)", (G * H,))
     if peephole is not None:
         peephole = checks.shaped("peephole", peephole, dtype, "(3, H)", (3, H))
-    return Weights(w_ih, w_hh, b_ih, b_hh, peephole)
+    return Weights(w_ih, w_hh, b_ih, b_hh, peephole, w_hr)
 
 
 def make_run(
@@ -234,7 +246,7 @@ def make_run(
     masked: Any = "zero",
 ) -> Run:
     """Check what depends on x, bring it into (T, B, .), plan. x has passed checks.floats."""
-    I, H = w.w_ih.shape[1], w.w_hh.shape[1]
+    I = w.w_ih.shape[1]
     if x.shape[-1] != I:
         raise ValueError(f"x: expected the last axis to be I = {I}, as w_ih's, got shape {x.shape}")
     threads = config.get_num_threads() if threads is None else checks.integer("threads", threads, 1)
@@ -242,11 +254,12 @@ def make_run(
     unbatched = x.ndim == 2
     x = x[:, None] if unbatched else x.swapaxes(0, 1) if batch_first else x
     T, B, _ = x.shape
-    symbols, shape = ("(H,)", (H,)) if unbatched else ("(B, H)", (B, H))
+    rows = () if unbatched else (B,)
     if h0 is not None:
-        h0 = checks.shaped("h0", h0, x.dtype, symbols, shape).reshape(B, H)
+        name = "H" if w.w_hr is None else "P"
+        h0 = checks.shaped("h0", h0, x.dtype, f"({name},)" if unbatched else f"(B, {name})", (*rows, w.P)).reshape(B, w.P)
     if c0 is not None:
-        c0 = checks.shaped("c0", c0, x.dtype, symbols, shape).reshape(B, H)
+        c0 = checks.shaped("c0", c0, x.dtype, "(H,)" if unbatched else "(B, H)", (*rows, w.H)).reshape(B, w.H)
     if lengths is not None:
         lengths = checks.integers("lengths", lengths, "(B,)", B, T)
     hold = checks.choice("masked", masked, "zero", "hold") == "hold"

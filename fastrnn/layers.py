@@ -55,11 +55,11 @@ class LayerTape(TapeBase):
         state = tuple(s[None] for s in state) if isinstance(state, tuple) else state[None]
         return Gradients(x=dx, state=state, params=into.named, flat=into.flat)
 
-    def _check_member(self, run: Run, name: str, member: Any) -> Array:
+    def _check_member(self, run: Run, name: str, member: Any, H: int) -> Array:
         if member is None:
-            return super()._check_member(run, name, None)
+            return super()._check_member(run, name, None, H)
         member = self._layer._check_state(name, member, run.x.shape[1], self._unbatched)
-        return member.reshape(run.x.shape[1], run.H).copy()
+        return member.reshape(run.x.shape[1], H).copy()
 
 
 class Recurrent:

@@ -26,7 +26,7 @@ __all__ = ["Grads", "Tape", "gru", "lstm", "rnn"]
 
 Array = NDArray[Any]
 State = tuple[Array, ...]  # (h,) or (h, c)
-Params = dict[str, Any]  # argument name -> array; "peephole" may be None
+Params = dict[str, Any]  # argument name -> array; "peephole" and "w_hr" may be None
 
 ALL = slice(None)
 
@@ -137,7 +137,7 @@ def _gru_before_step_backward(dstate: State, saved: State, p: Params, dp: Params
     return dx, (dnew * z + drh * r + dh,)
 
 
-# --- LSTM: c' = f c + i g,  h' = o tanh(c');  peephole rows p_i, p_f look at c and p_o at c' ----------------
+# --- LSTM: c' = f c + i g,  h' = m = o tanh(c'), or W_hr m;  peephole rows p_i, p_f look at c and p_o at c' --
 
 
 def _lstm_step(x: Array, state: State, p: Params) -> tuple[State, State]:
@@ -151,12 +151,16 @@ def _lstm_step(x: Array, state: State, p: Params) -> tuple[State, State]:
     if peephole is not None:
         ao = ao + peephole[2] * new
     o = _sigmoid(ao)
-    return (o * np.tanh(new), new), (x, h, c, i, f, g, o, new)
+    m = o * np.tanh(new)
+    return (m if p["w_hr"] is None else m @ p["w_hr"].T, new), (x, h, c, i, f, g, o, new)
 
 
 def _lstm_step_backward(dstate: State, saved: State, p: Params, dp: Params) -> tuple[Array, State]:
     (dh, dc), (x, h, c, i, f, g, o, new) = dstate, saved
     peephole, th = p["peephole"], np.tanh(new)
+    if p["w_hr"] is not None:
+        dp["w_hr"] += dh.T @ (o * th)
+        dh = dh @ p["w_hr"]  # dm from here on
     dao = dh * th * o * (1 - o)
     dnew = dc + dh * o * (1 - th * th)
     if peephole is not None:
@@ -199,7 +203,7 @@ class _Sequence(NamedTuple):
     x: Array  # (T, B, I)
     p: Params
     given: dict[str, bool]  # which of p came from the caller; a bias that did not is zeros here
-    state: dict[str, Array]  # "h0", and "c0" of an LSTM: (B, H)
+    state: dict[str, Array]  # "h0", and "c0" of an LSTM: (B, H); h0 has P columns with a projection
     live: Array  # (T, B) bool: the row has a step t
     held: Array  # (T, B) bool: it has none, and its state is the output all the same
     cut: Array  # (T, B) bool: the row's state starts from zero when time t comes
@@ -240,7 +244,7 @@ def _run(seq: _Sequence, record: bool) -> tuple[Array, State, Tape | None]:
 
 
 class Grads(SimpleNamespace):
-    """Gradients by the names of the arguments: x, w_ih, w_hh, b_ih, b_hh, h0; of an LSTM also c0, peephole.
+    """Gradients by the names of the arguments: x, w_ih, w_hh, b_ih, b_hh, h0; of an LSTM also c0, peephole, w_hr.
 
     None where the argument was None, but h0 and c0 are always there. `state` is h0, or (h0, c0), once more.
     """
@@ -293,7 +297,9 @@ class Tape:
         seq = self._seq
         if dy is None and dstate is None:
             raise ValueError("backward: expected dy, dstate or both, got neither")
-        (T, B, _), H, dtype = seq.x.shape, seq.state["h0"].shape[1], seq.x.dtype
+        (T, B, _), dtype = seq.x.shape, seq.x.dtype
+        widths = [s.shape[1] for s in seq.state.values()]
+        H = widths[0]
         spelled, shape = ("(T, H)", (T, H)) if not seq.batched else ("(T, B, H)", (T, B, H))
         if seq.batched and seq.batch_first:
             spelled, shape = "(B, T, H)", (B, T, H)
@@ -304,7 +310,9 @@ class Tape:
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise ValueError(f"dstate: expected a pair (dh_n, dc_n), got {type(dstate).__name__}")
             members = {"dstate[0]": pair[0], "dstate[1]": pair[1]}
-        return _time_major(out, seq.batch_first), tuple(_initial(name, d, dtype, B, H, seq.batched) for name, d in members.items())
+        of_member = zip(members.items(), widths, strict=True)
+        state = tuple(_initial(name, d, dtype, B, n, seq.batched) for (name, d), n in of_member)
+        return _time_major(out, seq.batch_first), state
 
 
 # --- arguments ----------------------------------------------------------------------------------------------
@@ -405,10 +413,16 @@ def _prepare(
     GH = "H" if G == 1 else f"{G}*H"
     if len(shape) != 2 or shape[0] % G or shape[0] == 0 or shape[1] != I:
         raise ValueError(f"w_ih: expected ({GH}, I) with H >= 1 and I = {I}, got {shape}")
-    H = shape[0] // G
+    H = P = shape[0] // G
+    if weights.get("w_hr") is not None:
+        P = np.shape(weights["w_hr"])[0] if np.ndim(weights["w_hr"]) == 2 else 0
+        if not 0 < P < H:
+            raise ValueError(f"w_hr: expected (P, H) with 1 <= P < H = {H}, got {np.shape(weights['w_hr'])}")
+    P_ = "H" if P == H else "P"
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {
         "w_ih": (f"({GH}, I)", (G * H, I)),
-        "w_hh": (f"({GH}, H)", (G * H, H)),
+        "w_hh": (f"({GH}, {P_})", (G * H, P)),
+        "w_hr": ("(P, H)", (P, H)),
         "b_ih": (f"({GH},)", (G * H,)),
         "b_hh": (f"({GH},)", (G * H,)),
         "peephole": ("(3, H)", (3, H)),
@@ -425,7 +439,7 @@ def _prepare(
         x=x,
         p=p,
         given={name: w is not None for name, w in weights.items()},
-        state={name: _initial(name, s, dtype, B, H, batched) for name, s in state.items()},
+        state={name: _initial(name, s, dtype, B, P if name == "h0" else H, batched) for name, s in state.items()},
         live=live,
         held=inside & ~live & (masked == "hold"),
         cut=_cuts(_booleans("reset", reset, False, T, B, batched), inside, reverse),
@@ -556,6 +570,7 @@ def lstm(
     c0: ArrayLike | None = None,
     *,
     peephole: ArrayLike | None = None,
+    w_hr: ArrayLike | None = None,
     lengths: ArrayLike | Sequence[int] | int | None = None,
     reset: ArrayLike | None = None,
     mask: ArrayLike | None = None,
@@ -572,26 +587,27 @@ def lstm(
         g = tanh   (W_g x + b_ig + R_g h + b_hg)
         c' = f c + i g
         o = sigmoid(W_o x + b_io + R_o h + b_ho + p_o c')
-        h' = o tanh(c')
+        h' = o tanh(c'), or W_hr (o tanh(c'))
 
     Arguments:
         w_ih, w_hh: (4*H, I), (4*H, H). b_ih, b_hh: (4*H,); None is zeros.
         h0, c0: (B, H), or (H,) unbatched: the initial state; None is zeros. `reset` cuts both.
         peephole: (3, H), rows p_i, p_f, p_o; None leaves the p terms out.
+        w_hr: (P, H) with P < H: a projection; h then has P numbers: w_hh is (4*H, P), h0 (B, P), y (T, B, P).
         The others and what is raised: as in `rnn`.
 
     Returns:
         y (T, B, H), (h_n, c_n) of (B, H) each, and a `Tape`, which is None without record.
 
     Source: S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997; the
-    forget gate and the peepholes by F. Gers and others, 2000 and 2002 (JMLR 3); layout and names as
-    torch.nn.LSTM.
+    forget gate and the peepholes by F. Gers and others, 2000 and 2002 (JMLR 3); the projection by H. Sak and
+    others, 2014 (arXiv 1402.1128); layout and names as torch.nn.LSTM.
 
     >>> y, (h_n, c_n), tape = lstm(np.ones((2, 1, 1)), np.zeros((4, 1)), np.zeros((4, 1)), c0=np.ones((1, 1)))
     >>> c_n
     array([[0.25]])
     """
-    weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "peephole": peephole}
+    weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "peephole": peephole, "w_hr": w_hr}
     state = {"h0": h0, "c0": c0}
     seq = _prepare(CELLS["lstm"], x, weights, state, lengths, reset, mask, masked, reverse, batch_first)
     y, (h_n, c_n), tape = _run(seq, record)

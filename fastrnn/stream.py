@@ -33,12 +33,11 @@ class Stream(Stepper):
     """
 
     def __init__(self, cell: Cell, weights: Weights, batch_size: int) -> None:
-        B, H, dtype = checks.integer("batch_size", batch_size, 1), weights.w_hh.shape[1], weights.w_hh.dtype
-        self._cell, self._I, self._H, self._dtype = cell, weights.w_ih.shape[1], H, dtype
-        h = checks.allocate("batch_size", "(B, H)", (B, H), dtype, zero=True)
-        c = np.zeros((B, H), dtype) if cell.is_lstm else None
-        w = weights
-        super().__init__(cell, dtype == checks.F64, w.w_ih, w.w_hh, w.b_ih, w.b_hh, w.peephole, h, c, max(_CHUNK, B))
+        B, P, dtype = checks.integer("batch_size", batch_size, 1), weights.P, weights.w_hh.dtype
+        self._cell, self._I, self._P, self._dtype = cell, weights.w_ih.shape[1], P, dtype
+        h = checks.allocate("batch_size", "(B, P)", (B, P), dtype, zero=True)
+        c = np.zeros((B, weights.H), dtype) if cell.is_lstm else None
+        super().__init__(cell, dtype == checks.F64, weights, h, c, max(_CHUNK, B))
 
     @property
     def batch_size(self) -> int:
@@ -96,7 +95,7 @@ class Stream(Stepper):
 
     def _refuse_out(self, out: Any, x: Array) -> NoReturn:
         """Say what is wrong with it."""
-        shape = (*x.shape[:-1], self._H)
+        shape = (*x.shape[:-1], self._P)
         if not isinstance(out, np.ndarray):
             raise TypeError(f"out: expected a NumPy array of {self._dtype}, got {type(out).__name__}")
         if out.dtype != self._dtype:

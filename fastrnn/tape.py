@@ -53,7 +53,7 @@ class TapeBase:
         if dy is None:
             return None
         dy = checks.floats("dy", dy, run.x.dtype)
-        T, B, H = run.y.shape
+        T, B, H = run.y.shape  # H, or the P of a projection
         shape: tuple[int, ...] = (T, H) if self._unbatched else (B, T, H) if self._batch_first else (T, B, H)
         symbols = "(T, H)" if self._unbatched else "(B, T, H)" if self._batch_first else "(T, B, H)"
         if dy.shape != shape:
@@ -62,17 +62,17 @@ class TapeBase:
         return dy[:, None] if self._unbatched else dy.swapaxes(0, 1) if self._batch_first else dy
 
     def _check_dstate(self, run: Run, dstate: Any) -> tuple[Array, Array | None]:
-        """New arrays (B, H): the gradients of the final state, zeros where none is given."""
+        """New arrays (B, P), (B, H): the gradients of the final state, zeros where none is given."""
         names, pair = ["dstate"], [dstate]
         if run.cell.is_lstm:
             if dstate is not None and (not isinstance(dstate, (tuple, list)) or len(dstate) != 2):
                 raise TypeError(f"dstate: expected a pair (dh, dc), got {type(dstate).__name__}")
             names, pair = ["dstate[0]", "dstate[1]"], [None, None] if dstate is None else list(dstate)
-        new = [self._check_member(run, name, member) for name, member in zip(names, pair)]
+        new = [self._check_member(run, name, member, n) for name, member, n in zip(names, pair, (run.P, run.H))]
         return new[0], new[1] if len(new) > 1 else None
 
-    def _check_member(self, run: Run, name: str, member: Any) -> Array:
-        B, H = run.x.shape[1], run.H
+    def _check_member(self, run: Run, name: str, member: Any, H: int) -> Array:
+        B = run.x.shape[1]
         if member is None:
             return np.zeros((B, H), run.x.dtype)
         if self._unbatched:
@@ -89,8 +89,8 @@ class Tape(TapeBase):
 
         dy: as y. dstate: as the returned state, (B, H) or, for an LSTM, a pair of them, either of which may be None.
 
-        Returns grads.x, .w_ih, .w_hh, .b_ih, .b_hh, .h0, for an LSTM also .c0 and .peephole; grads.state is h0's, or (h0's, c0's).
-        Where b_ih, b_hh or peephole was None, so is its gradient.
+        Returns grads.x, .w_ih, .w_hh, .b_ih, .b_hh, .h0, for an LSTM also .c0, .peephole and .w_hr; grads.state is h0's, or
+        (h0's, c0's). Where b_ih, b_hh, peephole or w_hr was None, so is its gradient.
 
         Raises: RuntimeError at the second call; TypeError, ValueError.
         """
@@ -104,7 +104,7 @@ class Tape(TapeBase):
         grads = Gradients(x=dx, state=state, w_ih=into.w_ih, w_hh=into.w_hh, b_ih=into.b_ih, b_hh=into.b_hh)
         if run.cell.is_lstm:
             grads.h0, grads.c0 = state
-            grads.peephole = into.peephole
+            grads.peephole, grads.w_hr = into.peephole, into.w_hr
         else:
             grads.h0 = state
         return grads

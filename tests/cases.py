@@ -23,9 +23,11 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "relu": ("rnn", {"nonlinearity": "relu"}),
     "lstm": ("lstm", {}),
     "lstm-peephole": ("lstm", {}),
+    "lstm-projected": ("lstm", {}),
     "gru-after": ("gru", {"reset_after": True}),
     "gru-before": ("gru", {"reset_after": False}),
 }
+COMBINED = {"lstm-peephole-projected": ("lstm", {})}  # in the table with some options only
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 FLOATS = (np.float32, np.float64)
 
@@ -65,12 +67,21 @@ class Case:
         return "-".join([sizes, *flags, *without, *through])
 
     @property
+    def function(self) -> str:
+        return (CELLS | COMBINED)[self.cell][0]
+
+    @property
     def is_lstm(self) -> bool:
-        return CELLS[self.cell][0] == "lstm"
+        return self.function == "lstm"
 
     @property
     def gates(self) -> int:
-        return GATES[CELLS[self.cell][0]]
+        return GATES[self.function]
+
+    @property
+    def P(self) -> int:
+        """Numbers in h and y: H, or fewer with a projection."""
+        return max(1, self.H * 5 // 8) if self.cell.endswith("projected") else self.H
 
 
 # --- the table ----------------------------------------------------------------------------------------------
@@ -118,13 +129,14 @@ _SIZES: tuple[dict[str, int], ...] = (
 def table() -> list[Case]:
     """For each cell: every H, with B, T and I going round; every option; unusual sizes. Then a random sweep."""
     cases = [case for cell in CELLS for case in _of_cell(cell)]
-    return [*cases, *sweep(60)]
+    combined = [Case(cell, **options) for cell in COMBINED for options in _OPTIONS[:12:3]]
+    return [*cases, *combined, *sweep(60)]
 
 
 def _of_cell(cell: str) -> Iterator[Case]:
     rng = np.random.default_rng(_seed(cell))
     rounds = [_round_and_round(rng, values) for values in (STEPS, ROWS, INPUTS)]
-    for H in HIDDEN:
+    for H in HIDDEN[1:] if cell.endswith("projected") else HIDDEN:
         T, B, I = (next(values) for values in rounds)
         yield Case(cell, T, B, I, H)
     for options in _OPTIONS:
@@ -149,7 +161,7 @@ def sweep(n: int, seed: int = 0) -> list[Case]:
 
 
 def _random_case(rng: np.random.Generator, cell: str) -> Case:
-    sizes = [int(rng.integers(low, high)) for low, high in ((1, 12), (1, 15), (0, 40), (1, 40))]
+    sizes = [int(rng.integers(low, high)) for low, high in ((1, 12), (1, 15), (0, 40), (2, 40))]
     lengths, reset, reverse, batch_first, mask, hold = (rng.random(6) < 0.5).tolist()
     without = tuple(name for name in ("b_ih", "b_hh", "h0", "c0") if rng.random() < 0.2)
     case = Case(cell, *sizes, lengths, reset, reverse, batch_first, mask=mask, hold=mask and hold, without=without)
@@ -182,20 +194,21 @@ def problem(case: Case, dtype: Any = np.float64) -> Problem:
     Weights are uniform in +-1/sqrt(H), as PyTorch's at the start: no state and no gradient grows along the time.
     """
     rng = np.random.default_rng(_seed(str(case)))
-    T, B, I, H, rows = case.T, case.B, case.I, case.H, case.gates * case.H
-    state = (H,) if case.unbatched else (B, H)
+    T, B, I, H, P, rows = case.T, case.B, case.I, case.H, case.P, case.gates * case.H
+    state = {"h": (P,) if case.unbatched else (B, P), "c": (H,) if case.unbatched else (B, H)}
 
     def sequence(n: int) -> tuple[int, ...]:
         return (T, n) if case.unbatched else (B, T, n) if case.batch_first else (T, B, n)
 
-    shapes = {"w_ih": (rows, I), "w_hh": (rows, H), "b_ih": (rows,), "b_hh": (rows,)}
-    shapes |= {"peephole": (3, H)} if case.cell == "lstm-peephole" else {}
+    shapes = {"w_ih": (rows, I), "w_hh": (rows, P), "b_ih": (rows,), "b_hh": (rows,)}
+    shapes |= {"peephole": (3, H)} if "peephole" in case.cell else {}
+    shapes |= {"w_hr": (P, H)} if "projected" in case.cell else {}
     arrays = {name: rng.uniform(-1, 1, shape) / np.sqrt(H) for name, shape in shapes.items()}
     arrays["x"] = rng.standard_normal(sequence(I))
     for name in ("h0", "c0") if case.is_lstm else ("h0",):
-        arrays[name] = rng.standard_normal(state)
-    dy = rng.standard_normal(sequence(H)).astype(dtype) if "y" in case.through else None
-    dh, dc = (rng.standard_normal(state).astype(dtype) if s in case.through else None for s in "hc")
+        arrays[name] = rng.standard_normal(state[name[0]])
+    dy = rng.standard_normal(sequence(P)).astype(dtype) if "y" in case.through else None
+    dh, dc = (rng.standard_normal(state[s]).astype(dtype) if s in case.through else None for s in "hc")
     return Problem(
         case,
         {name: a.astype(dtype) for name, a in arrays.items() if name not in case.without},
@@ -226,7 +239,7 @@ def _keywords(case: Case, rng: np.random.Generator) -> dict[str, Any]:
 
 def call(module: Any, cell: str, arrays: dict[str, Any], **keywords: Any) -> tuple[Any, Any, Any]:
     """(y, state, tape) of the function of a cell in fastrnn or fastrnn.reference."""
-    name, fixed = CELLS[cell]
+    name, fixed = (CELLS | COMBINED)[cell]
     return getattr(module, name)(**arrays, **fixed, **keywords)
 
 
@@ -237,7 +250,7 @@ def outputs(y: Any, state: Any) -> dict[str, Any]:
 
 def gradients(grads: Any) -> dict[str, Any]:
     """The gradients of a function by name, dx, dw_ih and so on, those that are not None."""
-    names = ("x", "w_ih", "w_hh", "b_ih", "b_hh", "peephole", "h0", "c0")
+    names = ("x", "w_ih", "w_hh", "b_ih", "b_hh", "peephole", "w_hr", "h0", "c0")
     return {f"d{name}": g for name in names if (g := getattr(grads, name, None)) is not None}
 
 

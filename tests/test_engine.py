@@ -3,19 +3,25 @@
 import numpy as np
 import pytest
 
-from cases import CELLS, Case, problem
+import fastrnn
+from cases import CELLS, Case, call, problem
 from fastrnn.checks import F32
-from fastrnn.engine import Cell
+from fastrnn.engine import Cell, Weights
 from fastrnn.functional import check_weights, make_run
+from fastrnn.stream import Stream
 
-CELL = dict(zip(CELLS, (Cell.RNN_TANH, Cell.RNN_RELU, Cell.LSTM, Cell.LSTM_PEEPHOLE, Cell.GRU_AFTER, Cell.GRU_BEFORE)))
+KERNELS = (Cell.RNN_TANH, Cell.RNN_RELU, Cell.LSTM, Cell.LSTM_PEEPHOLE, Cell.LSTM, Cell.GRU_AFTER, Cell.GRU_BEFORE)
+CELL = dict(zip(CELLS, KERNELS))
 each_cell = pytest.mark.parametrize("cell", CELLS)
+
+
+def weights_of(p):
+    return check_weights(CELL[p.case.cell], F32, *(p.arrays.get(n) for n in Weights.NAMES))
 
 
 def run_of(p, threads=1):
     """The run of a time-major problem."""
-    a, k = p.arrays, p.keywords
-    w = check_weights(CELL[p.case.cell], F32, *(a.get(n) for n in ("w_ih", "w_hh", "b_ih", "b_hh", "peephole")))
+    a, k, w = p.arrays, p.keywords, weights_of(p)
     of_rows = (k.get("lengths"), k.get("reset"), p.case.reverse, False, threads, k.get("mask"), k.get("masked", "zero"))
     return make_run(CELL[p.case.cell], a["x"], w, a.get("h0"), a.get("c0"), *of_rows)
 
@@ -41,9 +47,23 @@ def test_y_and_dy_may_be_parts_of_larger_arrays(cell, options, own):
     for shape, turn in (((9, 5, 50), False), ((5, 9, 50), True)):
         large = np.full(shape, np.nan, np.float32)
         whole = large.swapaxes(0, 1) if turn else large
+        end = 7 + p.case.P
         dy = np.full_like(whole, np.nan)
-        dy[..., 7:26] = p.dy
+        dy[..., 7:end] = p.dy
         run = run_of(p)
-        run.forward(True, out=whole[..., 7:26])
-        assert np.isnan(large[..., :7]).all() and np.isnan(large[..., 26:]).all()
-        assert finish(run, p, dy[..., 7:26]) == expected
+        run.forward(True, out=whole[..., 7:end])
+        assert np.isnan(large[..., :7]).all() and np.isnan(large[..., end:]).all()
+        assert finish(run, p, dy[..., 7:end]) == expected
+
+
+@each_cell
+@pytest.mark.parametrize("B", [1, 3, 7])
+def test_a_stream_of_functions_weights(cell, B, isa):
+    """Also with a projection, where h has fewer numbers than c."""
+    p = problem(Case(cell, T=70, B=B, H=21, without=("h0", "c0")), np.float32)
+    y, state, _ = call(fastrnn, cell, p.arrays)
+    stream, x = Stream(CELL[cell], weights_of(p), B), p.arrays["x"]
+    pieces = [stream(x[:1]), stream(x[1])[None], stream(x[2:67]), stream(x[67:])]
+    assert np.concatenate(pieces).tobytes() == y.tobytes()
+    final = state if isinstance(state, tuple) else (state,)
+    assert [a.tobytes() for a in (stream.h, stream.c) if a is not None] == [s.tobytes() for s in final]

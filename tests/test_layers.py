@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from cases import CELLS, FLOATS, Case, call, problem
+from cases import FLOATS, Case, call, problem
 
 # How a layer is made of each cell of the table.
 LAYERS = {
@@ -25,7 +25,7 @@ NAMES = {
     "peephole": "weight_ch_l0",
 }
 
-each_cell = pytest.mark.parametrize("cell", CELLS)
+each_cell = pytest.mark.parametrize("cell", LAYERS)
 each_dtype = pytest.mark.parametrize("dtype", FLOATS)
 
 

@@ -11,6 +11,14 @@ import pytest
 from fastrnn import reference
 
 T, B, I, H = 4, 3, 2, 2
+P = 1  # numbers in h with a projection
+
+
+def width(cell):
+    """Numbers in h and y."""
+    return P if cell == "lstm-projected" else H
+
+
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 CELLS = {
     "tanh": ("rnn", {"nonlinearity": "tanh"}),
@@ -19,6 +27,7 @@ CELLS = {
     "gru-before": ("gru", {"reset_after": False}),
     "lstm": ("lstm", {}),
     "lstm-peephole": ("lstm", {}),
+    "lstm-projected": ("lstm", {}),
 }
 LENGTHS = np.array([2, 0, 4])
 RESET = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 1], [0, 0, 1]], bool)  # row 0's at t = 2 lies in its padding
@@ -63,6 +72,8 @@ def arguments(cell, dtype=np.float64, seed=0, **options):
         "b_hh": (G * H,),
         "h0": (*rows, H),
     }
+    if cell == "lstm-projected":
+        shapes |= {"w_hh": (G * H, P), "w_hr": (P, H), "h0": (*rows, P)}
     if name == "lstm":
         shapes["c0"] = (*rows, H)
     if cell == "lstm-peephole":
@@ -186,10 +197,10 @@ def test_complex_gradients_are_complex_derivatives(cell):
 def test_names_of_gradients(cell):
     arrays, _, state, grads = gradients(cell, without=("b_ih", "h0", "c0"))
     assert grads.b_ih is None and grads.b_hh.shape == arrays["b_hh"].shape
-    assert grads.h0.shape == (B, H)
+    assert grads.h0.shape == (B, width(cell))
     if cell.startswith("lstm"):
         assert grads.state[0] is grads.h0 and grads.state[1] is grads.c0 and grads.c0.shape == state[1].shape
-        assert (grads.peephole is None) == (cell == "lstm")
+        assert (grads.peephole is None) == (cell != "lstm-peephole") and (grads.w_hr is None) == (cell != "lstm-projected")
     else:
         assert grads.state is grads.h0 and not hasattr(grads, "c0")
 
@@ -231,7 +242,7 @@ def scalar_step(cell, p, x, h, c):
             i, f = sigma(sum(pre(0, j)) + pi * c[j]), sigma(sum(pre(1, j)) + pf * c[j])
             new_c.append(f * c[j] + i * math.tanh(sum(pre(2, j))))
             new_h.append(sigma(sum(pre(3, j)) + po * new_c[j]) * math.tanh(new_c[j]))
-    return new_h, new_c
+    return [dot(row, new_h) for row in p["w_hr"]] if "w_hr" in p else new_h, new_c
 
 
 @each_way
@@ -300,6 +311,11 @@ def test_relu_goes_by_the_real_part():
     np.testing.assert_array_equal(tape.backward(np.ones((3, 1))).x, [[1], [0], [0]])
 
 
+def assert_same_state(a, b):
+    for member, other in zip(a, b, strict=True):
+        np.testing.assert_array_equal(member, other)
+
+
 # --- semantics: what the keywords mean, by calls without them -----------------------------------------------
 
 
@@ -359,7 +375,7 @@ def test_reset_makes_pieces(cell, reverse, lengths):
             own = row_alone(arrays, b, piece)
             keeps_initial = piece == first and not (RESET[0, b] and n and not reverse)
             if not keeps_initial:
-                own.update({s: np.zeros((1, H)) for s in ("h0", "c0") if s in own})
+                own.update({s: 0 * own[s] for s in ("h0", "c0") if s in own})
             own_y, own_state, tape = function(**own, **keywords, record=True)
             np.testing.assert_allclose(y[piece, b], own_y[:, 0], rtol=1e-14, atol=1e-15)
             own_d = tuple(d[b : b + 1] * (piece == last) for d in members(dstate))
@@ -379,7 +395,7 @@ def test_reverse_is_the_flipped_sequence(cell):
     y, state = call(function, arrays, {**keywords, "reverse": True})
     flipped, flipped_state = call(function, {**arrays, "x": arrays["x"][::-1]}, keywords)
     np.testing.assert_array_equal(y, flipped[::-1])
-    np.testing.assert_array_equal(state, flipped_state)
+    assert_same_state(state, flipped_state)
 
 
 @each_cell
@@ -393,7 +409,7 @@ def test_batch_first_and_unbatched_are_layouts(cell):
     y_bf, state_bf, tape = function(**swapped, **keywords, reset=RESET, batch_first=True, record=True)
     grads_bf = tape.backward(dy.swapaxes(0, 1), dstate)
     np.testing.assert_array_equal(y_bf, y.swapaxes(0, 1))
-    np.testing.assert_array_equal(state_bf, state)
+    assert_same_state(members(state_bf), members(state))
     np.testing.assert_array_equal(grads_bf.x, grads.x.swapaxes(0, 1))
     np.testing.assert_array_equal(grads_bf.h0, grads.h0)
     np.testing.assert_array_equal(grads_bf.w_hh, grads.w_hh)
@@ -435,7 +451,7 @@ def test_masked_steps_are_left_out(cell, reverse):
         for t in reversed(range(T)) if reverse else range(T):
             before = y[t, b] if MASK[t, b] else before
             np.testing.assert_array_equal(held[t, b], before)
-    np.testing.assert_array_equal(members(state), held_state)
+    assert_same_state(members(state), held_state)
 
 
 @each_way
@@ -487,7 +503,7 @@ def test_nan_stays_in_its_row(cell):
     assert all(np.isnan(s[0]).all() for s in state)
     np.testing.assert_array_equal(y[:1], clean[:1])
     np.testing.assert_array_equal(y[:, 1:], clean[:, 1:])
-    np.testing.assert_array_equal([s[1:] for s in state], [s[1:] for s in clean_state])
+    assert_same_state([s[1:] for s in state], [s[1:] for s in clean_state])
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 3), (2, 0, 3), (2, 3, 0), (0, 3)])
@@ -499,8 +515,8 @@ def test_empty_shapes(cell, shape):
     keywords |= {"reset": np.ones(shape[:-1], bool), "reverse": True}
     y, state, tape = function(**arrays, **keywords, record=True)
     grads = tape.backward(np.ones_like(y))
-    assert y.shape == (*shape[:-1], H) and grads.x.shape == shape
-    assert all(s.shape == (*shape[1:-1], H) for s in members(state))
+    assert y.shape == (*shape[:-1], width(cell)) and grads.x.shape == shape
+    assert [s.shape for s in members(state)] == [(*shape[1:-1], n) for n in (width(cell), H)[: len(members(state))]]
     if 0 in shape[:-1]:
         assert not grads.w_hh.any()
 
@@ -588,6 +604,8 @@ BAD = {
     "lengths negative": ("lengths", [1, -1, 2], ValueError, "lengths: expected 0 <= n"),
     "lengths dtype": ("lengths", [1.0, 2.0, 3.0], TypeError, "lengths: expected integers, got float64"),
     "reset shape": ("reset", RESET.T, ValueError, r"reset: expected \(T, B\) = \(4, 3\), got \(3, 4\)"),
+    "w_hr": ("w_hr", np.ones((2, H)), ValueError, r"w_hr: expected \(P, H\) with 1 <= P < H = 2, got \(2, 2\)"),
+    "w_hr without w_hh": ("w_hr", np.ones((1, H)), ValueError, r"w_hh: expected \(4\*H, P\) = \(8, 1\), got \(8, 2\)"),
     "mask shape": ("mask", RESET.T, ValueError, r"mask: expected \(T, B\) = \(4, 3\), got \(3, 4\)"),
     "mask dtype": ("mask", RESET.astype(int), TypeError, "mask: expected bool, got int64"),
     "masked": ("masked", "keep", ValueError, "masked: expected 'zero' or 'hold', got 'keep'"),

@@ -419,7 +419,7 @@ static fr_seq seq_of(const problem *p, const image *m, int array, ptrdiff_t widt
 
 static fr_task task_of(const problem *p, const image *m)
 {
-    fr_task t = {.cell = p->cell, .I = p->I, .H = p->H};
+    fr_task t = {.cell = p->cell, .I = p->I, .H = p->H, .P = p->H};
     t.plan = (fr_plan){.T = p->steps, .B = p->B, .reverse = p->reverse};
     if (p->ragged)
         t.plan = (fr_plan){p->steps, p->B, p->reverse, p->first, p->row, p->time, p->prev, p->rank};

@@ -1,6 +1,7 @@
 """fastrnn: recurrent networks at the speed of the hardware, forward and backward, on NumPy arrays."""
 
 from . import reference
+from .cells import GRUCell, LSTMCell, RNNCell
 from .config import (
     __version__,
     available_isas,
@@ -12,6 +13,7 @@ from .config import (
 from .functional import gru, lstm, rnn
 from .gradcheck import GradcheckError, gradcheck
 from .layers import GRU, IRNN, LSTM, RNN
+from .packed import Packed, pack, unpack
 from .stream import Stream
 
 __all__ = [
@@ -19,7 +21,11 @@ __all__ = [
     "IRNN",
     "LSTM",
     "RNN",
+    "GRUCell",
     "GradcheckError",
+    "LSTMCell",
+    "Packed",
+    "RNNCell",
     "Stream",
     "__version__",
     "available_isas",
@@ -27,9 +33,11 @@ __all__ = [
     "gradcheck",
     "gru",
     "lstm",
+    "pack",
     "reference",
     "rnn",
     "set_gemm",
     "set_num_threads",
     "show_config",
+    "unpack",
 ]

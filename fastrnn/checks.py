@@ -97,15 +97,36 @@ def flag(name: str, value: Any) -> bool:
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     """One integer of at least `least`; booleans are none."""
-    try:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {_shown(value)}") from None
+    number = _integer(name, value)
     if number < least or (most is not None and number > most):
         limits = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name}: expected an integer {limits}, got {_shown(number)}")
+    return number
+
+
+def size(name: str, value: Any) -> int:
+    """One integer greater than zero."""
+    number = _integer(name, value)
+    if number < 1:
+        raise ValueError(f"{name}: expected an integer greater than zero, got {_shown(number)}")
+    return number
+
+
+def probability(name: str, value: Any) -> float:
+    if not isinstance(value, (bool, np.bool_)) and isinstance(value, numbers.Real):
+        if 0 <= float(value) <= 1:
+            return float(value)
+        raise ValueError(f"{name}: expected a number in range [0, 1], a probability, got {_shown(value)}")
+    raise TypeError(f"{name}: expected a number in range [0, 1], a probability, got {_shown(value)}")
+
+
+def projection(name: str, value: Any, hidden_size: int) -> int:
+    """The size of an LSTM's projection."""
+    number = _integer(name, value)
+    if number < 0:
+        raise ValueError(f"{name}: expected a positive integer, or zero to disable projections, got {_shown(number)}")
+    if number >= hidden_size:
+        raise ValueError(f"{name}: expected an integer smaller than hidden_size = {hidden_size}, got {_shown(number)}")
     return number
 
 
@@ -161,6 +182,15 @@ def out_of_memory(name: str, error: Exception) -> MemoryError:
     """A failed allocation, or a size beyond all memory, that says which argument asked for it."""
     text = str(error)
     return MemoryError(text if text.startswith(f"{name}: ") else f"{name}: {text}")
+
+
+def _integer(name: str, value: Any) -> int:
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {_shown(value)}") from None
 
 
 def _plain(name: str, value: Any, wanted: str) -> Array:

@@ -1,6 +1,6 @@
-"""gradcheck: the gradients of a function or a layer against differences of its own forward.
+"""gradcheck: the gradients of a function, a layer or a cell against differences of its own forward.
 
-    L = sum(y * dy) + sum(state * dstate), with random dy and dstate
+    L = sum(y * dy) + sum(state * dstate), with random dy and dstate (and more such terms for what else a tape gives out)
 
 is a number that depends on every argument. Its gradients by `tape.backward(dy, dstate)` are compared, entry
 by entry, with the central difference of fourth order
@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,14 +98,17 @@ def gradcheck(
     seed: int = 0,
     raise_exception: bool = True,
     max_entries: int | None = None,
+    outputs: Collection[str] = (),
     **kwargs: Any,
 ) -> GradcheckResult:
-    """Compares the gradients of a function or layer with differences of its own forward.
+    """Compares the gradients of a function, layer or cell with differences of its own forward.
 
     Arguments:
         target: a function such as fastrnn.lstm, called as target(*args, record=True, **kwargs), or a layer,
-            called as target.forward(*args, **kwargs); both return (y, state, tape). Checked are all arguments
-            that are float or complex arrays (members of a tuple too), and every array of a layer's `params`.
+            called as target.forward(*args, **kwargs); both return (y, state, tape). Or a cell, whose forward
+            returns (state, tape). Checked are all arguments that are float or complex arrays (members of a
+            tuple too), and every array of a layer's `params`. What a layer draws from its generator `rng`
+            in forward (dropout) is the same at each call.
         eps: the step h, relative to the entry where that exceeds 1. None: u ** 0.25 with u the machine
             epsilon of y's dtype, so 1.2e-4 for float64 and 1.9e-2 for float32.
         rtol, atol: an entry passes if |analytic - numeric| <= atol + rtol * max(|analytic|, |numeric|). rtol
@@ -113,12 +117,14 @@ def gradcheck(
         seed: of dy, dstate and the choice of entries.
         raise_exception: raise when the check fails, else return the failing result.
         max_entries: check only so many entries of each array, chosen at random. None: all of them.
+        outputs: names in the tape's `outputs` that L depends on too, by random gradients that backward takes
+            as its `doutputs`.
 
     No argument is modified: arrays are copied, and the entries of a layer's params, which are changed in
-    place, are restored bit for bit, also when the target raises. An entry that fails is tried again with
-    steps h/8 and h/64 and the same tolerance, since a ReLU has kinks that the first step may have crossed.
-    With many steps and units some kink is always near: check a ReLU in float64, where h is small. At a kink
-    itself there is no gradient to check.
+    place, and the state of its generator are restored bit for bit, also when the target raises. An entry that
+    fails is tried again with steps h/8 and h/64 and the same tolerance, since a ReLU has kinks that the first
+    step may have crossed. With many steps and units some kink is always near: check a ReLU in float64, where h
+    is small. At a kink itself there is no gradient to check.
 
     Raises:
         GradcheckError (an AssertionError): an entry failed; the message names the worst by name and index.
@@ -131,34 +137,51 @@ def gradcheck(
     >>> gradcheck(reference.gru, x, w_ih, w_hh, lengths=[5, 3]).ok
     True
     """
-    run, arrays, gradient = _open(target, args, kwargs)
-    rng = np.random.default_rng(seed)
-    y, state, tape = run()
-    dy, dstate = _cotangent(rng, y), _map(state, lambda s: _cotangent(rng, s))
-    grads = tape.backward(dy, dstate)
-    weights = _flatten(dy, dstate)
+    with _same_draws(target) as same_draws:
+        run, arrays, gradient = _open(target, args, kwargs, same_draws)
+        rng = np.random.default_rng(seed)
+        results, tape = run()
+        given = [_map(result, lambda a: _cotangent(rng, a)) for result in results]
+        more = {name: _cotangent(rng, tape.outputs[name]) for name in outputs}
+        weights = _flatten(given, more.values())
+        grads = tape.backward(*given, **({"doutputs": more} if more else {}))
 
-    def outputs() -> Array:
-        """The terms of L. They are subtracted before they are summed: those that do not move add no noise."""
-        y, state, _ = run()
-        return weights * _flatten(y, state)
+        def terms() -> Array:
+            """The terms of L. They are subtracted before they are summed: those that do not move add no noise."""
+            results, tape = run()
+            return weights * _flatten(results, [tape.outputs[name] for name in more])
 
-    u = float(np.finfo(y.dtype).eps)
-    eps = u**0.25 if eps is None else eps
-    if atol is None:
-        atol = 4 * u / eps * float(np.linalg.norm(outputs()))
-    rtol = 10 * u**0.5 if rtol is None else rtol
-    table = {}
-    for name, array in arrays.items():
-        analytic = _checked_gradient(name, gradient(grads, name), array)
-        chosen = _choose(rng, array.shape, max_entries)
-        entries = [_compare(outputs, name, array, index, analytic[index], eps, rtol, atol) for index in chosen]
-        if entries:
-            table[name] = replace(max(entries, key=lambda entry: entry.badness), checked=len(entries))
+        table = _table(terms, arrays, lambda name: gradient(grads, name), rng, eps, rtol, atol, max_entries, _epsilon(results))
     result = _result(table)
     if raise_exception and not result:
         raise GradcheckError(f"wrong gradient at {table[result.name]}\n{result}")
     return result
+
+
+def _table(
+    terms: Callable[[], Array],
+    arrays: dict[str, Array],
+    gradient: Callable[[str], Any],
+    rng: np.random.Generator,
+    eps: float | None,
+    rtol: float | None,
+    atol: float | None,
+    max_entries: int | None,
+    u: float,
+) -> dict[str, GradcheckEntry]:
+    """Each array's worst entry. u: the machine epsilon of the results."""
+    eps = u**0.25 if eps is None else eps
+    if atol is None:
+        atol = 4 * u / eps * float(np.linalg.norm(terms()))
+    rtol = 10 * u**0.5 if rtol is None else rtol
+    table = {}
+    for name, array in arrays.items():
+        analytic = _checked_gradient(name, gradient(name), array)
+        chosen = _choose(rng, array.shape, max_entries)
+        entries = [_compare(terms, name, array, index, analytic[index], eps, rtol, atol) for index in chosen]
+        if entries:
+            table[name] = replace(max(entries, key=lambda entry: entry.badness), checked=len(entries))
+    return table
 
 
 def _choose(rng: np.random.Generator, shape: tuple[int, ...], max_entries: int | None) -> Iterable[tuple[int, ...]]:
@@ -182,7 +205,7 @@ def _result(table: dict[str, GradcheckEntry]) -> GradcheckResult:
 
 
 def _compare(
-    outputs: Callable[[], Array],
+    terms: Callable[[], Array],
     name: str,
     array: Array,
     index: tuple[int, ...],
@@ -195,7 +218,7 @@ def _compare(
     h = eps * max(1.0, float(abs(array[index])))
     tries = []
     for step in (h, h / 8, h / 64):
-        numeric = _difference(outputs, array, index, step)
+        numeric = _difference(terms, array, index, step)
         error, size = float(abs(analytic - numeric)), float(max(abs(analytic), abs(numeric)))
         tries.append(GradcheckEntry(name, index, analytic, numeric, error, atol + rtol * size))
         if tries[-1].ok:
@@ -203,15 +226,15 @@ def _compare(
     return min(tries, key=lambda entry: entry.badness)
 
 
-def _difference(outputs: Callable[[], Array], array: Array, index: tuple[int, ...], h: float) -> Any:
+def _difference(terms: Callable[[], Array], array: Array, index: tuple[int, ...], h: float) -> Any:
     """The difference quotient of fourth order in array[index], which is changed and restored."""
     value = array[index]
 
     def central(step: float) -> Any:
         array[index] = value + step
-        high, plus = array[index], outputs()
+        high, plus = array[index], terms()
         array[index] = value - step
-        low, minus = array[index], outputs()
+        low, minus = array[index], terms()
         return (plus - minus).sum() / (high - low)  # the width that the step became in the array's dtype
 
     try:
@@ -223,10 +246,28 @@ def _difference(outputs: Callable[[], Array], array: Array, index: tuple[int, ..
 # --- the target: its arrays by name, how to call it, where its gradients are --------------------------------
 
 
+@contextmanager
+def _same_draws(target: Any) -> Iterator[Callable[[], None]]:
+    """What puts the target's generator, if it has one, where it stands now; that is done at the end, too."""
+    rng = getattr(target, "rng", None)
+    bits = rng.bit_generator if isinstance(rng, np.random.Generator) else None
+    state: Any = bits.state if bits else None
+
+    def restore() -> None:
+        if bits:
+            bits.state = state
+
+    try:
+        yield restore
+    finally:
+        restore()
+
+
 def _open(
-    target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], before: Callable[[], None]
 ) -> tuple[Callable[[], Any], dict[str, Array], Callable[[Any, str], Any]]:
-    """run() calls the target on arrays that may be changed in place; those by name; gradient(grads, name)."""
+    """run() calls before() and then the target on arrays that may be changed in place, and returns its results and
+    the tape; those arrays by name; gradient(grads, name)."""
     is_layer = hasattr(target, "forward") and hasattr(target, "params")
     if not is_layer and not callable(target):
         raise TypeError(f"target: expected a function or a layer, got {type(target).__name__}")
@@ -241,7 +282,9 @@ def _open(
     params = dict(target.params) if is_layer else {}
 
     def run() -> Any:
-        return call(*bound.args, **bound.kwargs)
+        before()
+        *results, tape = call(*bound.args, **bound.kwargs)
+        return results, tape
 
     def gradient(grads: Any, name: str) -> Any:
         if name in params:
@@ -269,7 +312,7 @@ def _checked_gradient(name: str, grad: Any, array: Array) -> Array:
     return np.asarray(grad)
 
 
-# --- y and the state ----------------------------------------------------------------------------------------
+# --- results: y and the state, or the state alone --------------------------------------------------------------
 
 
 def _map(state: Any, function: Callable[[Array], Array]) -> Any:
@@ -280,8 +323,16 @@ def _cotangent(rng: np.random.Generator, a: Array) -> Array:
     return rng.standard_normal(a.shape).astype(a.dtype)
 
 
-def _flatten(y: Array, state: Any) -> Array:
-    """y and all members of the state as one vector, in float64 or wider."""
-    members = state if isinstance(state, tuple | list) else (state,)
-    vector = np.concatenate([np.ravel(a) for a in (y, *members)])
+def _members(results: Iterable[Any]) -> list[Array]:
+    """All arrays, also those that stand in a tuple."""
+    return [a for result in results for a in (result if isinstance(result, tuple | list) else (result,))]
+
+
+def _flatten(results: Iterable[Any], more: Iterable[Array]) -> Array:
+    """All arrays as one vector, in float64 or wider."""
+    vector = np.concatenate([np.ravel(a) for a in (*_members(results), *more)])
     return vector.astype(np.result_type(vector.dtype, np.float64))
+
+
+def _epsilon(results: Iterable[Any]) -> float:
+    return float(np.finfo(_members(results)[0].dtype).eps)

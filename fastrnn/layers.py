@@ -3,108 +3,93 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import checks
-from .engine import Cell, Run, Weights
-from .functional import check_weights, forward, make_run
-from .stream import Stream
-from .tape import Gradients, State, TapeBase
+from . import checks, config
+from .engine import Cell
+from .layer_tape import LayerTape
+from .layout import Layout
+from .parameters import Module, Shapes, shapes_of
+from .plan import Plan, make_plan
+from .stack import Options, Pass
+from .stream import Stream, make_stream
+from .tape import State
 
 Array = NDArray[Any]
 
 
-class Parameters:
-    """Named arrays that are views of one contiguous vector."""
-
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any]) -> None:
-        self.flat: Array = np.zeros(sum(math.prod(shape) for shape in shapes.values()), dtype)
-        self.named: dict[str, Array] = {}
-        end = 0
-        for name, shape in shapes.items():
-            start, end = end, end + math.prod(shape)
-            self.named[name] = self.flat[start:end].reshape(shape)
-
-
-class LayerTape(TapeBase):
-    """The tape of a layer's forward."""
-
-    def __init__(self, layer: Recurrent, run: Run, batch_first: bool, unbatched: bool) -> None:
-        super().__init__(run, batch_first, unbatched)
-        self._layer = layer
-
-    def backward(self, dy: Array | None = None, dstate: State = None) -> Gradients:
-        """Gradients of sum(y * dy) + sum(state * dstate).
-
-        dy: as y. dstate: as the returned state; for an LSTM a pair, either of which may be None.
-
-        Returns grads.x, grads.state (as the state), grads.params (by the names of layer.params), grads.flat (the same numbers as
-        one vector, in the order of layer.flat).
-
-        Raises: RuntimeError at the second call; TypeError, ValueError.
-        """
-        try:
-            into = Parameters(self._layer._shapes(), self._layer.dtype)
-            dx, state = self._backward(dy, dstate, self._layer._weights(into.named))
-        except MemoryError as error:
-            raise checks.out_of_memory("x", error) from None
-        state = tuple(s[None] for s in state) if isinstance(state, tuple) else state[None]
-        return Gradients(x=dx, state=state, params=into.named, flat=into.flat)
-
-    def _check_member(self, run: Run, name: str, member: Any, H: int) -> Array:
-        if member is None:
-            return super()._check_member(run, name, None, H)
-        member = self._layer._check_state(name, member, run.x.shape[1], self._unbatched)
-        return member.reshape(run.x.shape[1], H).copy()
-
-
-class Recurrent:
+class Recurrent(Module):
     """What RNN, GRU and LSTM share. See those."""
 
     _cell: Cell
+    proj_size = 0
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool, batch_first: bool, dtype: DTypeLike, rng: Any) -> None:
-        self.input_size = checks.integer("input_size", input_size, 1)
-        self.hidden_size = checks.integer("hidden_size", hidden_size, 1)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        dtype: DTypeLike,
+        rng: Any,
+    ) -> None:
+        self.input_size = checks.size("input_size", input_size)
+        self.hidden_size = checks.size("hidden_size", hidden_size)
+        self.num_layers = checks.size("num_layers", num_layers)
         self.bias = checks.flag("bias", bias)
         self.batch_first = checks.flag("batch_first", batch_first)
-        self.dtype = checks.float_dtype("dtype", dtype)
-        generator = checks.generator("rng", rng)
-        try:
-            self._parameters = Parameters(self._shapes(), self.dtype)
-            self._initialise(generator)
-        except (MemoryError, ValueError, OverflowError) as error:  # ValueError, OverflowError: not even countable
-            raise checks.out_of_memory("input_size, hidden_size", error) from None
+        self.dropout = checks.probability("dropout", dropout)
+        self.bidirectional = checks.flag("bidirectional", bidirectional)
+        if self.dropout and self.num_layers == 1:
+            text = "dropout adds dropout after all but the last layer, so it expects num_layers greater than 1, got "
+            warnings.warn(f"dropout: {text}dropout={dropout} and num_layers=1", UserWarning, stacklevel=3)
+        self._set_up(dtype, rng)
 
-    @property
-    def params(self) -> dict[str, Array]:
-        """The parameters by PyTorch's names: arrays that may be written to; the next call sees it."""
-        return self._parameters.named
+    def __call__(
+        self, x: Any, state: State = None, lengths: Any = None, reset: Any = None, mask: Any = None, *, masked: str = "zero"
+    ) -> tuple[Any, State]:
+        """Inference: nothing is kept, and there is no dropout. Arguments, results and errors as forward's, without the tape."""
+        layout, done = self._apply(x, state, lengths, reset, mask, masked, record=False, checkpoint=None)
+        return layout.returned(done.y), self._final(layout, done)
 
-    @property
-    def flat(self) -> Array:
-        """The same numbers as one contiguous vector, for optimisers."""
-        return self._parameters.flat
+    def forward(
+        self,
+        x: Any,
+        state: State = None,
+        lengths: Any = None,
+        reset: Any = None,
+        mask: Any = None,
+        *,
+        masked: str = "zero",
+        checkpoint: int | None = None,
+    ) -> tuple[Any, State, LayerTape]:
+        """Training: keeps what backward needs, and drops out.
 
-    def __call__(self, x: Array, state: State = None, lengths: Any = None, reset: Any = None) -> tuple[Array, State]:
-        """Inference: nothing is kept. Arguments, results and errors as forward's, without the tape."""
-        y, state, _ = self._apply(x, state, lengths, reset, record=False)
-        return y, state
-
-    def forward(self, x: Array, state: State = None, lengths: Any = None, reset: Any = None) -> tuple[Array, State, LayerTape]:
-        """Training: keeps what backward needs.
+        Of L layers and D directions (2 if bidirectional), with outputs of P numbers (proj_size, or else H):
 
         Args:
-            x: (T, B, I); (B, T, I) with batch_first; (T, I) without a batch. The layer's dtype.
-            state: (1, B, H), or (1, H) without a batch; an LSTM's is a pair (h, c); None for zeros.
-            lengths: (B,) integers from 0 to T, in any order: the steps of each row; y is 0 behind them.
-            reset: (T, B) booleans: where True, the row is cut in front of step t and its state starts from zero.
+            x: (T, B, I); (B, T, I) with batch_first; (T, I) without a batch; or a packed sequence (fastrnn.pack, or PyTorch's) of
+                data (N, I). The layer's dtype.
+            state: (L*D, B, P), or (L*D, P) without a batch, layer by layer, forward before reverse; an LSTM's is a pair (h, c) with
+                c (L*D, B, H); None for zeros.
+            lengths: (B,) integers from 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y
+                is 0 there, and the final state is that of the row's own end.
+            reset: (T, B) booleans: where True, the row is cut in front of step t, in every layer and direction, and its state
+                starts from zero.
+            mask: (T, B) booleans: where False, the step is skipped and the state carried over it, in every layer and direction.
+            masked: what y is at a skipped step: "zero", or "hold" for the output carried over.
+            checkpoint: keep the inner states only every so many steps, and make the rest again inside backward: less memory, the
+                same gradients bit for bit.
 
-        Returns: y (T, B, H), read-only; the final state; the tape, for one tape.backward(dy, dstate).
+        Returns: y (T, B, D*P), read-only, or as x is (a packed sequence, if x is one); the final state; the tape, for one
+        tape.backward(dy, dstate).
 
         Raises: TypeError, ValueError (the message names the argument), MemoryError.
 
@@ -112,117 +97,125 @@ class Recurrent:
         >>> grads = tape.backward(dy)
         >>> layer.flat -= 0.1 * grads.flat
         """
-        y, state, tape = self._apply(x, state, lengths, reset, record=True)
-        assert tape is not None
-        return y, state, tape
+        layout, done = self._apply(x, state, lengths, reset, mask, masked, record=True, checkpoint=checkpoint)
+        y = done.y.view()
+        y.flags.writeable = False
+        return layout.returned(y), self._final(layout, done), LayerTape(self, layout, done)
 
     def stream(self, batch_size: int = 1) -> Stream:
-        """Inference step by step for `batch_size` rows: see fastrnn.Stream. Raises: TypeError, ValueError.
+        """Inference step by step for `batch_size` rows: see fastrnn.Stream.
+
+        Raises: ValueError for a bidirectional layer, whose outputs depend on steps that are still to come; TypeError.
 
         >>> stream = layer.stream()
         >>> y_t = stream(x_t)
         """
-        return Stream(self._cell, self._checked_weights(), batch_size)
+        if self.bidirectional:
+            raise ValueError(
+                "bidirectional: expected False, got True; a stream gives out a step before it knows the next ones, "
+                "but the reverse direction starts at the end of the sequence"
+            )
+        return make_stream(self._cell, self._weights(), batch_size)
 
-    def state_dict(self) -> dict[str, Array]:
-        """Copies of the parameters by name, as torch's state_dict in NumPy."""
-        return {name: array.copy() for name, array in self.params.items()}
+    @property
+    def _directions(self) -> int:
+        return 2 if self.bidirectional else 1
 
-    def load_state_dict(self, mapping: Mapping[str, Array]) -> None:
-        """Take over the parameters from a mapping of names to arrays; all or none.
+    @property
+    def _output_size(self) -> int:
+        """P: of one direction."""
+        return self.proj_size or self.hidden_size
 
-        Raises: KeyError with the names that are missing or unexpected, ValueError for a wrong shape, TypeError for a wrong dtype
-        or what is no mapping.
-        """
-        if not isinstance(mapping, Mapping):
-            raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}")
-        missing = [name for name in self.params if name not in mapping]
-        unexpected = [name for name in mapping if name not in self.params]
-        if missing or unexpected:
-            raise KeyError(f"mapping: expected the names of params, missing {missing}, unexpected {unexpected}")
-        new = {  # copies, because the arrays may be views of these very parameters, in another order
-            name: checks.shaped(name, mapping[name], self.dtype, "its shape", array.shape).copy()
-            for name, array in self.params.items()
-        }
-        for name, array in self.params.items():
-            array[...] = new[name]
+    @property
+    def _output_symbol(self) -> str:
+        """The last axis of y in letters."""
+        return ("2*" if self.bidirectional else "") + ("P" if self.proj_size else "H")
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self._configuration())})"
+    def _suffixes(self) -> list[str]:
+        return [f"_l{k}{direction}" for k in range(self.num_layers) for direction in ("", "_reverse")[: self._directions]]
 
-    def _configuration(self) -> list[str]:
-        shown = [str(self.input_size), str(self.hidden_size)]
-        shown += [] if self.bias else ["bias=False"]
-        shown += ["batch_first=True"] if self.batch_first else []
-        shown += [] if self.dtype == checks.F32 else [f"dtype={self.dtype}"]
-        return shown
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        rows, H = self._cell.gates * self.hidden_size, self.hidden_size
-        shapes: dict[str, tuple[int, ...]] = {"weight_ih_l0": (rows, self.input_size), "weight_hh_l0": (rows, H)}
-        if self.bias:
-            shapes |= {"bias_ih_l0": (rows,), "bias_hh_l0": (rows,)}
-        if self._cell == Cell.LSTM_PEEPHOLE:
-            shapes["weight_ch_l0"] = (3, H)
+    def _shapes(self) -> Shapes:
+        H, P, D = self.hidden_size, self._output_size, self._directions
+        shapes: Shapes = {}
+        for k, suffix in enumerate(self._suffixes()):
+            shapes |= shapes_of(self._cell, self.input_size if k < D else D * P, H, P, self.bias, suffix)
         return shapes
 
-    def _initialise(self, rng: np.random.Generator) -> None:
+    def _initialise(self) -> None:
         """PyTorch's: all from U(-1/sqrt(H), 1/sqrt(H))."""
         limit = 1 / math.sqrt(self.hidden_size)
-        self.flat[:] = rng.uniform(-limit, limit, self.flat.shape)
+        self.flat[:] = self.rng.uniform(-limit, limit, self.flat.shape)
 
-    def _weights(self, named: Mapping[str, Array]) -> Weights:
-        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_ch_l0")
-        return Weights(*(named.get(name) for name in names))  # type: ignore[arg-type]
+    def _apply(
+        self, x: Any, state: Any, lengths: Any, reset: Any, mask: Any, masked: Any, record: bool, checkpoint: Any
+    ) -> tuple[Layout, Pass]:
+        layout = Layout(x, self.dtype, self.batch_first)
+        if layout.x.shape[2] != self.input_size:
+            raise ValueError(f"x: expected the last axis to be input_size = {self.input_size}, got shape {layout.x.shape}")
+        h0, c0 = self._split_state(layout, "state", state)
+        plans = self._plans(layout, lengths, reset, mask, checks.choice("masked", masked, "zero", "hold"))
+        if checkpoint is not None:
+            checkpoint = checks.integer("checkpoint", checkpoint, 1)
+        dropout = self.dropout if record and self.num_layers > 1 else 0.0
+        threads = config.get_num_threads()
+        options = Options(self._cell, self._directions, layout.batch_first, threads, record, dropout, self.rng, checkpoint)
+        try:
+            return layout, Pass(options, plans, layout.x, self._weights(), h0, c0)
+        except MemoryError as error:
+            raise checks.out_of_memory("x", error) from None
 
-    def _checked_weights(self) -> Weights:
-        w = self._weights(self.params)
-        return check_weights(self._cell, self.dtype, w.w_ih, w.w_hh, w.b_ih, w.b_hh, w.peephole)
+    def _plans(self, layout: Layout, lengths: Any, reset: Any, mask: Any, masked: str) -> list[Plan]:
+        """Which steps there are: for each direction."""
+        T, B = layout.T, layout.B
+        if layout.packed is not None:
+            if lengths is not None:
+                raise ValueError(f"lengths: expected None for a packed x, which has its own, got {type(lengths).__name__}")
+            lengths = layout.lengths
+        elif lengths is not None:
+            lengths = checks.integers("lengths", lengths, "(B,)", B, T)
+        reset = None if reset is None else layout.flags("reset", reset)
+        mask = None if mask is None else layout.flags("mask", mask)
+        try:
+            ways = (False, True)[: self._directions]
+            return [make_plan(T, B, reverse, lengths, reset, mask, masked == "hold") for reverse in ways]
+        except (MemoryError, ValueError) as error:  # its lists of up to T*B items; ValueError: not even countable
+            name = "lengths" if lengths is not None else "reset" if reset is not None else "mask"
+            raise checks.out_of_memory(name, error) from None
 
-    def _check_state(self, name: str, value: Any, B: int, unbatched: bool) -> Array:
-        H = self.hidden_size
-        symbols, shape = ("(1, H)", (1, H)) if unbatched else ("(1, B, H)", (1, B, H))
-        return checks.shaped(name, value, self.dtype, symbols, shape)[0]
+    def _split_state(self, layout: Layout, name: str, state: Any) -> tuple[Array | None, Array | None]:
+        """h (L*D, B, P) and c (L*D, B, H), or None for what is none."""
+        cells, h, c = len(self._suffixes()), state, None
+        if self._cell.is_lstm and state is not None:
+            if not isinstance(state, (tuple, list)) or len(state) != 2:
+                raise TypeError(f"{name}: expected a pair (h, c), got {type(state).__name__}")
+            h, c = state
+        names = (f"{name}[0]", f"{name}[1]") if self._cell.is_lstm else (name, "")
+        width = "P" if self.proj_size else "H"
+        h = None if h is None else layout.state(names[0], h, cells, self._output_size, width)
+        return h, None if c is None else layout.state(names[1], c, cells, self.hidden_size, "H")
 
-    def _split_state(self, state: State, B: int, unbatched: bool) -> tuple[Array | None, Array | None]:
-        if state is None:
-            return None, None
-        if not self._cell.is_lstm:
-            return self._check_state("state", state, B, unbatched), None
-        if not isinstance(state, (tuple, list)) or len(state) != 2:
-            raise TypeError(f"state: expected a pair (h, c), got {type(state).__name__}")
-        h, c = (None if s is None else self._check_state(f"state[{i}]", s, B, unbatched) for i, s in enumerate(state))
-        return h, c
-
-    def _apply(self, x: Any, state: State, lengths: Any, reset: Any, record: bool) -> tuple[Array, State, LayerTape | None]:
-        x = checks.floats("x", x, self.dtype, (2, 3))
-        if x.shape[-1] != self.input_size:
-            raise ValueError(f"x: expected the last axis to be input_size = {self.input_size}, got shape {x.shape}")
-        unbatched = x.ndim == 2
-        batch_first = self.batch_first and not unbatched
-        h0, c0 = self._split_state(state, 1 if unbatched else x.shape[0 if batch_first else 1], unbatched)
-        run = make_run(self._cell, x, self._checked_weights(), h0, c0, lengths, reset, False, batch_first, None)
-        forward(run, record, batch_first)
-        y = run.y[:, 0] if unbatched else run.y.swapaxes(0, 1) if batch_first else run.y
-        members = [m if unbatched else m[None] for m in (run.h_n, run.c_n) if m is not None]
-        final = tuple(members) if self._cell.is_lstm else members[0]
-        if not record:
-            return y, final, None
-        y = y.view()
-        y.flags.writeable = False
-        return y, final, LayerTape(self, run, batch_first, unbatched)
+    def _final(self, layout: Layout, done: Pass) -> State:
+        h_n = layout.returned_state(done.h_n)
+        return h_n if done.c_n is None else (h_n, layout.returned_state(done.c_n))
 
 
 class RNN(Recurrent):
-    """A layer of the simple recurrent network: h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu.
+    """Layers of the simple recurrent network: h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu.
 
     Args:
         input_size, hidden_size: I and H.
+        num_layers: L; each layer above the first reads the whole output of the one below.
         nonlinearity: "tanh" or "relu".
-        bias: with bias_ih_l0 and bias_hh_l0.
-        batch_first: x and y are (B, T, .).
+        bias: with bias_ih and bias_hh.
+        batch_first: x and y are (B, T, .); states stay (L*D, B, H).
+        dropout: the probability to drop an element between two layers, in forward alone; the rest is scaled by 1 / (1 - dropout).
+            The masks are drawn from `layer.rng`, whose state brings them back: layer.rng.bit_generator.state.
+        bidirectional: a second set of cells goes from each row's end to its start; y is the output of both, side by side.
         dtype: float32 or float64.
-        rng: a seed or numpy.random.Generator for the initial values.
+        rng: a seed or numpy.random.Generator for the initial values and the dropout.
+
+    Parameters, for layer k and, in reverse, with the suffix _reverse: weight_ih_l{k} (H, I), or (H, D*H) above the first layer,
+    weight_hh_l{k} (H, H), bias_ih_l{k} and bias_hh_l{k} (H,).
 
     Raises: TypeError, ValueError.
 
@@ -234,25 +227,24 @@ class RNN(Recurrent):
         self,
         input_size: int,
         hidden_size: int,
-        *,
+        num_layers: int = 1,
         nonlinearity: str = "tanh",
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
         dtype: DTypeLike = np.float32,
         rng: Any = None,
     ) -> None:
         self.nonlinearity = checks.choice("nonlinearity", nonlinearity, "tanh", "relu")
         self._cell = Cell.RNN_TANH if nonlinearity == "tanh" else Cell.RNN_RELU
-        super().__init__(input_size, hidden_size, bias, batch_first, dtype, rng)
-
-    def _configuration(self) -> list[str]:
-        shown = super()._configuration()
-        return shown if self.nonlinearity == "tanh" else [*shown[:2], "nonlinearity='relu'", *shown[2:]]
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
 
 class IRNN(RNN):
-    """A ReLU RNN that starts as an identity (Le, Jaitly and Hinton 2015, arXiv 1504.00941): W_hh = recurrent_scale * identity,
-    biases 0, W_ih ~ N(0, input_std). Arguments else as RNN's.
+    """ReLU RNNs that start as an identity (Le, Jaitly and Hinton 2015, arXiv 1504.00941): in each layer and direction
+    W_hh = recurrent_scale * identity, biases 0, W_ih ~ N(0, input_std). Arguments else as RNN's.
 
     >>> layer = fastrnn.IRNN(2, 64, input_std=0.1, rng=0)
     """
@@ -261,61 +253,69 @@ class IRNN(RNN):
         self,
         input_size: int,
         hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
         *,
         recurrent_scale: float = 1.0,
         input_std: float = 0.001,
-        bias: bool = True,
-        batch_first: bool = False,
         dtype: DTypeLike = np.float32,
         rng: Any = None,
     ) -> None:
         self.recurrent_scale = checks.real("recurrent_scale", recurrent_scale)
         self.input_std = checks.real("input_std", input_std, 0)
-        super().__init__(input_size, hidden_size, nonlinearity="relu", bias=bias, batch_first=batch_first, dtype=dtype, rng=rng)
+        super().__init__(
+            input_size, hidden_size, num_layers, "relu", bias, batch_first, dropout, bidirectional, dtype=dtype, rng=rng
+        )
 
-    def _initialise(self, rng: np.random.Generator) -> None:
-        self.flat[:] = 0
-        self.params["weight_ih_l0"][:] = rng.normal(0, self.input_std, (self.hidden_size, self.input_size))
-        np.fill_diagonal(self.params["weight_hh_l0"], self.recurrent_scale)
-
-    def _configuration(self) -> list[str]:
-        shown = [part for part in super()._configuration() if not part.startswith("nonlinearity")]
-        return [*shown[:2], f"recurrent_scale={self.recurrent_scale}", f"input_std={self.input_std}", *shown[2:]]
+    def _initialise(self) -> None:
+        for name, array in self.params.items():
+            if name.startswith("weight_ih"):
+                array[:] = self.rng.normal(0, self.input_std, array.shape)
+            elif name.startswith("weight_hh"):
+                np.fill_diagonal(array, self.recurrent_scale)
 
 
 class GRU(Recurrent):
-    """A layer of gated recurrent units; the equations are fastrnn.gru's. Arguments as RNN's, and
+    """Layers of gated recurrent units; the equations are fastrnn.gru's. Arguments as RNN's, and
 
     reset_after: PyTorch's form (True), or that of Cho et al. 2014.
 
-    >>> layer = fastrnn.GRU(3, 64, rng=0)
-    >>> y, h_n = layer(x)
+    Parameters as RNN's, with 3*H rows: the blocks r, z, n.
+
+    >>> layer = fastrnn.GRU(3, 64, num_layers=2, bidirectional=True, rng=0)
+    >>> y, h_n = layer(x)  # (T, B, 128), (4, B, 64)
     """
 
     def __init__(
         self,
         input_size: int,
         hidden_size: int,
-        *,
-        reset_after: bool = True,
+        num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        reset_after: bool = True,
         dtype: DTypeLike = np.float32,
         rng: Any = None,
     ) -> None:
         self.reset_after = checks.flag("reset_after", reset_after)
         self._cell = Cell.GRU_AFTER if reset_after else Cell.GRU_BEFORE
-        super().__init__(input_size, hidden_size, bias, batch_first, dtype, rng)
-
-    def _configuration(self) -> list[str]:
-        shown = super()._configuration()
-        return shown if self.reset_after else [*shown[:2], "reset_after=False", *shown[2:]]
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
 
 class LSTM(Recurrent):
-    """A layer of long short-term memory; the equations are fastrnn.lstm's. Arguments as RNN's, and
+    """Layers of long short-term memory; the equations are fastrnn.lstm's. Arguments as RNN's, and
 
-    peephole: with weight_ch_l0 (3, H), rows i, f, o.
+    proj_size: P, less than H, or 0: the output is W_hr h_t, of P numbers (Sak et al. 2014, arXiv 1402.1128).
+    peephole: i and f also see c_{t-1}, and o sees c_t.
+
+    Parameters as RNN's, with 4*H rows: the blocks i, f, g, o; with proj_size weight_hh_l{k} (4*H, P), weight_ih_l{k} (4*H, D*P)
+    above the first layer, and weight_hr_l{k} (P, H); with peephole weight_ch_l{k} (3, H), rows i, f, o.
 
     >>> layer = fastrnn.LSTM(3, 64, rng=0)
     >>> y, (h_n, c_n) = layer(x)
@@ -325,17 +325,18 @@ class LSTM(Recurrent):
         self,
         input_size: int,
         hidden_size: int,
-        *,
+        num_layers: int = 1,
         bias: bool = True,
         batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
         peephole: bool = False,
         dtype: DTypeLike = np.float32,
         rng: Any = None,
     ) -> None:
         self.peephole = checks.flag("peephole", peephole)
+        self.proj_size = checks.projection("proj_size", proj_size, checks.size("hidden_size", hidden_size))
         self._cell = Cell.LSTM_PEEPHOLE if peephole else Cell.LSTM
-        super().__init__(input_size, hidden_size, bias, batch_first, dtype, rng)
-
-    def _configuration(self) -> list[str]:
-        shown = super()._configuration()
-        return [*shown[:2], "peephole=True", *shown[2:]] if self.peephole else shown
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)

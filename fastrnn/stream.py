@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,12 +19,12 @@ _CHUNK = 64  # items whose input products are made at once in a block call
 
 
 class Stream(Stepper):
-    """A layer that takes a sequence as it comes; made by layer.stream(batch_size).
+    """Layers that take a sequence as it comes; made by layer.stream(batch_size).
 
     ``stream(x_t)`` takes one step, x_t (B, I), or (I,) where B is 1, and returns y_t (B, H) or (H,); ``stream(x)`` with x (n, B, I)
-    takes n steps. With ``out=`` (of the result's shape, not overlapping x) nothing is allocated. The results are bit for bit those
-    of the layer's call on the whole sequence. The weights are a snapshot: later changes of the layer are not seen. A stream belongs
-    to one thread at a time; different streams run side by side.
+    takes n steps. With ``out=`` (of the result's shape, not overlapping x) a step allocates nothing. The results are bit for bit
+    those of the layer's call on the whole sequence. The weights are a snapshot: later changes of the layer are not seen. A stream
+    belongs to one thread at a time; different streams run side by side.
 
     Raises: TypeError, ValueError.
 
@@ -34,10 +35,15 @@ class Stream(Stepper):
 
     def __init__(self, cell: Cell, weights: Weights, batch_size: int) -> None:
         B, P, dtype = checks.integer("batch_size", batch_size, 1), weights.P, weights.w_hh.dtype
-        self._cell, self._I, self._P, self._dtype = cell, weights.w_ih.shape[1], P, dtype
+        self._I, self._P, self._dtype = weights.w_ih.shape[1], P, dtype
         h = checks.allocate("batch_size", "(B, P)", (B, P), dtype, zero=True)
         c = np.zeros((B, weights.H), dtype) if cell.is_lstm else None
         super().__init__(cell, dtype == checks.F64, weights, h, c, max(_CHUNK, B))
+
+    @property
+    def _layers(self) -> Sequence[Stream]:
+        """The lowest first."""
+        return (self,)
 
     @property
     def batch_size(self) -> int:
@@ -46,10 +52,10 @@ class Stream(Stepper):
 
     @property
     def state(self) -> State:
-        """A copy of the state behind the last step, (1, B, H), or a pair of them for an LSTM. Assign to it to set the state; None
+        """A copy of the state behind the last step, (L, B, H), or a pair of them for an LSTM. Assign to it to set the state; None
         is zeros."""
-        h = self.h[None].copy()
-        return h if self.c is None else (h, self.c[None].copy())
+        h, c = (np.stack(members) if members else None for members in self._live())
+        return h if c is None else (h, c)
 
     @state.setter
     def state(self, value: State) -> None:
@@ -61,12 +67,18 @@ class Stream(Stepper):
             if not isinstance(value, (tuple, list)) or len(value) != 2:
                 raise TypeError(f"state: expected a pair (h, c), got {type(value).__name__}")
             members = list(value)
-        shape = (1, *self.h.shape)
         names = ["state"] if self.c is None else ["state[0]", "state[1]"]
-        new = [checks.shaped(name, member, self._dtype, "(1, B, H)", shape) for name, member in zip(names, members)]
-        self.h[...] = new[0][0]
-        if self.c is not None:
-            self.c[...] = new[1][0]
+        new = [
+            checks.shaped(name, member, self._dtype, "(L, B, H)", (len(live), *live[0].shape))
+            for name, member, live in zip(names, members, self._live())
+        ]
+        for member, live in zip(new, self._live()):
+            for one, array in zip(member, live):
+                array[...] = one
+
+    def _live(self) -> tuple[list[Array], list[Array]]:
+        """h and, of LSTMs, c of each layer."""
+        return [layer.h for layer in self._layers], [layer.c for layer in self._layers if layer.c is not None]
 
     def reset(self, rows: Any = None) -> None:
         """Start these rows from zero (an index, a list of them, a slice or a mask of booleans), or all.
@@ -75,9 +87,9 @@ class Stream(Stepper):
         """
         index = slice(None) if rows is None else rows
         try:
-            self.h[index] = 0
-            if self.c is not None:
-                self.c[index] = 0
+            for member in self._live():
+                for array in member:
+                    array[index] = 0
         except (IndexError, TypeError, ValueError) as error:
             raise type(error)(f"rows: expected an index of {self.batch_size} rows, got {rows!r}: {error}") from None
 
@@ -105,3 +117,42 @@ class Stream(Stepper):
         if np.may_share_memory(out, x):
             raise ValueError("out: expected memory apart from x, got an array that overlaps it")
         raise ValueError("out: expected a writable, aligned, C-contiguous array, got one that is not")
+
+
+class StackedStream(Stream):
+    """The stream of the last layer, fed by those below it."""
+
+    def __init__(self, cell: Cell, weights: Sequence[Weights], batch_size: int) -> None:
+        self._below = [Stream(cell, w, batch_size) for w in weights[:-1]]
+        super().__init__(cell, weights[-1], batch_size)
+        # What goes up from each layer at a single step.
+        self._single = [np.empty_like(layer.h) for layer in self._below]
+
+    @property
+    def _layers(self) -> Sequence[Stream]:
+        return (*self._below, self)
+
+    def __call__(self, x: Array, out: Array | None = None) -> Array:
+        """As Stream's."""
+        if out is not None or type(x) is not np.ndarray:
+            x = self._below[0]._checked_x(x)
+        if out is not None and not self._fits(out, x):  # before any layer has taken the step
+            self._refuse_out(out, x)
+        single = x.ndim < 3
+        for layer, up in zip(self._below, self._single):
+            x = layer(x, up if x.ndim == 2 else up[0]) if single else layer(x)
+        return super().__call__(x, out)
+
+    def _fits(self, out: Any, x: Array) -> bool:
+        return (
+            type(out) is np.ndarray
+            and out.dtype == self._dtype
+            and out.shape == (*x.shape[:-1], self._P)
+            and out.flags.carray
+            and not np.may_share_memory(out, x)
+        )
+
+
+def make_stream(cell: Cell, weights: Sequence[Weights], batch_size: int) -> Stream:
+    """The stream of one or several layers."""
+    return Stream(cell, weights[0], batch_size) if len(weights) == 1 else StackedStream(cell, weights, batch_size)

@@ -304,11 +304,13 @@ def test_irnn_by_default_carries_its_state_on():
     [
         (fastrnn.RNN(2, 3), "RNN(2, 3)"),
         (fastrnn.RNN(2, 3, nonlinearity="relu", bias=False), "RNN(2, 3, nonlinearity='relu', bias=False)"),
-        (fastrnn.IRNN(2, 3), "IRNN(2, 3, recurrent_scale=1.0, input_std=0.001)"),
-        (fastrnn.IRNN(2, 3, batch_first=True), "IRNN(2, 3, recurrent_scale=1.0, input_std=0.001, batch_first=True)"),
+        (fastrnn.IRNN(2, 3), "IRNN(2, 3)"),
+        (fastrnn.IRNN(2, 3, 2, recurrent_scale=0.5), "IRNN(2, 3, num_layers=2, recurrent_scale=0.5)"),
         (fastrnn.GRU(2, 3, batch_first=True), "GRU(2, 3, batch_first=True)"),
         (fastrnn.GRU(2, 3, reset_after=False), "GRU(2, 3, reset_after=False)"),
         (fastrnn.LSTM(2, 3), "LSTM(2, 3)"),
+        (fastrnn.GRU(2, 3, 4, False, True, 0.5, True), "GRU(2, 3, num_layers=4, bias=False, batch_first=True, dropout=0.5, bidirectional=True)"),
+        (fastrnn.LSTM(2, 3, proj_size=2), "LSTM(2, 3, proj_size=2)"),
         (fastrnn.LSTM(2, 3, peephole=True, dtype=np.float64), "LSTM(2, 3, peephole=True, dtype=float64)"),
     ],
 )
@@ -321,8 +323,8 @@ def test_repr(layer, text):
 @pytest.mark.parametrize(
     "state, message",
     [
-        (np.zeros((2, 6), np.float32), r"expected \(1, B, H\) = \(1, 2, 6\), got \(2, 6\)"),
-        (np.zeros((1, 3, 6), np.float32), r"expected \(1, B, H\) = \(1, 2, 6\), got \(1, 3, 6\)"),
+        (np.zeros((2, 6), np.float32), r"expected 3-D for batched 3-D x, \(L\*D, B, H\) = \(1, 2, 6\), got 2-D \(2, 6\)"),
+        (np.zeros((1, 3, 6), np.float32), r"expected \(L\*D, B, H\) = \(1, 2, 6\), got \(1, 3, 6\)"),
     ],
 )
 def test_a_wrong_state(cell, state, message):

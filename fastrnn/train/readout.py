@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import checks
-from ..layers import Parameters
+from ..parameters import Parameters
 from ..tape import Gradients
 
 Array = NDArray[Any]
@@ -52,8 +52,8 @@ class Linear:
         self.flat[:] = np.random.default_rng(rng).uniform(-limit, limit, self.flat.shape)
 
     @property
-    def params(self) -> dict[str, Array]:
-        return self._parameters.named
+    def params(self) -> Parameters:
+        return self._parameters
 
     @property
     def flat(self) -> Array:
@@ -85,7 +85,7 @@ class Linear:
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.output_size, self.input_size)}
         if self.bias:
             shapes["bias"] = (self.output_size,)
-        return Parameters(shapes, self.dtype)
+        return Parameters.zeros(shapes, self.dtype)
 
     def __repr__(self) -> str:
         return f"Linear({self.input_size}, {self.output_size}{'' if self.bias else ', bias=False'})"
@@ -115,7 +115,7 @@ class LinearTape:
         self._used = True
         into = layer._new_parameters()
         rows = do.reshape(-1, layer.output_size)
-        np.matmul(rows.T, h.reshape(-1, layer.input_size), out=into.named["weight"])
+        np.matmul(rows.T, h.reshape(-1, layer.input_size), out=into["weight"])
         if layer.bias:
-            rows.sum(axis=0, out=into.named["bias"])
-        return Gradients(x=do @ layer.params["weight"], params=into.named, flat=into.flat)
+            rows.sum(axis=0, out=into["bias"])
+        return Gradients(x=do @ layer.params["weight"], params=into, flat=into.flat)

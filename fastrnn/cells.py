@@ -1,0 +1,208 @@
+"""Cells: one step, for loops that are written by hand, with a tape for each step's exact gradients."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from . import checks, config
+from .engine import Cell, Run
+from .parameters import Module, Parameters, Shapes, shapes_of
+from .plan import Plan
+from .tape import Gradients, State
+
+Array = NDArray[Any]
+
+
+class CellTape:
+    """What a cell's step kept for its backward."""
+
+    def __init__(self, owner: RecurrentCell, run: Run, unbatched: bool) -> None:
+        self._owner, self._unbatched = owner, unbatched
+        self._run: Run | None = run
+
+    def backward(self, dstate: State) -> Gradients:
+        """Gradients of sum(h * dh), for an LSTM of sum(h * dh) + sum(c * dc).
+
+        dstate: dh of the shape of the returned h; for an LSTM a pair (dh, dc), either of which may be None.
+
+        Returns grads.x, grads.state (as the state), grads.params (by the names of cell.params), grads.flat (one vector of them).
+
+        Raises: RuntimeError at the second call; TypeError, ValueError.
+        """
+        run, owner = self._run, self._owner
+        if run is None:
+            raise RuntimeError("tape.backward: this tape has been used; a tape can be used once, call forward again for a new one")
+        if dstate is None:
+            raise ValueError("dstate: expected the gradient of the new state, got None")
+        given = owner._split_state("dstate", dstate, len(run.h_n), self._unbatched)
+        ends = (run.h_n,) if run.c_n is None else (run.h_n, run.c_n)
+        state = [np.zeros_like(end) if d is None else d.copy() for d, end in zip(given, ends)]
+        into = Parameters.zeros(owner._shapes(), owner.dtype)
+        self._run = None
+        dx = run.backward(None, state[0], state[1] if len(state) > 1 else None, owner._by_cell(into)[0])
+        assert dx is not None
+        return Gradients(
+            x=dx[0, 0] if self._unbatched else dx[0], state=owner._joined(state, self._unbatched), params=into, flat=into.flat
+        )
+
+
+class RecurrentCell(Module):
+    """What the three cells share."""
+
+    _cell: Cell
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool, dtype: DTypeLike, rng: Any) -> None:
+        self.input_size = checks.size("input_size", input_size)
+        self.hidden_size = checks.size("hidden_size", hidden_size)
+        self.bias = checks.flag("bias", bias)
+        self._set_up(dtype, rng)
+
+    def __call__(self, x: Array, state: State = None) -> State:
+        """The new state. Arguments and errors as forward's, without the tape."""
+        run, unbatched = self._step(x, state, record=False)
+        return self._new(run, unbatched)
+
+    def forward(self, x: Array, state: State = None) -> tuple[State, CellTape]:
+        """One step, and what its backward needs.
+
+        x: (B, I) or (I,), the cell's dtype. state: h (B, H) or (H,), for an LSTM a pair (h, c); None for zeros.
+
+        Returns: the new h, or (h, c); the tape, for one tape.backward(dh), or tape.backward((dh, dc)).
+
+        Raises: TypeError, ValueError (the message names the argument), MemoryError.
+
+        >>> h, tape = cell.forward(x_t, h)
+        >>> grads = tape.backward(dh)
+        >>> dh = grads.state
+        """
+        run, unbatched = self._step(x, state, record=True)
+        return self._new(run, unbatched), CellTape(self, run, unbatched)
+
+    def _shapes(self) -> Shapes:
+        return shapes_of(self._cell, self.input_size, self.hidden_size, self.hidden_size, self.bias)
+
+    def _initialise(self) -> None:
+        """PyTorch's: all from U(-1/sqrt(H), 1/sqrt(H))."""
+        limit = 1 / math.sqrt(self.hidden_size)
+        self.flat[:] = self.rng.uniform(-limit, limit, self.flat.shape)
+
+    def _step(self, x: Any, state: State, record: bool) -> tuple[Run, bool]:
+        x = checks.rows_contiguous("x", checks.floats("x", x, self.dtype, (1, 2)))
+        if x.shape[-1] != self.input_size:
+            raise ValueError(f"x: expected the last axis to be input_size = {self.input_size}, got shape {x.shape}")
+        unbatched = x.ndim == 1
+        x = x[None, None] if unbatched else x[None]
+        h, c = self._split_state("state", state, x.shape[1], unbatched)
+        try:
+            run = Run(self._cell, Plan(1, x.shape[1], False), x, self._weights()[0], h, c, config.get_num_threads())
+            run.forward(record)
+        except MemoryError as error:
+            raise checks.out_of_memory("x", error) from None
+        return run, unbatched
+
+    def _split_state(self, name: str, state: Any, B: int, unbatched: bool) -> tuple[Array | None, Array | None]:
+        """h and c (B, H), or None for what is none."""
+        if not self._cell.is_lstm or state is None:
+            return self._member(name, state, B, unbatched), None
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            raise TypeError(f"{name}: expected a pair (h, c), got {type(state).__name__}")
+        return self._member(f"{name}[0]", state[0], B, unbatched), self._member(f"{name}[1]", state[1], B, unbatched)
+
+    def _member(self, name: str, value: Any, B: int, unbatched: bool) -> Array | None:
+        H = self.hidden_size
+        symbols, shape = ("(H,)", (H,)) if unbatched else ("(B, H)", (B, H))
+        return None if value is None else checks.shaped(name, value, self.dtype, symbols, shape).reshape(B, H)
+
+    def _new(self, run: Run, unbatched: bool) -> State:
+        return self._joined([run.h_n] if run.c_n is None else [run.h_n, run.c_n], unbatched)
+
+    def _joined(self, members: list[Array], unbatched: bool) -> State:
+        members = [m[0] if unbatched else m for m in members]
+        return tuple(members) if self._cell.is_lstm else members[0]
+
+
+class RNNCell(RecurrentCell):
+    """One step of the simple recurrent network: h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu.
+
+    Args:
+        input_size, hidden_size: I and H.
+        bias: with bias_ih and bias_hh.
+        nonlinearity: "tanh" or "relu".
+        dtype: float32 or float64.
+        rng: a seed or numpy.random.Generator for the initial values, all from U(-1/sqrt(H), 1/sqrt(H)).
+
+    Parameters: weight_ih (H, I), weight_hh (H, H), bias_ih and bias_hh (H,).
+
+    Raises: TypeError, ValueError.
+
+    >>> cell = fastrnn.RNNCell(3, 64, rng=0)
+    >>> h = cell(x_t, h)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: Any = None,
+    ) -> None:
+        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, "tanh", "relu")
+        self._cell = Cell.RNN_TANH if nonlinearity == "tanh" else Cell.RNN_RELU
+        super().__init__(input_size, hidden_size, bias, dtype, rng)
+
+
+class GRUCell(RecurrentCell):
+    """One step of a gated recurrent unit; the equations are fastrnn.gru's. Arguments and parameters as RNNCell's with 3*H rows, the
+    blocks r, z, n, and
+
+    reset_after: PyTorch's form (True), or that of Cho et al. 2014.
+
+    >>> cell = fastrnn.GRUCell(3, 64, rng=0)
+    >>> h = cell(x_t, h)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        reset_after: bool = True,
+        dtype: DTypeLike = np.float32,
+        rng: Any = None,
+    ) -> None:
+        self.reset_after = checks.flag("reset_after", reset_after)
+        self._cell = Cell.GRU_AFTER if reset_after else Cell.GRU_BEFORE
+        super().__init__(input_size, hidden_size, bias, dtype, rng)
+
+
+class LSTMCell(RecurrentCell):
+    """One step of long short-term memory; the equations are fastrnn.lstm's. Arguments and parameters as RNNCell's with 4*H rows,
+    the blocks i, f, g, o, and
+
+    peephole: with weight_ch (3, H), rows i, f, o.
+
+    >>> cell = fastrnn.LSTMCell(3, 64, rng=0)
+    >>> h, c = cell(x_t, (h, c))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        peephole: bool = False,
+        dtype: DTypeLike = np.float32,
+        rng: Any = None,
+    ) -> None:
+        self.peephole = checks.flag("peephole", peephole)
+        self._cell = Cell.LSTM_PEEPHOLE if peephole else Cell.LSTM
+        super().__init__(input_size, hidden_size, bias, dtype, rng)

@@ -1,0 +1,124 @@
+"""The tape of a layer: what its forward kept, to look at, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import checks
+from .engine import Run
+from .layout import Layout
+from .parameters import Parameters
+from .stack import Pass
+from .tape import Gradients, State
+
+if TYPE_CHECKING:
+    from .layers import Recurrent
+
+Array = NDArray[Any]
+
+
+class LayerTape:
+    """What a layer's forward kept: for one backward(), and to look at before that in `outputs`."""
+
+    def __init__(self, layer: Recurrent, layout: Layout, done: Pass) -> None:
+        self._layer, self._layout = layer, layout
+        self._pass: Pass | None = done
+
+    @property
+    def outputs(self) -> dict[str, Array]:
+        """Everything inside, by names as the parameters' are: of layer k and, in reverse, with the suffix _reverse,
+
+        h_l{k}: (T, B, P), the sequence of its outputs, in front of any dropout;
+        c_l{k}: (T, B, H), the cell states of an LSTM;
+        gates_l{k}: (T, B, G*H), the gates behind their activations, in the blocks of the weights' rows; not of an RNN.
+
+        Read-only views of what is stored for backward, in the layout of x (padded, where x is packed), 0 where a row has no step.
+        So after forward(..., checkpoint=k) there are no c and gates, and backward takes them away: copy what is to stay.
+
+        Raises: RuntimeError after backward.
+
+        >>> y, state, tape = layer.forward(x)
+        >>> tape.outputs["c_l0"]
+        """
+        done = self._open()
+        found: dict[str, Array] = {}
+        for run, suffix in zip(done.runs, self._layer._suffixes()):
+            rows = run.cell.gates * run.H
+            parts = {"h": run.y, "c": run.c, "gates": None if run.gates is None else run.gates[..., :rows]}
+            found |= {name + suffix: self._shown(run, part) for name, part in parts.items() if part is not None}
+        return found
+
+    def backward(self, dy: Any = None, dstate: State = None, doutputs: Mapping[str, Array] | None = None) -> Gradients:
+        """Gradients of sum(y * dy) + sum(state * dstate) + the sum over all names of sum(outputs[name] * doutputs[name]).
+
+        dy: as y. dstate: as the returned state; for an LSTM a pair, either of which may be None. doutputs: a mapping from names of
+        `outputs` to gradients of the same shape; those of gates are not taken.
+
+        Returns grads.x (packed, if x is), grads.state (as the state), grads.params (by the names of layer.params), grads.flat (the
+        same numbers as one vector, in the order of layer.flat).
+
+        Raises: RuntimeError at the second call; TypeError, ValueError.
+        """
+        done, layer, layout = self._open(), self._layer, self._layout
+        if dy is None and dstate is None and not doutputs:
+            raise ValueError("tape.backward: expected dy, dstate or both, got neither")
+        try:
+            P = layer._output_size
+            dy = None if dy is None else layout.sequence("dy", dy, done.y.shape[2], layer._output_symbol)
+            dh, dc = self._zeros_or_copies(done, *layer._split_state(layout, "dstate", dstate))
+            named = self._named(done, doutputs)
+            dhs = self._of_cells("h", named, P, "P" if layer.proj_size else "H")
+            dcs = self._of_cells("c", named, layer.hidden_size, "H")
+            into = Parameters.zeros(layer._shapes(), layer.dtype)
+            self._pass = None
+            dx = done.backward(dy, dhs, dcs, dh, dc, layer._by_cell(into))
+        except MemoryError as error:
+            raise checks.out_of_memory("x", error) from None
+        dh = layout.returned_state(dh)
+        state = dh if dc is None else (dh, layout.returned_state(dc))
+        return Gradients(x=layout.returned(dx), state=state, params=into, flat=into.flat)
+
+    def _open(self) -> Pass:
+        if self._pass is None:
+            raise RuntimeError("tape.backward: this tape has been used; a tape can be used once, call forward again for a new one")
+        return self._pass
+
+    def _shown(self, run: Run, part: Array) -> Array:
+        """For the caller to read. What the kernels left unwritten becomes 0."""
+        if part is not run.y and run.plan.first is not None:
+            there = np.zeros(part.shape[:2], np.bool_)
+            there[run.plan.time, run.plan.row] = True
+            part[~there] = 0
+        view = self._layout.outward(part).view()
+        view.flags.writeable = False
+        return view
+
+    def _zeros_or_copies(self, done: Pass, dh: Array | None, dc: Array | None) -> tuple[Array, Array | None]:
+        """New arrays for the gradients of the state: backward writes into them."""
+        new_h = np.zeros_like(done.h_n) if dh is None else dh.copy()
+        if done.c_n is None:
+            return new_h, None
+        return new_h, np.zeros_like(done.c_n) if dc is None else dc.copy()
+
+    def _named(self, done: Pass, doutputs: Any) -> Mapping[str, Array]:
+        """A mapping that has no other names than those of h and c."""
+        if doutputs is None:
+            return {}
+        if not isinstance(doutputs, Mapping):
+            raise TypeError(f"doutputs: expected a mapping of names to arrays, got {type(doutputs).__name__}")
+        kinds = "h" if done.c_n is None else "hc"
+        names = [kind + suffix for suffix in self._layer._suffixes() for kind in kinds]
+        unknown = [name for name in doutputs if name not in names]
+        if unknown:
+            raise ValueError(f"doutputs: expected names among {names}, got {unknown}")
+        return doutputs
+
+    def _of_cells(self, kind: str, named: Mapping[str, Array], n: int, symbol: str) -> list[Array | None]:
+        """(T, B, n) of each cell: the gradients of its sequence h or c."""
+        given = [named.get(kind + suffix) for suffix in self._layer._suffixes()]
+        names = [f"doutputs['{kind}{suffix}']" for suffix in self._layer._suffixes()]
+        return [None if d is None else self._layout.sequence(name, d, n, symbol) for name, d in zip(names, given)]

@@ -1,0 +1,202 @@
+"""Named parameters in one vector, and what everything that owns some can do: save, load, copy, convert, show."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from . import checks
+from .engine import Cell, Weights
+
+Array = NDArray[Any]
+Shapes = dict[str, tuple[int, ...]]
+Self = TypeVar("Self", bound="Module")
+
+# The arguments of the kernels, and what PyTorch calls them (peepholes are ours), in the order in which they stand in the vector.
+NAMES = {
+    "w_ih": "weight_ih",
+    "w_hh": "weight_hh",
+    "b_ih": "bias_ih",
+    "b_hh": "bias_hh",
+    "w_hr": "weight_hr",
+    "peephole": "weight_ch",
+}
+
+
+class Parameters(Mapping[str, Array]):
+    """Named arrays that are views of one contiguous vector, `flat`, in its order.
+
+    Assignment to a name writes into its view, so that names and vector always are the same numbers.
+
+    >>> layer.params["bias_ih_l0"] = np.zeros(4 * H, np.float32)
+    """
+
+    def __init__(self, shapes: Shapes, flat: Array) -> None:
+        self.flat, self._shapes = flat, shapes
+        self._named = dict(self.views())
+
+    @classmethod
+    def zeros(cls, shapes: Shapes, dtype: np.dtype[Any]) -> Parameters:
+        return cls(shapes, np.zeros(sum(map(math.prod, shapes.values())), dtype))
+
+    def views(self) -> Iterator[tuple[str, Array]]:
+        """(name, array), new ones at each call: for who must be sure that nobody reshapes them in place."""
+        end = 0
+        for name, shape in self._shapes.items():
+            start, end = end, end + math.prod(shape)
+            yield name, self.flat[start:end].reshape(shape)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._named[name]
+
+    def __setitem__(self, name: str, value: Array) -> None:
+        if name not in self._shapes:
+            raise KeyError(f"{name!r}: expected one of {list(self)}")
+        if value is not self._named[name]:  # it is behind `params[name] -= step`
+            self._named[name][...] = checks.shaped(name, value, self.flat.dtype, "its shape", self._shapes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._named)
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+    def __repr__(self) -> str:
+        return repr(self._named)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._shapes, self.flat)
+
+
+def shapes_of(cell: Cell, I: int, H: int, P: int, bias: bool, suffix: str = "") -> Shapes:
+    """The parameters of one cell, with outputs of P numbers: P < H is an LSTM with a projection."""
+    rows = cell.gates * H
+    shapes: Shapes = {"weight_ih": (rows, I), "weight_hh": (rows, P)}
+    if bias:
+        shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+    if P < H:
+        shapes["weight_hr"] = (P, H)
+    if cell == Cell.LSTM_PEEPHOLE:
+        shapes["weight_ch"] = (3, H)
+    return {name + suffix: shape for name, shape in shapes.items()}
+
+
+class Module:
+    """What layers and cells share: parameters by name and as one vector."""
+
+    dtype: np.dtype[Any]
+    rng: np.random.Generator
+    _parameters: Parameters
+
+    def _set_up(self, dtype: DTypeLike, rng: Any) -> None:
+        """Make and initialise the parameters; sizes and options stand already."""
+        self.dtype = checks.float_dtype("dtype", dtype)
+        self.rng = checks.generator("rng", rng)
+        try:
+            self._parameters = Parameters.zeros(self._shapes(), self.dtype)
+            self._initialise()
+        except (MemoryError, ValueError, OverflowError) as error:  # ValueError, OverflowError: not even countable
+            raise checks.out_of_memory("input_size, hidden_size", error) from None
+
+    def _shapes(self) -> Shapes:
+        raise NotImplementedError
+
+    def _suffixes(self) -> list[str]:
+        """What stands behind the names of each cell's parameters."""
+        return [""]
+
+    def _initialise(self) -> None:
+        raise NotImplementedError
+
+    @property
+    def params(self) -> Parameters:
+        """The parameters by PyTorch's names: arrays that may be written to; the next call sees it."""
+        return self._parameters
+
+    @property
+    def flat(self) -> Array:
+        """The same numbers as one contiguous vector, for optimisers."""
+        return self._parameters.flat
+
+    @flat.setter
+    def flat(self, value: Array) -> None:
+        if value is not self._parameters.flat:  # it is behind `layer.flat -= step`
+            self._parameters.flat[:] = checks.shaped("flat", value, self.dtype, "its shape", self._parameters.flat.shape)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters by name, as torch's state_dict in NumPy."""
+        return {name: array.copy() for name, array in self.params.items()}
+
+    def load_state_dict(self, mapping: Mapping[str, Array]) -> None:
+        """Take over the parameters from a mapping of names to arrays; all or none.
+
+        Raises: KeyError with all names that are missing or unexpected, and all shapes that are wrong; ValueError where only shapes
+        are wrong, with all of them; TypeError for a wrong dtype or what is no mapping.
+
+        >>> layer.load_state_dict({name: tensor.numpy() for name, tensor in module.state_dict().items()})
+        """
+        if not isinstance(mapping, Mapping):
+            raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}")
+        missing = [name for name in self.params if name not in mapping]
+        unexpected = [name for name in mapping if name not in self.params]
+        new = {  # copies, because the arrays may be views of these very parameters, in another order
+            name: checks.floats(name, mapping[name], self.dtype).copy() for name in self.params if name not in missing
+        }
+        misshapen = "; ".join(
+            f"{name}: expected its shape = {self.params[name].shape}, got {a.shape}"
+            for name, a in new.items()
+            if a.shape != self.params[name].shape
+        )
+        if missing or unexpected:
+            text = f"mapping: expected the names of params, missing {missing}, unexpected {unexpected}"
+            raise KeyError(f"{text}; {misshapen}" if misshapen else text)
+        if misshapen:
+            raise ValueError(misshapen)
+        for name, array in new.items():
+            self.params[name][...] = array
+
+    def astype(self: Self, dtype: DTypeLike) -> Self:
+        """A copy of another dtype: its parameters rounded, its generator a copy.
+
+        >>> layer.astype(np.float64).flat.dtype
+        dtype('float64')
+        """
+        new = copy.copy(self)
+        new.dtype = checks.float_dtype("dtype", dtype)
+        new.rng = copy.deepcopy(self.rng)
+        new._parameters = Parameters(self._shapes(), self.flat.astype(new.dtype))
+        return new
+
+    def __repr__(self) -> str:
+        """The constructor's arguments, as far as they are not its defaults."""
+        shown = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = getattr(self, name)
+            if parameter.default is parameter.empty:
+                shown.append(repr(value))
+            elif name != "rng" and value != parameter.default:
+                shown.append(f"{name}={value if name == 'dtype' else repr(value)}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_of_cells"}
+
+    def _weights(self) -> list[Weights]:
+        """The parameters of each cell as the kernels take them. They are views, so they are made once."""
+        if "_of_cells" not in vars(self):
+            self._of_cells = self._by_cell(self._parameters)
+        return self._of_cells
+
+    def _by_cell(self, parameters: Parameters) -> list[Weights]:
+        views = dict(parameters.views())
+        fields = {field: NAMES[field] for field in Weights.NAMES}
+        return [
+            Weights(**{field: views.get(name + suffix) for field, name in fields.items()})  # type: ignore[arg-type]
+            for suffix in self._suffixes()
+        ]

@@ -1,0 +1,126 @@
+"""One call of a whole layer: a Run for each of its cells (a layer of the stack in one direction), and the way back.
+
+Everything arrives here checked and time-major. Of L layers and D directions, cell k*D + d is layer k in direction d; P is the width
+of one direction's output, which is H but for an LSTM with a projection.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import checks
+from .engine import Cell, Run, Weights
+from .plan import Plan
+
+Array = NDArray[Any]
+
+
+class Options(NamedTuple):
+    """How a layer is called. dropout: probability between layers, with its generator; checkpoint: as Run.forward's."""
+
+    cell: Cell
+    directions: int
+    batch_first: bool
+    threads: int
+    record: bool
+    dropout: float = 0.0
+    rng: np.random.Generator | None = None
+    checkpoint: int | None = None
+
+
+class Dropout:
+    """Zeros with probability p, the rest times 1 / (1 - p): PyTorch's between the layers, drawn anew for every element."""
+
+    def __init__(self, shape: tuple[int, ...], p: float, rng: np.random.Generator) -> None:
+        self.kept = rng.random(shape, np.float32) >= p
+        self.scale = 1 / (1 - p) if p < 1 else 0.0
+
+    def __call__(self, a: Array) -> Array:
+        out = np.multiply(a, self.kept)
+        out *= self.scale
+        return out
+
+
+class Pass:
+    """A forward through all cells and, if it was recorded, once backward.
+
+    y: (T, B, D*P); h_n: (L*D, B, P); c_n: (L*D, B, H) of an LSTM. runs: of each cell (empty unless recorded).
+    """
+
+    def __init__(self, options: Options, plans: list[Plan], x: Array, weights: list[Weights], h0: Any, c0: Any) -> None:
+        """plans: of each direction. x (T, B, I). h0 (L*D, B, P), c0 (L*D, B, H), or None."""
+        self.options, self.plans, self.runs = options, plans, list[Run]()
+        self.dropouts: list[Dropout | None] = []
+        h_n, c_n, D = [], [], options.directions
+        for first in range(0, len(weights), D):
+            dropout = None
+            if first and options.dropout:
+                assert options.rng is not None
+                dropout = Dropout(x.shape, options.dropout, options.rng)
+                x = dropout(x)
+            cells = range(first, first + D)
+            states = [(None if h0 is None else h0[k], None if c0 is None else c0[k]) for k in cells]
+            runs = [Run(options.cell, plan, x, weights[k], *state, options.threads) for plan, k, state in zip(plans, cells, states)]
+            x = self._forward(runs)
+            h_n += [run.h_n for run in runs]
+            c_n += [run.c_n for run in runs if run.c_n is not None]
+            if options.record:
+                self.runs += runs
+                self.dropouts.append(dropout)
+        self.y, self.h_n, self.c_n = x, _stacked(h_n), _stacked(c_n) if c_n else None
+
+    def _forward(self, runs: list[Run]) -> Array:
+        """All directions of a layer, each into its part of one array."""
+        options = self.options
+        if len(runs) == 1:
+            runs[0].forward(options.record, options.batch_first, **_given(checkpoint=options.checkpoint))
+            return runs[0].y
+        (T, B, _), P = runs[0].x.shape, len(runs[0].weights.w_hh[0])
+        n = len(runs) * P
+        shape = (B, T, n) if options.batch_first else (T, B, n)
+        y = checks.allocate("x", "(B, T, D*H)" if options.batch_first else "(T, B, D*H)", shape, runs[0].x.dtype)
+        y = y.swapaxes(0, 1) if options.batch_first else y
+        for d, run in enumerate(runs):
+            run.forward(options.record, options.batch_first, y[..., d * P : (d + 1) * P], **_given(checkpoint=options.checkpoint))
+        return y
+
+    def backward(
+        self, dy: Array | None, dhs: list[Array | None], dcs: list[Array | None], dh: Array, dc: Array | None, into: list[Weights]
+    ) -> Array:
+        """Add the weights' gradients to `into`; return dx (T, B, I).
+
+        dy (T, B, D*P): of the output. dhs, dcs: of each cell's sequences, (T, B, P) and (T, B, H). dh, dc (L*D, B, .): of the final
+        state; those of the initial state go out in the same arrays.
+        """
+        D, runs = self.options.directions, self.runs
+        for first in reversed(range(0, len(runs), D)):
+            parts: list[Array] = []
+            for d, k in enumerate(range(first, first + D)):
+                run, P = runs[k], runs[k].y.shape[2]
+                part = _sum(None if dy is None else dy[..., d * P : (d + 1) * P], dhs[k])
+                dx = run.backward(part, dh[k], None if dc is None else dc[k], into[k], **_given(dcs=dcs[k]))
+                assert dx is not None
+                parts.append(dx)
+            dy = parts[0]
+            for part in parts[1:]:
+                dy += part
+            del runs[first:]  # their memory is free for what comes
+            dropout = self.dropouts[first // D]
+            dy = dy if dropout is None else dropout(dy)
+        assert dy is not None
+        return dy
+
+
+def _stacked(states: list[Array]) -> Array:
+    return states[0][None] if len(states) == 1 else np.stack(states)
+
+
+def _sum(a: Array | None, b: Array | None) -> Array | None:
+    return b if a is None else a if b is None else a + b
+
+
+def _given(**keywords: Any) -> dict[str, Any]:
+    return {name: value for name, value in keywords.items() if value is not None}

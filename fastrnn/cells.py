@@ -93,7 +93,7 @@ class RecurrentCell(Module):
     def _step(self, x: Any, state: State, record: bool) -> tuple[Run, bool]:
         x = checks.rows_contiguous("x", checks.floats("x", x, self.dtype, (1, 2)))
         if x.shape[-1] != self.input_size:
-            raise ValueError(f"x: expected the last axis to be input_size = {self.input_size}, got shape {x.shape}")
+            raise ValueError(f"x: expected the last axis to be equal to input_size = {self.input_size}, got shape {x.shape}")
         unbatched = x.ndim == 1
         x = x[None, None] if unbatched else x[None]
         h, c = self._split_state("state", state, x.shape[1], unbatched)

@@ -113,11 +113,10 @@ def size(name: str, value: Any) -> int:
 
 
 def probability(name: str, value: Any) -> float:
-    if not isinstance(value, (bool, np.bool_)) and isinstance(value, numbers.Real):
-        if 0 <= float(value) <= 1:
-            return float(value)
+    number = real(name, value)
+    if not 0 <= number <= 1:
         raise ValueError(f"{name}: expected a number in range [0, 1], a probability, got {_shown(value)}")
-    raise TypeError(f"{name}: expected a number in range [0, 1], a probability, got {_shown(value)}")
+    return number
 
 
 def projection(name: str, value: Any, hidden_size: int) -> int:

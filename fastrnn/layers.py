@@ -149,9 +149,7 @@ class Recurrent(Module):
     def _apply(
         self, x: Any, state: Any, lengths: Any, reset: Any, mask: Any, masked: Any, record: bool, checkpoint: Any
     ) -> tuple[Layout, Pass]:
-        layout = Layout(x, self.dtype, self.batch_first)
-        if layout.x.shape[2] != self.input_size:
-            raise ValueError(f"x: expected the last axis to be input_size = {self.input_size}, got shape {layout.x.shape}")
+        layout = Layout(x, self.dtype, self.input_size, self.batch_first)
         h0, c0 = self._split_state(layout, "state", state)
         plans = self._plans(layout, lengths, reset, mask, checks.choice("masked", masked, "zero", "hold"))
         if checkpoint is not None:

@@ -16,7 +16,7 @@ Array = NDArray[Any]
 class Layout:
     """The form of one call's x, which is that of its y and all their gradients: (T, B, .), (B, T, .), (T, .) or packed."""
 
-    def __init__(self, x: Any, dtype: np.dtype[Any], batch_first: bool) -> None:
+    def __init__(self, x: Any, dtype: np.dtype[Any], I: int, batch_first: bool) -> None:
         """Finds the form out; `x` becomes (T, B, I), and `lengths` what a packed x says of them."""
         self.dtype = dtype
         self.packed: Packed | None = None
@@ -26,9 +26,12 @@ class Layout:
             self.packed, self.lengths = packed, packed_lengths(packed)
             self.T, self.B = len(packed.batch_sizes), len(self.lengths)
             self.unbatched = self.batch_first = False
-            self.x = self._padded("x.data", packed, None)
+            self.x = self._padded("x.data", packed, I, "I")
             return
-        x = checks.rows_contiguous("x", checks.floats("x", x, dtype, (2, 3)))
+        x = checks.floats("x", x, dtype, (2, 3))
+        if x.shape[-1] != I:
+            raise ValueError(f"x: expected the last axis to be equal to input_size = {I}, got shape {x.shape}")
+        x = checks.rows_contiguous("x", x)
         self.unbatched = x.ndim == 2
         self.batch_first = batch_first and not self.unbatched
         self.x = self._turned(x)
@@ -52,7 +55,7 @@ class Layout:
             packed = check_packed(name, value)
             if not np.array_equal(packed.batch_sizes, self.packed.batch_sizes):
                 raise ValueError(f"{name}.batch_sizes: expected x.batch_sizes, got {packed.batch_sizes!r:.60}")
-            return self._padded(f"{name}.data", self.packed._replace(data=packed.data), n)
+            return self._padded(f"{name}.data", self.packed._replace(data=packed.data), n, symbol)
         value = checks.floats(name, value, self.dtype)
         if value.shape != self.shape(n):
             raise ValueError(f"{name}: expected {self.symbols(symbol)} = {self.shape(n)}, got {value.shape}")
@@ -86,10 +89,9 @@ class Layout:
         """From (L*D, B, n) to the caller's form."""
         return a[:, 0] if self.unbatched else a
 
-    def _padded(self, name: str, packed: Packed, n: int | None) -> Array:
-        data = checks.floats(name, packed.data, self.dtype, (2,))
-        if n is not None and data.shape[1] != n:
-            raise ValueError(f"{name}: expected (N, {n}), got {data.shape}")
-        padded = checks.allocate(name, "(T, B, n)", (self.T, self.B, data.shape[1]), self.dtype, zero=True)
+    def _padded(self, name: str, packed: Packed, n: int, symbol: str) -> Array:
+        N = int(packed.batch_sizes.sum())
+        data = checks.shaped(name, packed.data, self.dtype, f"(N, {symbol})", (N, n))
+        padded = checks.allocate(name, f"(T, B, {symbol})", (self.T, self.B, n), self.dtype, zero=True)
         scatter(packed._replace(data=data), padded)
         return padded

@@ -91,7 +91,8 @@ class Layer(Operation):
         rng = np.random.default_rng(1)
         T, B = 5, 3
         sequence = (T,) if unbatched else (B, T) if self.layer.batch_first else (T, B)
-        one_state = (1, 7) if unbatched else (1, B, 7)
+        D = 2 if self.layer.bidirectional else 1
+        one_state = (self.layer.num_layers * D, *(() if unbatched else (B,)), 7)
 
         def normal(*shape: int) -> Any:
             return rng.standard_normal(shape).astype(np.float32)
@@ -102,13 +103,14 @@ class Layer(Operation):
         self.arguments = {"x": normal(*sequence, 4), **members("state", state())}
         self.arguments["lengths"] = np.array([4]) if unbatched else np.array([3, 5, 0])
         self.arguments["reset"] = rng.random((T,) if unbatched else (T, B)) < 0.3
-        self.arguments |= {"dy": normal(*sequence, 7), **members("dstate", state())}
+        self.arguments["mask"] = rng.random((T,) if unbatched else (T, B)) < 0.7
+        self.arguments |= {"dy": normal(*sequence, D * 7), **members("dstate", state())}
 
     def run(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        given = [joined(name, arguments) for name in ("x", "state", "lengths", "reset")]
-        y, state = self.layer(*given)
+        given = [joined(name, arguments) for name in ("x", "state", *OF_ROWS)]
+        y, state = self.layer(*given, masked="hold")
         inference = {f"{k} of inference": v for k, v in outputs(y, state).items()}
-        y, state, tape = self.layer.forward(*given)
+        y, state, tape = self.layer.forward(*given, masked="hold")
         grads = tape.backward(arguments["dy"], joined("dstate", arguments))
         return {**inference, **outputs(y, state), "dx": grads.x, "dflat": grads.flat, **members("dstate", grads.state)}
 
@@ -138,6 +140,8 @@ OPERATIONS: dict[str, Operation] = {  # an IRNN is an RNN in all but its constru
     "LSTM": Layer(fastrnn.LSTM),
     "LSTM-batch-first": Layer(fastrnn.LSTM, batch_first=True, peephole=True),
     "LSTM-unbatched": Layer(fastrnn.LSTM, unbatched=True),
+    "GRU-stack": Layer(fastrnn.GRU, num_layers=2, bidirectional=True),
+    "LSTM-stack": Layer(fastrnn.LSTM, num_layers=3, bidirectional=True, batch_first=True),
     "load_state_dict": Load(),
 }
 
@@ -471,14 +475,14 @@ def test_an_lstms_state_is_a_pair(operation, name, value):
     assert "pair" in str(info.value)
 
 
-@pytest.mark.parametrize("operation", ["rnn", "gru", "lstm", "RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("operation", ["rnn", "gru", "lstm", "RNN", "GRU", "LSTM", "LSTM-stack"])
 def test_a_refused_gradient_leaves_the_tape_as_it_was(operation):
     op = OPERATIONS[operation]
     given = {k: v for k, v in op.arguments.items() if not k.startswith("d")}
     if isinstance(op, Function):
         _, _, tape = op.call(**given, record=True)
     else:
-        _, _, tape = op.layer.forward(*(joined(k, given) for k in ("x", "state", "lengths", "reset")))
+        _, _, tape = op.layer.forward(*(joined(k, given) for k in ("x", "state", *OF_ROWS)), masked="hold")
     dy, dstate = op.arguments["dy"], joined("dstate", op.arguments)
     for wrong in ((dy[1:], dstate), (dy.tolist(), dstate), (dy, "x"), (None, None), (dy.astype(np.float64), None)):
         with pytest.raises((TypeError, ValueError)):
@@ -505,6 +509,7 @@ DTYPE = (None, "f2", "int32", int, complex, "nonsense", object, 32, ">f4", ">f8"
 SEED = (-1, 1.5, "a", object(), [1, -1])
 
 SMALL = OPERATIONS["lstm"].arguments
+SHORT_X = np.zeros((5, 3, 4), np.float32)
 
 
 def of_function(function: Any) -> Any:
@@ -534,18 +539,44 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
             {
                 "input_size": (*COUNT, None),
                 "hidden_size": (*COUNT, None),
+                "num_layers": (*COUNT, None),
                 "bias": FLAG,
                 "batch_first": FLAG,
+                "dropout": (*NUMBER, -0.1, 1.5, None),
+                "bidirectional": FLAG,
                 "dtype": DTYPE,
                 "rng": SEED,
                 **({"nonlinearity": (*NAME, np.array(["tanh", "relu"]))} if layer is fastrnn.RNN else {}),
                 **({"recurrent_scale": NUMBER, "input_std": (*NUMBER, -0.5)} if layer is fastrnn.IRNN else {}),
                 **({"reset_after": FLAG} if layer is fastrnn.GRU else {}),
-                **({"peephole": FLAG} if layer is fastrnn.LSTM else {}),
+                **({"peephole": FLAG, "proj_size": (*COUNT[1:], None, 3, 4)} if layer is fastrnn.LSTM else {}),
             },
         )
         for layer in (fastrnn.RNN, fastrnn.IRNN, fastrnn.GRU, fastrnn.LSTM)
     },
+    **{
+        cell.__name__: (
+            lambda cell=cell, **given: cell(**{"input_size": 2, "hidden_size": 3, **given}),
+            {
+                "input_size": (*COUNT, None),
+                "hidden_size": (*COUNT, None),
+                "bias": FLAG,
+                "dtype": DTYPE,
+                "rng": SEED,
+                **({"nonlinearity": (*NAME, np.array(["tanh", "relu"]))} if cell is fastrnn.RNNCell else {}),
+                **({"reset_after": FLAG} if cell is fastrnn.GRUCell else {}),
+                **({"peephole": FLAG} if cell is fastrnn.LSTMCell else {}),
+            },
+        )
+        for cell in (fastrnn.RNNCell, fastrnn.GRUCell, fastrnn.LSTMCell)
+    },
+    "LSTM.forward": (functools.partial(fastrnn.LSTM(4, 7).forward, SHORT_X), {"masked": NAME, "checkpoint": COUNT}),
+    "LSTM.__call__": (functools.partial(fastrnn.LSTM(4, 7), SHORT_X), {"masked": NAME}),
+    "pack": (functools.partial(fastrnn.pack, SHORT_X, [5, 3, 1]), {"batch_first": FLAG}),
+    "unpack": (
+        functools.partial(fastrnn.unpack, fastrnn.pack(SHORT_X, [5, 3, 1])),
+        {"batch_first": FLAG, "total_length": (*COUNT[1:], 4)},
+    ),
     "set_num_threads": (fastrnn.set_num_threads, {"n": (*COUNT, None, 257, 10**30)}),
     "set_gemm": (fastrnn.set_gemm, {"engine": (*NAME, "OWN", " own")}),
     "load_state_dict": (fastrnn.RNN(2, 3).load_state_dict, {"mapping": (None, 1, "x", [], [("weight_ih_l0", 1)], object())}),
@@ -620,7 +651,10 @@ def test_every_argument_is_in_a_table():
         layer = getattr(fastrnn, name)
         assert SETTINGS[name][1].keys() == {*inspect.signature(layer).parameters}
         for method in (layer.forward, layer.__call__):
-            assert {*inspect.signature(method).parameters} == {"self", "x", "state", "lengths", "reset"}
+            tested = {"self", *{name.split("[")[0] for name in OPERATIONS["LSTM"].arguments}, *SETTINGS[f"LSTM.{method.__name__}"][1]}
+            assert {*inspect.signature(method).parameters} == tested - {"dy", "dstate"}
+    for name in ("RNNCell", "GRUCell", "LSTMCell"):
+        assert SETTINGS[name][1].keys() == {*inspect.signature(getattr(fastrnn, name)).parameters}
     for name in ("set_num_threads", "set_gemm"):
         assert SETTINGS[name][1].keys() == {*inspect.signature(getattr(fastrnn, name)).parameters}
 

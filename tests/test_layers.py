@@ -343,5 +343,5 @@ def test_the_input_of_another_dtype_or_size():
     layer = make("lstm")
     with pytest.raises(TypeError, match=r"^x: expected dtype float32, got float64; pass x.astype\(np.float32\)"):
         layer(np.ones((3, 2, 5)))
-    with pytest.raises(ValueError, match=r"^x: expected the last axis to be input_size = 5, got shape \(3, 2, 4\)"):
+    with pytest.raises(ValueError, match=r"^x: expected the last axis to be equal to input_size = 5, got shape \(3, 2, 4\)"):
         layer(np.ones((3, 2, 4), np.float32))

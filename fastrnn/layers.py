@@ -264,9 +264,8 @@ class IRNN(RNN):
     ) -> None:
         self.recurrent_scale = checks.real("recurrent_scale", recurrent_scale)
         self.input_std = checks.real("input_std", input_std, 0)
-        super().__init__(
-            input_size, hidden_size, num_layers, "relu", bias, batch_first, dropout, bidirectional, dtype=dtype, rng=rng
-        )
+        self.nonlinearity, self._cell = "relu", Cell.RNN_RELU
+        Recurrent.__init__(self, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
     def _initialise(self) -> None:
         for name, array in self.params.items():

@@ -12,6 +12,7 @@ _FORWARD_ITEMS = 256  # items per chunk when input products are made first
 _BACKWARD_ITEMS = 512  # items per chunk of the backward products
 _UNIT_ITEMS = 64  # items per chunk where units are shared: what is done again if the team breaks
 _STEP_FOR_UNITS = 16000  # multiply-adds of a thread between two meetings that are worth one
+_LARGE_WEIGHTS = 120_000  # weights of which each core would rather keep its part: 480 kB of float32
 _FEW_ROWS = 4  # rows per thread up to which input products are made first
 
 
@@ -28,7 +29,7 @@ class Schedule(NamedTuple):
 def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of a forward call on at most `threads` threads."""
     work = T * B * G * H * (I + H)
-    if _shares_units(B, H * H * G, threads):
+    if _shares_units(B, I, H, G, threads):
         return Schedule(_useful_threads(work, threads), True, I >= 16 and T > 1, max(_UNIT_ITEMS, B))
     threads = _useful_threads(work, min(threads, B))
     rows = -(-B // threads)
@@ -38,14 +39,16 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
 def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of a backward call."""
     work = 2 * T * B * G * H * (I + H)
-    if _shares_units(B, H * H * G, threads):
+    if _shares_units(B, I, H, G, threads):
         return Schedule(_useful_threads(work, threads), True, False, max(_BACKWARD_ITEMS, B))
     return Schedule(_useful_threads(work, min(threads, B)), False, False, max(_BACKWARD_ITEMS, B))
 
 
-def _shares_units(B: int, step: int, threads: int) -> bool:
-    """Fewer rows than threads, and enough multiply-adds in a row's step for a meeting after each."""
-    return B < threads and B * step >= _STEP_FOR_UNITS * threads
+def _shares_units(B: int, I: int, H: int, G: int, threads: int) -> bool:
+    """Do threads share the units? Where rows are too few for them, or so few that a thread reads all weights for next to nothing; and
+    a thread has enough to do between two meetings."""
+    few = B < threads or (B <= _FEW_ROWS * threads and G * H * (I + H) >= _LARGE_WEIGHTS)
+    return few and B * G * H * H >= _STEP_FOR_UNITS * threads
 
 
 def _useful_threads(work: int, most: int) -> int:

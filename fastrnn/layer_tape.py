@@ -37,7 +37,7 @@ class LayerTape:
         gates_l{k}: (T, B, G*H), the gates behind their activations, in the blocks of the weights' rows; not of an RNN.
 
         Read-only views of what is stored for backward, in the layout of x (padded, where x is packed), 0 where a row has no step.
-        So after forward(..., checkpoint=k) there are no c and gates, and backward takes them away: copy what is to stay.
+        backward takes them away: copy what is to stay.
 
         Raises: RuntimeError after backward.
 
@@ -48,15 +48,19 @@ class LayerTape:
         found: dict[str, Array] = {}
         for run, suffix in zip(done.runs, self._layer._suffixes()):
             rows = run.cell.gates * run.H
-            parts = {"h": run.y, "c": run.c, "gates": None if run.gates is None else run.gates[..., :rows]}
-            found |= {name + suffix: self._shown(run, part) for name, part in parts.items() if part is not None}
+            cells = None if run.c is None else run.cells()
+            parts = {"h": run.y, "c": cells, "gates": None if run.gates is None else run.gates[..., :rows]}
+            found |= {name + suffix: self._shown(run, part, name == "gates") for name, part in parts.items() if part is not None}
         return found
 
-    def backward(self, dy: Any = None, dstate: State = None, doutputs: Mapping[str, Array] | None = None) -> Gradients:
+    def backward(
+        self, dy: Any = None, dstate: State = None, doutputs: Mapping[str, Array] | None = None, truncate: int | None = None
+    ) -> Gradients:
         """Gradients of sum(y * dy) + sum(state * dstate) + the sum over all names of sum(outputs[name] * doutputs[name]).
 
         dy: as y. dstate: as the returned state; for an LSTM a pair, either of which may be None. doutputs: a mapping from names of
-        `outputs` to gradients of the same shape; those of gates are not taken.
+        `outputs` to gradients of the same shape; those of gates are not taken. truncate: k lets no gradient flow from a row's
+        step k, 2k, ... to the step before (in its direction), as training on pieces of k steps that hand on their state.
 
         Returns grads.x (packed, if x is), grads.state (as the state), grads.params (by the names of layer.params), grads.flat (the
         same numbers as one vector, in the order of layer.flat).
@@ -65,7 +69,9 @@ class LayerTape:
         """
         done, layer, layout = self._open(), self._layer, self._layout
         if dy is None and dstate is None and not doutputs:
-            raise ValueError("tape.backward: expected dy, dstate or both, got neither")
+            raise ValueError("tape.backward: expected one or more of dy, dstate and doutputs, got none")
+        if truncate is not None:
+            truncate = checks.integer("truncate", truncate, 1)
         try:
             P = layer._output_size
             dy = None if dy is None else layout.sequence("dy", dy, done.y.shape[2], layer._output_symbol)
@@ -75,7 +81,7 @@ class LayerTape:
             dcs = self._of_cells("c", named, layer.hidden_size, "H")
             into = Parameters.zeros(layer._shapes(), layer.dtype)
             self._pass = None
-            dx = done.backward(dy, dhs, dcs, dh, dc, layer._by_cell(into))
+            dx = done.backward(dy, dhs, dcs, dh, dc, layer._by_cell(into), truncate)
         except MemoryError as error:
             raise checks.out_of_memory("x", error) from None
         dh = layout.returned_state(dh)
@@ -87,9 +93,9 @@ class LayerTape:
             raise RuntimeError("tape.backward: this tape has been used; a tape can be used once, call forward again for a new one")
         return self._pass
 
-    def _shown(self, run: Run, part: Array) -> Array:
-        """For the caller to read. What the kernels left unwritten becomes 0."""
-        if part is not run.y and run.plan.first is not None:
+    def _shown(self, run: Run, part: Array, gates: bool) -> Array:
+        """For the caller to read. Gates that the kernels left unwritten become 0."""
+        if gates and run.plan.first is not None:
             there = np.zeros(part.shape[:2], np.bool_)
             there[run.plan.time, run.plan.row] = True
             part[~there] = 0

@@ -56,7 +56,7 @@ class Recurrent(Module):
         self, x: Any, state: State = None, lengths: Any = None, reset: Any = None, mask: Any = None, *, masked: str = "zero"
     ) -> tuple[Any, State]:
         """Inference: nothing is kept, and there is no dropout. Arguments, results and errors as forward's, without the tape."""
-        layout, done = self._apply(x, state, lengths, reset, mask, masked, record=False, checkpoint=None)
+        layout, done = self._apply(x, state, lengths, reset, mask, masked, record=False)
         return layout.returned(done.y), self._final(layout, done)
 
     def forward(
@@ -68,7 +68,6 @@ class Recurrent(Module):
         mask: Any = None,
         *,
         masked: str = "zero",
-        checkpoint: int | None = None,
     ) -> tuple[Any, State, LayerTape]:
         """Training: keeps what backward needs, and drops out.
 
@@ -85,8 +84,6 @@ class Recurrent(Module):
                 starts from zero.
             mask: (T, B) booleans: where False, the step is skipped and the state carried over it, in every layer and direction.
             masked: what y is at a skipped step: "zero", or "hold" for the output carried over.
-            checkpoint: keep the inner states only every so many steps, and make the rest again inside backward: less memory, the
-                same gradients bit for bit.
 
         Returns: y (T, B, D*P), read-only, or as x is (a packed sequence, if x is one); the final state; the tape, for one
         tape.backward(dy, dstate).
@@ -97,7 +94,7 @@ class Recurrent(Module):
         >>> grads = tape.backward(dy)
         >>> layer.flat -= 0.1 * grads.flat
         """
-        layout, done = self._apply(x, state, lengths, reset, mask, masked, record=True, checkpoint=checkpoint)
+        layout, done = self._apply(x, state, lengths, reset, mask, masked, record=True)
         y = done.y.view()
         y.flags.writeable = False
         return layout.returned(y), self._final(layout, done), LayerTape(self, layout, done)
@@ -147,16 +144,14 @@ class Recurrent(Module):
         self.flat[:] = self.rng.uniform(-limit, limit, self.flat.shape)
 
     def _apply(
-        self, x: Any, state: Any, lengths: Any, reset: Any, mask: Any, masked: Any, record: bool, checkpoint: Any
+        self, x: Any, state: Any, lengths: Any, reset: Any, mask: Any, masked: Any, record: bool
     ) -> tuple[Layout, Pass]:
         layout = Layout(x, self.dtype, self.input_size, self.batch_first)
         h0, c0 = self._split_state(layout, "state", state)
         plans = self._plans(layout, lengths, reset, mask, checks.choice("masked", masked, "zero", "hold"))
-        if checkpoint is not None:
-            checkpoint = checks.integer("checkpoint", checkpoint, 1)
         dropout = self.dropout if record and self.num_layers > 1 else 0.0
         threads = config.get_num_threads()
-        options = Options(self._cell, self._directions, layout.batch_first, threads, record, dropout, self.rng, checkpoint)
+        options = Options(self._cell, self._directions, layout.batch_first, threads, record, dropout, self.rng)
         try:
             return layout, Pass(options, plans, layout.x, self._weights(), h0, c0)
         except MemoryError as error:

@@ -44,11 +44,11 @@ def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     return Schedule(_useful_threads(work, min(threads, B)), False, False, max(_BACKWARD_ITEMS, B))
 
 
-def _shares_units(B: int, I: int, H: int, G: int, threads: int) -> bool:
-    """Do threads share the units? Where rows are too few for them, or so few that a thread reads all weights for next to nothing; and
-    a thread has enough to do between two meetings."""
-    few = B < threads or (B <= _FEW_ROWS * threads and G * H * (I + H) >= _LARGE_WEIGHTS)
-    return few and B * G * H * H >= _STEP_FOR_UNITS * threads
+def _shares_units(rows: int, I: int, H: int, G: int, threads: int) -> bool:
+    """Do threads share the units? Where rows are fewer than they, or so few that a thread reads all weights for next to nothing;
+    and where a thread has enough to do between two meetings."""
+    large_for_few = rows <= threads * _FEW_ROWS and G * H * (I + H) >= _LARGE_WEIGHTS
+    return (rows < threads or large_for_few) and rows * G * H * H >= threads * _STEP_FOR_UNITS
 
 
 def _useful_threads(work: int, most: int) -> int:

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 class Options(NamedTuple):
-    """How a layer is called. dropout: probability between layers, with its generator; checkpoint: as Run.forward's."""
+    """How a layer is called. dropout: probability between layers, with its generator."""
 
     cell: Cell
     directions: int
@@ -28,7 +28,6 @@ class Options(NamedTuple):
     record: bool
     dropout: float = 0.0
     rng: np.random.Generator | None = None
-    checkpoint: int | None = None
 
 
 class Dropout:
@@ -76,7 +75,7 @@ class Pass:
         """All directions of a layer, each into its part of one array."""
         options = self.options
         if len(runs) == 1:
-            runs[0].forward(options.record, options.batch_first, **_given(checkpoint=options.checkpoint))
+            runs[0].forward(options.record, options.batch_first)
             return runs[0].y
         (T, B, _), P = runs[0].x.shape, len(runs[0].weights.w_hh[0])
         n = len(runs) * P
@@ -84,16 +83,23 @@ class Pass:
         y = checks.allocate("x", "(B, T, D*H)" if options.batch_first else "(T, B, D*H)", shape, runs[0].x.dtype)
         y = y.swapaxes(0, 1) if options.batch_first else y
         for d, run in enumerate(runs):
-            run.forward(options.record, options.batch_first, y[..., d * P : (d + 1) * P], **_given(checkpoint=options.checkpoint))
+            run.forward(options.record, options.batch_first, y[..., d * P : (d + 1) * P])
         return y
 
     def backward(
-        self, dy: Array | None, dhs: list[Array | None], dcs: list[Array | None], dh: Array, dc: Array | None, into: list[Weights]
+        self,
+        dy: Array | None,
+        dhs: list[Array | None],
+        dcs: list[Array | None],
+        dh: Array,
+        dc: Array | None,
+        into: list[Weights],
+        truncate: int | None,
     ) -> Array:
         """Add the weights' gradients to `into`; return dx (T, B, I).
 
         dy (T, B, D*P): of the output. dhs, dcs: of each cell's sequences, (T, B, P) and (T, B, H). dh, dc (L*D, B, .): of the final
-        state; those of the initial state go out in the same arrays.
+        state; those of the initial state go out in the same arrays. truncate: as Run.backward's.
         """
         D, runs = self.options.directions, self.runs
         for first in reversed(range(0, len(runs), D)):
@@ -101,7 +107,7 @@ class Pass:
             for d, k in enumerate(range(first, first + D)):
                 run, P = runs[k], runs[k].y.shape[2]
                 part = _sum(None if dy is None else dy[..., d * P : (d + 1) * P], dhs[k])
-                dx = run.backward(part, dh[k], None if dc is None else dc[k], into[k], **_given(dcs=dcs[k]))
+                dx = run.backward(part, dh[k], None if dc is None else dc[k], into[k], dcs=dcs[k], truncate=truncate)
                 assert dx is not None
                 parts.append(dx)
             dy = parts[0]
@@ -120,7 +126,3 @@ def _stacked(states: list[Array]) -> Array:
 
 def _sum(a: Array | None, b: Array | None) -> Array | None:
     return b if a is None else a if b is None else a + b
-
-
-def _given(**keywords: Any) -> dict[str, Any]:
-    return {name: value for name, value in keywords.items() if value is not None}

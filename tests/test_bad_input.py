@@ -495,7 +495,7 @@ def test_a_refused_gradient_leaves_the_tape_as_it_was(operation):
 def test_backward_without_gradients_says_what_it_expects():
     op = OPERATIONS["rnn"]
     _, _, tape = op.call(*(op.arguments[k] for k in ("x", "w_ih", "w_hh")), record=True)
-    with pytest.raises(ValueError, match=r"expected dy, dstate or both, got neither"):
+    with pytest.raises(ValueError, match=r"expected one or more of dy, dstate"):
         tape.backward()
 
 
@@ -570,7 +570,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
         )
         for cell in (fastrnn.RNNCell, fastrnn.GRUCell, fastrnn.LSTMCell)
     },
-    "LSTM.forward": (functools.partial(fastrnn.LSTM(4, 7).forward, SHORT_X), {"masked": NAME, "checkpoint": COUNT}),
+    "LSTM.forward": (functools.partial(fastrnn.LSTM(4, 7).forward, SHORT_X), {"masked": NAME}),
     "LSTM.__call__": (functools.partial(fastrnn.LSTM(4, 7), SHORT_X), {"masked": NAME}),
     "pack": (functools.partial(fastrnn.pack, SHORT_X, [5, 3, 1]), {"batch_first": FLAG}),
     "unpack": (
@@ -651,7 +651,8 @@ def test_every_argument_is_in_a_table():
         layer = getattr(fastrnn, name)
         assert SETTINGS[name][1].keys() == {*inspect.signature(layer).parameters}
         for method in (layer.forward, layer.__call__):
-            tested = {"self", *{name.split("[")[0] for name in OPERATIONS["LSTM"].arguments}, *SETTINGS[f"LSTM.{method.__name__}"][1]}
+            arguments = {name.split("[")[0] for name in OPERATIONS["LSTM"].arguments}
+            tested = {"self", *arguments, *SETTINGS[f"LSTM.{method.__name__}"][1]}
             assert {*inspect.signature(method).parameters} == tested - {"dy", "dstate"}
     for name in ("RNNCell", "GRUCell", "LSTMCell"):
         assert SETTINGS[name][1].keys() == {*inspect.signature(getattr(fastrnn, name)).parameters}

@@ -30,7 +30,7 @@ def check(got, case, dtype):
             assert np.abs(got[name] - a).max(initial=0) <= 1e-12 * np.abs(a).max(initial=0), name
     else:
         numpy = expected(case, dtype, np.float32)
-        forward = ("y", "h_n", "c_n")
+        forward = ("y", "h_n", "c_n", "c")
         for names in ([n for n in truth if n in forward], [n for n in truth if n not in forward]):
             ours, theirs = (rounding_error(a, truth, names) for a in (got, numpy))
             n = sum(np.count_nonzero(truth[name]) for name in names)

@@ -1,4 +1,4 @@
-"""Layers of several layers and directions: they are their cells put together, and every promise holds for the whole, bit for bit."""
+"""Layers of several layers and directions: they are their cells put together, and all promises hold for the whole, bit for bit."""
 
 from dataclasses import replace
 from typing import Any
@@ -405,6 +405,23 @@ def test_wrong_gradients_of_outputs():
     with pytest.raises(ValueError, match="got neither"):
         tape.backward(doutputs={})
     tape.backward(setup.dy)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_a_truncated_gradient_is_that_of_pieces_that_hand_on_their_state(kind):
+    rng, k = np.random.default_rng(0), 4
+    layer = getattr(fastrnn, kind)(3, 5, num_layers=2, dtype=np.float64, rng=0)
+    x, dy = rng.standard_normal((10, 2, 3)), rng.standard_normal((10, 2, 5))
+    grads = layer.forward(x)[2].backward(dy, truncate=k)
+    state, dx, flat = None, [], np.zeros_like(layer.flat)
+    for start in range(0, 10, k):
+        _, state, tape = layer.forward(x[start : start + k], state)
+        piece = tape.backward(dy[start : start + k])
+        dx.append(piece.x)
+        flat += piece.flat
+    np.testing.assert_allclose(grads.x, np.concatenate(dx), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(grads.flat, flat, rtol=1e-12, atol=1e-14)
+    assert not np.allclose(grads.flat, layer.forward(x)[2].backward(dy).flat)
 
 
 def test_gradients_that_come_in_are_not_written_to():

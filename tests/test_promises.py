@@ -359,6 +359,30 @@ def test_absent_arguments_are_zeros(cell, dtype, isa):
     assert {name for name in expected if name not in got} <= {"db_ih", "db_hh", "dpeephole"}
 
 
+# --- what flows back ----------------------------------------------------------------------------------------------
+
+
+@each_cell
+@each_dtype
+@each_way
+def test_truncated_is_chunks_with_the_state_carried_over(cell, dtype, reverse, isa):
+    """dx bit for bit; the weights' gradients are sums of the chunks', in another order."""
+    p = problem(Case(cell, **{**SMALL, "T": 12}, reverse=reverse, truncate=5), dtype)
+    whole, pieces, arrays, weights = results(fastrnn, p), [], dict(p.arrays), {}
+    for i, (start, stop) in enumerate([(7, 12), (2, 7), (0, 2)] if reverse else [(0, 5), (5, 10), (10, 12)]):
+        chunk = select(replace(p, arrays=arrays), slice(None), start, stop)
+        chunk = replace(chunk, case=replace(p.case, truncate=0), dstate=p.dstate if i == 2 else None)
+        pieces.append(results(fastrnn, chunk))
+        weights = {n: weights.get(n, 0) + a for n, a in pieces[-1].items() if n[0] == "d" and n[1:] in WEIGHTS}
+        arrays |= {f"{n[0]}0": pieces[-1][n] for n in ("h_n", "c_n") if n in whole}
+    for name in ("y", "dx"):
+        assert_same_bits(np.concatenate([piece[name] for piece in pieces[:: -1 if reverse else 1]]), whole[name])
+    first = {name: pieces[0][name] for name in ("dh0", "dc0") if name in whole}
+    assert_same_bits(first, {name: whole[name] for name in first})
+    for name, dw in weights.items():
+        assert np.abs(dw - whole[name]).max() <= 20 * np.finfo(dtype).eps * np.abs(dw).max(), name
+
+
 # --- NaN and infinity ---------------------------------------------------------------------------------------------
 
 

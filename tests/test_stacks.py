@@ -402,7 +402,7 @@ def test_wrong_gradients_of_outputs():
     ):
         with pytest.raises(error, match=message):
             tape.backward(setup.dy, doutputs=wrong)
-    with pytest.raises(ValueError, match="got neither"):
+    with pytest.raises(ValueError, match="got none"):
         tape.backward(doutputs={})
     tape.backward(setup.dy)
 

@@ -49,7 +49,7 @@ class Options:
 
     @property
     def proj_size(self):
-        return 0
+        return self.projected % self.H if self.kind == "lstm" else 0
 
     @property
     def P(self):

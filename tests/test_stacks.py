@@ -1,4 +1,4 @@
-"""Layers of several layers and directions: they are their cells put together, and every promise holds for the whole, bit for bit."""
+"""Layers of several layers and directions: they are their cells put together, and all promises hold for them, bit for bit."""
 
 from dataclasses import replace
 from typing import Any

@@ -17,6 +17,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed; the extra
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
 
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
 EXAMPLES = int(os.environ.get("FASTRNN_EXAMPLES", "200"))
 SEED = os.environ.get("HYPOTHESIS_SEED")
 # Of the largest value of an array: both round; PyTorch's float32 sums and functions are its own.

@@ -9,7 +9,8 @@ typedef struct {
     REAL *y, *cn, *gates;  /* h_t, c_t, the gates kept (or NULL) */
     REAL *m;               /* an LSTM's o tanh(c_t): y, or what is projected to it */
     const REAL *pre;       /* the input product, or NULL */
-    const REAL *dy, *next; /* backward: gradient of y_t; dgates of the row's next step (zeros past its end) */
+    const REAL *dy, *dcs;  /* backward: gradients of y_t and of c_t that come from outside, or NULL */
+    const REAL *next;      /* dgates of the row's next step (zeros past its end) */
     const REAL *more;      /* what else flows into dh_t: the final state's gradient, a GRU's direct path; or zeros */
     REAL *dg, *dx;         /* dgates of this item, gradient of x_t */
     REAL *dh, *dc;         /* what is carried from step to step of this row */
@@ -141,7 +142,8 @@ static inline int NAME(meet)(const call *m)
     return 1;
 }
 
-static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t row, ptrdiff_t time, ptrdiff_t prev)
+/* Row `row` at step s, which is at `time`; `slot`: its place in the chunk. */
+static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t s, ptrdiff_t row, ptrdiff_t time, ptrdiff_t prev)
 {
     const fr_task *t = m->t;
     const REAL *h0 = t->h0 ? (const REAL *)t->h0 + row * m->P : m->zero;
@@ -163,6 +165,7 @@ static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t ro
     if (!m->dg)
         return;
     e->dy = NAME(at)(&t->dy, time, row);
+    e->dcs = NAME(at)(&t->dcs, time, row);
     e->dx = NAME(at)(&t->dx, time, row);
     e->dg = m->dg + slot * m->dg_width;
     e->m = NAME(projects)(t) ? e->dg + 4 * m->H + m->P : NULL;
@@ -170,7 +173,7 @@ static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t ro
     e->dc = m->dc.state ? NAME(in_place)(&m->dc) + row * m->H : NULL;
     e->next = m->next[row] ? m->next[row] : m->zero;
     e->more = NAME(is_gru)(t->cell) || !m->next[row] ? e->dh : m->zero;
-    e->cut = prev == FR_FROM_ZERO;
+    e->cut = prev == FR_FROM_ZERO || (t->truncate && s > 0 && s % t->truncate == 0);
     m->next[row] = e->cut ? m->zero : e->dg;
 }
 
@@ -192,7 +195,7 @@ static ptrdiff_t NAME(gather)(call *m, ptrdiff_t s, ptrdiff_t steps, int directi
             ptrdiff_t time = plan->reverse ? plan->T - 1 - s : s;
             ptrdiff_t prev = s == 0 ? FR_FROM_INITIAL : plan->reverse ? time + 1 : time - 1;
             for (ptrdiff_t b = b0; b < b1; b++)
-                NAME(fill_item)(m, &m->items[slot + b], slot + b, b, time, prev);
+                NAME(fill_item)(m, &m->items[slot + b], slot + b, s, b, time, prev);
             for (ptrdiff_t b = all ? 0 : b0; b < (all ? n : b1); b++)
                 m->mine[listed++] = &m->items[slot + b];
         } else {
@@ -200,7 +203,7 @@ static ptrdiff_t NAME(gather)(call *m, ptrdiff_t s, ptrdiff_t steps, int directi
                 ptrdiff_t i = plan->first[s] + j;
                 int own = NAME(owns)(m, plan->row[i]);
                 if (own)
-                    NAME(fill_item)(m, &m->items[slot + j], slot + j, plan->row[i], plan->time[i], plan->prev[i]);
+                    NAME(fill_item)(m, &m->items[slot + j], slot + j, s, plan->row[i], plan->time[i], plan->prev[i]);
                 if (own || all)
                     m->mine[listed++] = &m->items[slot + j];
             }

@@ -63,6 +63,7 @@ typedef struct fr_task {
 
     /* backward */
     fr_seq dy;                  /* (T, B, P) or absent */
+    fr_seq dcs;                 /* (T, B, H): gradient of the sequence c, or absent */
     void *dh, *dc;              /* (B, P), (B, H): in, gradient of the final state; out, of the initial state */
     fr_seq dx;                  /* (T, B, I) or absent */
     void *dw_ih, *dw_hh, *dw_hr; /* as w_ih, w_hh, w_hr: added to; NULL: not wanted */
@@ -70,6 +71,8 @@ typedef struct fr_task {
     void *dpeephole;            /* (3, H): added to, or NULL */
     void *dgates;               /* (items, dgates_width): where the gradients of the preactivations of the steps s0..s1-1 go,
                                    in descending order of steps; NULL: workspace, and the products run here */
+
+    ptrdiff_t truncate;         /* no gradient flows from a row's step k, 2k, ... to the one before; 0: all flows */
 
     ptrdiff_t s0, s1;           /* the steps of this call: forward ascends through them, backward descends */
     int first, last;            /* backward in pieces: is this the first call, the last call? */

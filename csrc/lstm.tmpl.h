@@ -36,6 +36,8 @@ static ALWAYS_INLINE void NAME(lstm_unit_back)(const call *m, vec dh, const item
     vec i = v_load_n(gates, lanes), f = v_load_n(gates + H, lanes), g = v_load_n(gates + 2 * H, lanes);
     vec o = v_load_n(gates + 3 * H, lanes), c = v_load_n(e->c + u, lanes);
     vec tc = v_tanh(v_load_n(e->cn + u, lanes)), dc = v_load_n(e->dc + u, lanes);
+    if (e->dcs)
+        dc = dc + v_load_n(e->dcs + u, lanes);
     if (e->m)
         v_store_n(e->m + u, o * tc, lanes);
     vec dao = dh * tc * v_fnma(o, o, o);

@@ -43,10 +43,12 @@ class Task:
     def prepare_backward(
         self,
         dy: Array | None,
+        dcs: Array | None,
         dh: Array,
         dc: Array | None,
         dx: Array | None,
         dw: Any,
+        truncate: int,
         threads: int,
         split_units: bool,
         chunk: int,

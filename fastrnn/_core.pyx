@@ -43,7 +43,7 @@ cdef extern from "fastrnn.h" nogil:
         const void *c0
         fr_seq y, c, gates
         const void *pre
-        fr_seq dy
+        fr_seq dy, dcs
         void *dh
         void *dc
         fr_seq dx
@@ -54,6 +54,7 @@ cdef extern from "fastrnn.h" nogil:
         void *db_hh
         void *dpeephole
         void *dgates
+        ptrdiff_t truncate
         ptrdiff_t s0, s1
         int first, last, split_units, input_first
         ptrdiff_t chunk
@@ -304,11 +305,13 @@ cdef class Task:
         self.packed = None
         self.work = None
 
-    def prepare_backward(self, dy, dh, dc, dx, dw, int threads, bint split_units, ptrdiff_t chunk):
+    def prepare_backward(self, dy, dcs, dh, dc, dx, dw, ptrdiff_t truncate, int threads, bint split_units, ptrdiff_t chunk):
         """dw: the weights' gradients, in the form of the weights."""
-        self.gradients = (dy, dh, dc, dx, dw)
+        self.gradients = (dy, dcs, dh, dc, dx, dw)
         cdef fr_task *t = &self.t
         set_seq(&t.dy, dy)
+        set_seq(&t.dcs, dcs)
+        t.truncate = truncate
         set_seq(&t.dx, dx)
         t.dh = data(dh)
         t.dc = data(dc)

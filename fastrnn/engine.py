@@ -199,9 +199,30 @@ class Run:
             initial[row[source == FROM_INITIAL]] = sums[source == FROM_INITIAL]
         return d, initial
 
-    def backward(self, dy: Array | None, dh: Array, dc: Array | None, into: Weights, need_x: bool = True) -> Array | None:
+    def cells(self) -> Array:
+        """c (T, B, H) of a recorded run of an LSTM: behind the row's end 0; where a mask skips, 0 or what is carried over."""
+        assert self.c is not None
+        if self._has_gaps():
+            time, row, _ = self.plan.places(0, self.plan.steps)
+            gap = np.ones(self.c.shape[:2], bool)
+            gap[time, row] = False
+            self.c[gap] = 0  # the kernels look at the other places alone
+            self._hold(self.c, self.c0)
+        return self.c
+
+    def backward(
+        self,
+        dy: Array | None,
+        dh: Array,
+        dc: Array | None,
+        into: Weights,
+        need_x: bool = True,
+        dcs: Array | None = None,
+        truncate: int | None = None,
+    ) -> Array | None:
         """Add the weights' gradients to `into`; return dx. dh (B, P) and dc (B, H): gradients of the final state come in, and those
-        of the initial state go out in the same arrays. dy (T, B, P), strided as `out` may be, or None."""
+        of the initial state go out in the same arrays. dy (T, B, P), strided as `out` may be, or None. dcs (T, B, H), strided
+        likewise, or None: the gradient of cells(). truncate: none flows from a row's step k, 2k, ... to the step before."""
         plan, x = self.plan, self.x
         dx = None
         if need_x:  # laid out as y, so that a batch-first x gets a batch-first gradient
@@ -210,19 +231,31 @@ class Run:
             dx = np.zeros(shape, x.dtype) if self._has_gaps() else np.empty(shape, x.dtype)
             dx = dx.swapaxes(0, 1) if self.batch_first else dx
         dy, more = self._hold_backward(dy)
+        dcs, more_c = self._hold_backward(dcs)
         self._cut_behind(dh)
         self._cut_behind(dc)
         if plan.steps:
-            self._run_backward(dy, dh, dc, dx, into)
+            self._run_backward(dy, dcs, dh, dc, dx, into, truncate or 0)
         if more is not None:
             dh += more
+        if more_c is not None:
+            dc += more_c
         return dx
 
-    def _run_backward(self, dy: Array | None, dh: Array, dc: Array | None, dx: Array | None, into: Weights) -> None:
+    def _run_backward(
+        self,
+        dy: Array | None,
+        dcs: Array | None,
+        dh: Array,
+        dc: Array | None,
+        dx: Array | None,
+        into: Weights,
+        truncate: int,
+    ) -> None:
         (T, B, I), task, steps = self.x.shape, self.task, self.plan.steps
         how = schedule.backward(T, B, I, self.H, self.cell.gates, self.threads)
         by_blas = self._by_blas()
-        task.prepare_backward(dy, dh, dc, dx, into, how.threads, how.split_units, how.chunk)
+        task.prepare_backward(dy, dcs, dh, dc, dx, into, truncate, how.threads, how.split_units, how.chunk)
         if not by_blas:
             task.backward(0, steps, True, True, None)
         else:

@@ -227,6 +227,7 @@ def _run(seq: _Sequence, record: bool) -> tuple[Array, State, Tape | None]:
     T = len(seq.x)
     state = tuple(s.copy() for s in seq.state.values())  # (B, H) each
     y = np.zeros((T, *state[0].shape), seq.x.dtype)
+    c = np.zeros((T, *state[1].shape), y.dtype) if len(state) > 1 else None
     steps = []
     for t in reversed(range(T)) if seq.reverse else range(T):
         rows = np.flatnonzero(seq.live[t])  # the n rows that have a step t
@@ -237,9 +238,11 @@ def _run(seq: _Sequence, record: bool) -> tuple[Array, State, Tape | None]:
             s[rows] = s_new
         shown = seq.live[t] | seq.held[t]
         y[t, shown] = state[0][shown]
+        if c is not None:
+            c[t, shown] = state[1][shown]
         if record:
             steps.append((t, rows, saved))
-    tape = Tape(seq, steps) if record else None
+    tape = Tape(seq, steps, c) if record else None
     return seq.outward(y), tuple(seq.outward_state(s) for s in state), tape
 
 
@@ -253,19 +256,23 @@ class Grads(SimpleNamespace):
 class Tape:
     """What `backward` needs of one recorded forward call. It can be used once."""
 
-    def __init__(self, seq: _Sequence, steps: list[tuple[int, Array, State]]) -> None:
+    def __init__(self, seq: _Sequence, steps: list[tuple[int, Array, State]], c: Array | None) -> None:
         self._seq = seq
+        self.c = None if c is None else seq.outward(c)  # an LSTM's cell states behind all steps, laid out as y
         self._steps: list[tuple[int, Array, State]] | None = steps
 
-    def backward(self, dy: ArrayLike | None = None, dstate: Any = None) -> Grads:
-        """Gradients of L, given dL/dy and dL/d(final state).
+    def backward(
+        self, dy: ArrayLike | None = None, dstate: Any = None, dc: ArrayLike | None = None, truncate: int | None = None
+    ) -> Grads:
+        """Gradients of L, given dL/dy and dL/d(final state), and for an LSTM dL/d(all cell states, tape.c).
 
         dy: the shape of y. dstate: the structure of the returned state, h_n or (h_n, c_n), whose members may
-        be None. Either may be None (zeros), not both. They are cast to the dtype of the forward call.
+        be None. dc: the shape of tape.c. Any may be None (zeros), not all. They are cast to the dtype of the
+        forward call. truncate: k cuts the gradient in front of each row's steps k, 2k, ... in its direction.
         Gradients of padding are 0. For complex numbers the gradient is the complex derivative, without
         conjugation.
 
-        Raises ValueError for a wrong shape or when both are None, TypeError for a dtype that does not cast,
+        Raises ValueError for a wrong shape or when all are None, TypeError for a dtype that does not cast,
         RuntimeError at the second use.
 
         >>> one = np.ones((1, 1))
@@ -276,15 +283,21 @@ class Tape:
         if self._steps is None:
             raise RuntimeError("backward: this tape has been used; run the forward call again for a new one")
         seq = self._seq
-        dy, dstate = self._check(dy, dstate)  # (T, B, H); one (B, H) per member of the state
+        dy, dc, dstate = self._check(dy, dc, dstate)  # (T, B, H) each; one (B, H) per member of the state
+        k = len(seq.x) + 1 if truncate is None else truncate
+        step = seq.live.sum(axis=0)  # (B,) of each row: how many it has gone
         dx = np.zeros_like(seq.x)
         dp = {name: None if w is None else np.zeros_like(w) for name, w in seq.p.items()}
         for t, rows, saved in reversed(self._steps):
             shown = seq.live[t] | seq.held[t]
             dstate[0][shown] += dy[t, shown]
+            if len(dstate) > 1:
+                dstate[1][shown] += dc[t, shown]
+            step[rows] -= 1
             dx[t, rows], before = seq.cell.step_backward(tuple(d[rows] for d in dstate), saved, seq.p, dp)
             for d, d_before in zip(dstate, before, strict=True):
                 d[rows] = d_before
+                d[rows[(step[rows] > 0) & (step[rows] % k == 0)]] = 0
                 d[seq.cut[t]] = 0
         self._steps = None
         weights = {name: dw if seq.given[name] else None for name, dw in dp.items()}
@@ -292,18 +305,20 @@ class Tape:
         state = initial if len(initial) > 1 else initial[0]
         return Grads(x=seq.outward(dx), **weights, **dict(zip(seq.state, initial, strict=True)), state=state)
 
-    def _check(self, dy: Any, dstate: Any) -> tuple[Array, State]:
-        """dy (T, B, H) and dstate, (B, H) per member: new arrays, zeros for what is None."""
+    def _check(self, dy: Any, dc: Any, dstate: Any) -> tuple[Array, Array, State]:
+        """dy, dc (T, B, H) and dstate, (B, H) per member: new arrays, zeros for what is None."""
         seq = self._seq
-        if dy is None and dstate is None:
-            raise ValueError("backward: expected dy, dstate or both, got neither")
+        if dy is None and dstate is None and dc is None:
+            raise ValueError("backward: expected one or more of dy, dstate and an LSTM's dc, got none")
         (T, B, _), dtype = seq.x.shape, seq.x.dtype
         widths = [s.shape[1] for s in seq.state.values()]
-        H = widths[0]
-        spelled, shape = ("(T, H)", (T, H)) if not seq.batched else ("(T, B, H)", (T, B, H))
+        first, spelled = ((T,), "(T, H)") if not seq.batched else ((T, B), "(T, B, H)")
         if seq.batched and seq.batch_first:
-            spelled, shape = "(B, T, H)", (B, T, H)
-        out = np.zeros(shape, dtype) if dy is None else _array("dy", dy, dtype, spelled, shape)
+            first, spelled = (B, T), "(B, T, H)"
+        sequences = []
+        for name, d, n in (("dy", dy, widths[0]), ("dc", dc, widths[-1])):
+            d = np.zeros((*first, n), dtype) if d is None else _array(name, d, dtype, spelled, (*first, n))
+            sequences.append(_time_major(d, seq.batch_first))
         members = {"dstate": dstate}
         if len(seq.state) == 2:
             pair = (None, None) if dstate is None else dstate
@@ -312,7 +327,7 @@ class Tape:
             members = {"dstate[0]": pair[0], "dstate[1]": pair[1]}
         of_member = zip(members.items(), widths, strict=True)
         state = tuple(_initial(name, d, dtype, B, n, seq.batched) for (name, d), n in of_member)
-        return _time_major(out, seq.batch_first), state
+        return sequences[0], sequences[1], state
 
 
 # --- arguments ----------------------------------------------------------------------------------------------

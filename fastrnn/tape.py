@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,17 +31,22 @@ class TapeBase:
     def __init__(self, run: Run, batch_first: bool, unbatched: bool) -> None:
         self._run, self._batch_first, self._unbatched = run, batch_first, unbatched
 
-    def _backward(self, dy: Any, dstate: Any, into: Weights) -> tuple[Array, State]:
+    def _backward(
+        self, dy: Any, dstate: Any, into: Weights, dc: Any = None, truncate: int | None = None
+    ) -> tuple[Array, State]:
         """The gradients of x and of the initial state, in the shapes that the caller knows; the weights' are added to `into`."""
         run = self._run
         if run is None:
             raise RuntimeError("tape.backward: this tape has been used; a tape can be used once, call forward again for a new one")
-        if dy is None and dstate is None:
-            raise ValueError("tape.backward: expected dy, dstate or both, got neither")
-        dy = self._check_dy(run, dy)
+        if dy is None and dstate is None and dc is None:
+            raise ValueError("tape.backward: expected one or more of dy, dstate and an LSTM's dc, got none")
+        dy = self._check_sequence("dy", dy, run, run.P)
+        dcs = self._check_sequence("dc", dc, run, run.H)
+        if truncate is not None:
+            truncate = min(checks.integer("truncate", truncate, 1), sys.maxsize)
         dh, dc = self._check_dstate(run, dstate)
         self._run = None
-        dx = run.backward(dy, dh, dc, into)
+        dx = run.backward(dy, dh, dc, into, dcs=dcs, truncate=truncate)
         assert dx is not None
         if self._unbatched:
             dx, dh = dx[:, 0], dh[0]
@@ -49,17 +55,20 @@ class TapeBase:
             dx = dx.swapaxes(0, 1)
         return dx, dh if dc is None else (dh, dc)
 
-    def _check_dy(self, run: Run, dy: Any) -> Array | None:
-        if dy is None:
+    def _check_sequence(self, name: str, d: Any, run: Run, H: int) -> Array | None:
+        """The gradient of a sequence as (T, B, H); H is the P of a projection for y."""
+        if d is None:
             return None
-        dy = checks.floats("dy", dy, run.x.dtype)
-        T, B, H = run.y.shape  # H, or the P of a projection
+        if name == "dc" and not run.cell.is_lstm:
+            raise TypeError(f"dc: expected None, because only an LSTM has c, got {type(d).__name__}")
+        d = checks.floats(name, d, run.x.dtype)
+        T, B, _ = run.x.shape
         shape: tuple[int, ...] = (T, H) if self._unbatched else (B, T, H) if self._batch_first else (T, B, H)
         symbols = "(T, H)" if self._unbatched else "(B, T, H)" if self._batch_first else "(T, B, H)"
-        if dy.shape != shape:
-            raise ValueError(f"dy: expected {symbols} = {shape}, got {dy.shape}")
-        dy = checks.rows_contiguous("dy", dy)
-        return dy[:, None] if self._unbatched else dy.swapaxes(0, 1) if self._batch_first else dy
+        if d.shape != shape:
+            raise ValueError(f"{name}: expected {symbols} = {shape}, got {d.shape}")
+        d = checks.rows_contiguous(name, d)
+        return d[:, None] if self._unbatched else d.swapaxes(0, 1) if self._batch_first else d
 
     def _check_dstate(self, run: Run, dstate: Any) -> tuple[Array, Array | None]:
         """New arrays (B, P), (B, H): the gradients of the final state, zeros where none is given."""
@@ -84,10 +93,36 @@ class TapeBase:
 class Tape(TapeBase):
     """The tape of a function: gradients are named as its arguments are."""
 
-    def backward(self, dy: Array | None = None, dstate: State = None) -> Gradients:
-        """Gradients of sum(y * dy) + sum(state * dstate).
+    @property
+    def c(self) -> Array:
+        """The cell states behind all steps of an LSTM, read-only, laid out as y. Raises: RuntimeError when the tape has been used,
+        TypeError for another cell."""
+        run = self._run
+        if run is None:
+            raise RuntimeError("tape.c: this tape has been used; a tape can be used once, call forward again for a new one")
+        if not run.cell.is_lstm:
+            raise TypeError("tape.c: expected the tape of an LSTM, because only an LSTM has c")
+        c = run.cells()
+        c = c[:, 0] if self._unbatched else c.swapaxes(0, 1) if self._batch_first else c[:]
+        c.flags.writeable = False
+        return c
 
-        dy: as y. dstate: as the returned state, (B, H) or, for an LSTM, a pair of them, either of which may be None.
+    def backward(
+        self, dy: Array | None = None, dstate: State = None, dc: Array | None = None, truncate: int | None = None
+    ) -> Gradients:
+        """Gradients of sum(y * dy) + sum(state * dstate) + sum(tape.c * dc).
+
+        dy: as y. dstate: as the returned state, (B, H) or, for an LSTM, a pair of them, either of which may be None. dc: as tape.c.
+        truncate: k, for backpropagation through time truncated to k steps (Williams and Peng 1990): the gradient is cut in front of
+            each row's steps k, 2k, ... in its direction, steps that a mask skips not counted. That is what training on chunks of k
+            steps, with the state carried from one to the next, adds up to. To see k2 steps back every k1 steps, go over the chunks
+            yourself, with the state from which each sequence of k2 steps starts:
+
+                for t in range(0, T, k1):
+                    start = max(0, t + k1 - k2)
+                    _, _, tape = fastrnn.gru(x[start : t + k1], *weights, h0=y[start - 1] if start else h0, record=True)
+                    dy_of_chunk[: t - start] = 0  # what was learnt from before
+                    grads = tape.backward(dy_of_chunk)
 
         Returns grads.x, .w_ih, .w_hh, .b_ih, .b_hh, .h0, for an LSTM also .c0, .peephole and .w_hr; grads.state is h0's, or
         (h0's, c0's). Where b_ih, b_hh, peephole or w_hr was None, so is its gradient.
@@ -97,7 +132,7 @@ class Tape(TapeBase):
         run = self._run
         try:
             into = run.weights.zeros_like() if run is not None else None
-            dx, state = self._backward(dy, dstate, into)  # type: ignore[arg-type]
+            dx, state = self._backward(dy, dstate, into, dc, truncate)  # type: ignore[arg-type]
         except MemoryError as error:
             raise checks.out_of_memory("x", error) from None
         assert run is not None and into is not None

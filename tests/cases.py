@@ -42,7 +42,7 @@ INPUTS = (0, 1, 2, 5, 17)
 class Case:
     """One problem. lengths, reset: with rows of several lengths (one of them 0), with some rows cut. mask: with steps that are
     skipped (one row has no other); hold: masked="hold". without: arguments that are None. through: the gradients that come in, of
-    y, h_n and c_n."""
+    y, h_n, c_n and, for s, the sequence of c; truncate: how many steps back they flow."""
 
     cell: str
     T: int = 7
@@ -58,13 +58,15 @@ class Case:
     hold: bool = False
     without: tuple[str, ...] = ()
     through: str = "yhc"
+    truncate: int = 0
 
     def __str__(self) -> str:
         sizes = f"{self.cell}-T{self.T}-B{self.B}-I{self.I}-H{self.H}"
         flags = [f.name for f in fields(self) if getattr(self, f.name) is True]
         without = [f"without_{'_'.join(self.without)}"] if self.without else []
         through = [f"through_{self.through}"] if self.through != "yhc" else []
-        return "-".join([sizes, *flags, *without, *through])
+        truncate = [f"truncate{self.truncate}"] if self.truncate else []
+        return "-".join([sizes, *flags, *without, *through, *truncate])
 
     @property
     def function(self) -> str:
@@ -113,6 +115,13 @@ _OPTIONS: tuple[dict[str, Any], ...] = (
     {"through": "y"},
     {"through": "hc", "lengths": True},
     {"through": "h", "reverse": True},
+    {"through": "yhcs"},
+    {"through": "s", "lengths": True, "mask": True, "hold": True, "reset": True, "reverse": True, "T": 12},
+    {"through": "yhcs", "batch_first": True, "mask": True, "B": 9, "H": 17},
+    {"through": "s", "unbatched": True, "B": 1},
+    {"truncate": 3},
+    {"truncate": 1, "reverse": True},
+    {"truncate": 4, "lengths": True, "mask": True, "hold": True, "reset": True, "B": 13, "T": 64, "through": "yhcs"},
 )
 _SIZES: tuple[dict[str, int], ...] = (
     {"B": 0, "T": 3},
@@ -140,7 +149,8 @@ def _of_cell(cell: str) -> Iterator[Case]:
         T, B, I = (next(values) for values in rounds)
         yield Case(cell, T, B, I, H)
     for options in _OPTIONS:
-        yield Case(cell, **options)
+        if CELLS[cell][0] == "lstm" or options.get("through") != "s":
+            yield Case(cell, **options)
     if CELLS[cell][0] == "lstm":
         yield Case(cell, through="c")
         yield Case(cell, without=("c0",), through="yc")
@@ -180,12 +190,19 @@ class Problem:
     keywords: dict[str, Any]
     dy: Any
     dstate: Any
+    dc: Any  # of the sequence
 
     def astype(self, dtype: Any) -> Problem:
         """The same numbers in another dtype."""
         arrays = {name: a.astype(dtype) for name, a in self.arrays.items()}
         dstate = _map(self.dstate, lambda d: d.astype(dtype))
-        return replace(self, arrays=arrays, dy=_map(self.dy, lambda d: d.astype(dtype)), dstate=dstate)
+        dy, dc = (_map(d, lambda d: d.astype(dtype)) for d in (self.dy, self.dc))
+        return replace(self, arrays=arrays, dy=dy, dstate=dstate, dc=dc)
+
+    def backward(self, tape: Any) -> Any:
+        """The gradients."""
+        more = {"truncate": self.case.truncate} if self.case.truncate else {}
+        return tape.backward(self.dy, self.dstate, **more, **({} if self.dc is None else {"dc": self.dc}))
 
 
 def problem(case: Case, dtype: Any = np.float64) -> Problem:
@@ -209,13 +226,10 @@ def problem(case: Case, dtype: Any = np.float64) -> Problem:
         arrays[name] = rng.standard_normal(state[name[0]])
     dy = rng.standard_normal(sequence(P)).astype(dtype) if "y" in case.through else None
     dh, dc = (rng.standard_normal(state[s]).astype(dtype) if s in case.through else None for s in "hc")
-    return Problem(
-        case,
-        {name: a.astype(dtype) for name, a in arrays.items() if name not in case.without},
-        _keywords(case, rng),
-        dy,
-        (dh, dc) if case.is_lstm else dh,
-    )
+    arrays = {name: a.astype(dtype) for name, a in arrays.items() if name not in case.without}
+    keywords = _keywords(case, rng)
+    dcs = rng.standard_normal(sequence(H)).astype(dtype) if case.is_lstm and "s" in case.through else None
+    return Problem(case, arrays, keywords, dy, (dh, dc) if case.is_lstm else dh, dcs)
 
 
 def _keywords(case: Case, rng: np.random.Generator) -> dict[str, Any]:
@@ -257,7 +271,8 @@ def gradients(grads: Any) -> dict[str, Any]:
 def results(module: Any, p: Problem, **keywords: Any) -> dict[str, Any]:
     """All that comes out of forward and backward, by name."""
     y, state, tape = call(module, p.case.cell, p.arrays, **p.keywords, **keywords, record=True)
-    return {**outputs(y, state), **gradients(tape.backward(p.dy, p.dstate))}
+    cells = {"c": tape.c.copy()} if p.case.is_lstm else {}
+    return {**outputs(y, state), **cells, **gradients(p.backward(tape))}
 
 
 def _map(value: Any, function: Any) -> Any:

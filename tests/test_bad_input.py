@@ -63,20 +63,21 @@ class Function(Operation):
     required = ("x", "w_ih", "w_hh")
 
     def __init__(self, cell: str, **options: Any) -> None:
-        case = Case(cell, **(options or {"T": 5, "B": 3, "I": 4, "H": 7}), lengths=True, reset=True, mask=True, hold=True)
+        ragged = {"lengths": True, "reset": True, "mask": True, "hold": True}
+        case = Case(cell, **(options or {"T": 5, "B": 3, "I": 4, "H": 7}), **ragged, through="yhcs")
         p = problem(case, np.float32)
         options = {k: v for k, v in p.keywords.items() if k not in OF_ROWS}
         name, fixed = CELLS[cell]
         self.call = functools.partial(getattr(fastrnn, name), **fixed, **options)
         self.arguments = {**p.arrays, **{k: p.keywords[k] for k in OF_ROWS}}
-        self.arguments |= {"dy": p.dy, **members("dstate", p.dstate)}
+        self.arguments |= {"dy": p.dy, **members("dstate", p.dstate), **({} if p.dc is None else {"dc": p.dc})}
 
     def run(self, arguments: dict[str, Any]) -> dict[str, Any]:
         of_call = {k: v for k, v in arguments.items() if not k.startswith("d")}
         y, state, _ = self.call(**of_call)
         inference = {f"{k} of inference": v for k, v in outputs(y, state).items()}
         y, state, tape = self.call(**of_call, record=True)
-        grads = tape.backward(arguments["dy"], joined("dstate", arguments))
+        grads = tape.backward(arguments["dy"], joined("dstate", arguments), arguments.get("dc"))
         return {**inference, **outputs(y, state), **gradients(grads)}
 
 
@@ -487,7 +488,8 @@ def test_a_refused_gradient_leaves_the_tape_as_it_was(operation):
     for wrong in ((dy[1:], dstate), (dy.tolist(), dstate), (dy, "x"), (None, None), (dy.astype(np.float64), None)):
         with pytest.raises((TypeError, ValueError)):
             tape.backward(*wrong)
-    assert tape.backward(dy, dstate).x.tobytes() == op.expected["dx"].tobytes()
+    dc = {"dc": op.arguments["dc"]} if "dc" in op.arguments else {}
+    assert tape.backward(dy, dstate, **dc).x.tobytes() == op.expected["dx"].tobytes()
     with pytest.raises(RuntimeError, match=r"tape.backward: .*once"):
         tape.backward(dy, dstate)
 
@@ -495,8 +497,32 @@ def test_a_refused_gradient_leaves_the_tape_as_it_was(operation):
 def test_backward_without_gradients_says_what_it_expects():
     op = OPERATIONS["rnn"]
     _, _, tape = op.call(*(op.arguments[k] for k in ("x", "w_ih", "w_hh")), record=True)
-    with pytest.raises(ValueError, match=r"expected dy, dstate or both, got neither"):
+    with pytest.raises(ValueError, match=r"expected one or more of dy, dstate"):
         tape.backward()
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "2", [1], float("nan")])
+def test_a_wrong_truncation_is_one_error(value):
+    op = OPERATIONS["gru"]
+    _, _, tape = op.call(*(op.arguments[k] for k in ("x", "w_ih", "w_hh")), record=True)
+    with pytest.raises((TypeError, ValueError)) as info:
+        tape.backward(op.arguments["dy"], truncate=value)
+    assert_one_error(info.value, ("truncate",))
+    whole = tape.backward(op.arguments["dy"], truncate=10**30)  # the tape is as it was, and nothing is cut
+    _, _, tape = op.call(*(op.arguments[k] for k in ("x", "w_ih", "w_hh")), record=True)
+    assert whole.x.tobytes() == tape.backward(op.arguments["dy"]).x.tobytes()
+
+
+def test_only_an_lstm_has_c():
+    op = OPERATIONS["gru"]
+    _, _, tape = op.call(*(op.arguments[k] for k in ("x", "w_ih", "w_hh")), record=True)
+    with pytest.raises(TypeError, match=r"dc: expected None, .* got ndarray"):
+        tape.backward(op.arguments["dy"], dc=op.arguments["dy"])
+    with pytest.raises(TypeError, match=r"tape.c: expected the tape of an LSTM"):
+        tape.c  # noqa: B018
+    tape.backward(op.arguments["dy"])
+    with pytest.raises(RuntimeError, match=r"tape.c: this tape has been used"):
+        tape.c  # noqa: B018
 
 
 # --- flags, numbers and names -----------------------------------------------------------------------------------------------
@@ -645,7 +671,7 @@ def test_every_argument_is_in_a_table():
     """A new argument of a public function is not forgotten here."""
     for name in ("rnn", "gru", "lstm"):
         operations = [OPERATIONS[o].arguments for o in OPERATIONS if o.partition("-")[0] == name]
-        tested = {*itertools.chain(*operations), *SETTINGS[name][1]} - {"dy", "dstate", "dstate[0]", "dstate[1]"}
+        tested = {*itertools.chain(*operations), *SETTINGS[name][1]} - {"dy", "dstate", "dstate[0]", "dstate[1]", "dc"}
         assert tested == {*inspect.signature(getattr(fastrnn, name)).parameters}
     for name in ("RNN", "IRNN", "GRU", "LSTM"):
         layer = getattr(fastrnn, name)

@@ -30,7 +30,7 @@ def check(got, case, dtype):
             assert np.abs(got[name] - a).max(initial=0) <= 1e-12 * np.abs(a).max(initial=0), name
     else:
         numpy = expected(case, dtype, np.float32)
-        forward = ("y", "h_n", "c_n")
+        forward = ("y", "h_n", "c_n", "c")
         for names in ([n for n in truth if n in forward], [n for n in truth if n not in forward]):
             ours, theirs = (rounding_error(a, truth, names) for a in (got, numpy))
             n = sum(np.count_nonzero(truth[name]) for name in names)
@@ -40,8 +40,8 @@ def check(got, case, dtype):
 def rounding_error(got, truth, names):
     """The root mean square of the error, each array relative to its largest number, in units of float32's epsilon.
 
-    One error over all outputs and one over all gradients, and one ulp beside it, or more where they are few: of those alone
-    NumPy's may be exact by accident. A number that is wrong, not just rounded, is off by thousands of ulp.
+    One error over all outputs and one over all gradients, and one ulp beside it, or more where a case is small: of a few numbers
+    alone NumPy's may be exact by accident. A number that is wrong, not just rounded, is off by thousands of ulp.
     """
     pairs = [(got[n] - truth[n], np.abs(truth[n]).max()) for n in names if truth[n].any()]
     if any(not np.isfinite(e).all() for e, _ in pairs):

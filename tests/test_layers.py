@@ -129,7 +129,7 @@ def test_an_lstm_takes_half_a_state(cell):
 def test_a_tape_can_be_used_once(cell):
     layer = make(cell)
     y, _, tape = layer.forward(np.ones((3, 2, 5), np.float32))
-    with pytest.raises(ValueError, match="expected dy, dstate or both, got neither"):
+    with pytest.raises(ValueError, match="expected one or more of dy, dstate"):
         tape.backward()
     with pytest.raises(ValueError, match=r"^dy: expected \(T, B, H\) = \(3, 2, 6\), got \(3, 2, 5\)"):
         tape.backward(y[..., :5])

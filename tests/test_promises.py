@@ -57,7 +57,7 @@ def select(p: Problem, rows, start=0, stop=None) -> Problem:
 
 def by_row(all_results, rows, start=0, stop=None):
     """Of all results, those that belong to these rows: what does not sum over the batch."""
-    over_time = {n: all_results[n][start:stop, rows] for n in ("y", "dx")}
+    over_time = {n: all_results[n][start:stop, rows] for n in ("y", "c", "dx") if n in all_results}
     return over_time | {n: all_results[n][rows] for n in ("h_n", "c_n", "dh0", "dc0") if n in all_results}
 
 
@@ -268,7 +268,7 @@ def test_a_masked_step_is_as_if_it_were_not_there(cell, dtype, reverse, isa):
     for b in range(p.case.B):
         row, times = slice(b, b + 1), np.flatnonzero(live[:, b])
         alone = by_row(results(fastrnn, select(p, row, times)), slice(None))
-        mine = {n: together[n][times, row] if n in ("y", "dx") else together[n][row] for n in alone}
+        mine = {n: together[n][times, row] if n in ("y", "c", "dx") else together[n][row] for n in alone}
         assert_same_bits(mine, alone)
 
 
@@ -291,7 +291,8 @@ def test_a_held_output_is_the_last_one(cell, reverse, isa):
                 d += p.dy[t, b]
     expected = results(fastrnn, replace(p, keywords={**p.keywords, "masked": "zero"}, dy=dy))
     expected["dh0"] += dh0
-    assert_same_bits({n: a for n, a in got.items() if n != "y"}, {n: a for n, a in expected.items() if n != "y"})
+    both = ({n: a for n, a in every.items() if n not in ("y", "c")} for every in (got, expected))
+    assert_same_bits(*both)
 
 
 @each_cell
@@ -314,7 +315,7 @@ def test_reversed_is_reversed_by_hand(cell, dtype, isa):
     p = problem(Case(cell, **SMALL, reverse=True), dtype)
     by_hand = replace(p, arrays={**p.arrays, "x": p.arrays["x"][::-1]}, keywords={}, dy=p.dy[::-1])
     expected = results(fastrnn, by_hand)
-    expected |= {name: expected[name][::-1] for name in ("y", "dx")}
+    expected |= {name: expected[name][::-1] for name in ("y", "c", "dx") if name in expected}
     assert_same_bits(results(fastrnn, p), expected)
 
 
@@ -326,7 +327,7 @@ def test_batch_first_is_the_transpose(cell, dtype, options, isa):
     turned = {**p.arrays, "x": np.ascontiguousarray(p.arrays["x"].swapaxes(0, 1))}
     keywords = {name: value for name, value in p.keywords.items() if name != "batch_first"}
     expected = results(fastrnn, replace(p, arrays=turned, keywords=keywords, dy=p.dy.swapaxes(0, 1)))
-    expected |= {name: expected[name].swapaxes(0, 1) for name in ("y", "dx")}
+    expected |= {name: expected[name].swapaxes(0, 1) for name in ("y", "c", "dx") if name in expected}
     got = results(fastrnn, p)
     assert got["y"].flags.c_contiguous and got["dx"].flags.c_contiguous
     assert_same_bits(got, expected)
@@ -341,7 +342,7 @@ def test_unbatched_is_a_batch_of_one(cell, options, isa):
     keywords = {n: v[:, None] if n in ("reset", "mask") else v for n, v in p.keywords.items()}
     dstate = tuple(d[None] for d in p.dstate) if p.case.is_lstm else p.dstate[None]
     expected = results(fastrnn, replace(p, arrays=arrays, keywords=keywords, dy=p.dy[:, None], dstate=dstate))
-    expected |= {name: expected[name][:, 0] for name in ("y", "dx")}
+    expected |= {name: expected[name][:, 0] for name in ("y", "c", "dx") if name in expected}
     expected |= {name: expected[name][0] for name in ("h_n", "c_n", "dh0", "dc0") if name in expected}
     assert_same_bits(results(fastrnn, p), expected)
 
@@ -356,6 +357,30 @@ def test_absent_arguments_are_zeros(cell, dtype, isa):
     got, expected = (results(fastrnn, replace(p, arrays=arrays)) for arrays in (bare, zeros))
     assert_same_bits(got, {name: a for name, a in expected.items() if name in got})
     assert {name for name in expected if name not in got} <= {"db_ih", "db_hh", "dpeephole"}
+
+
+# --- what flows back ----------------------------------------------------------------------------------------------
+
+
+@each_cell
+@each_dtype
+@each_way
+def test_truncated_is_chunks_with_the_state_carried_over(cell, dtype, reverse, isa):
+    """dx bit for bit; the weights' gradients are sums of the chunks', in another order."""
+    p = problem(Case(cell, **{**SMALL, "T": 12}, reverse=reverse, truncate=5), dtype)
+    whole, pieces, arrays, weights = results(fastrnn, p), [], dict(p.arrays), {}
+    for i, (start, stop) in enumerate([(7, 12), (2, 7), (0, 2)] if reverse else [(0, 5), (5, 10), (10, 12)]):
+        chunk = select(replace(p, arrays=arrays), slice(None), start, stop)
+        chunk = replace(chunk, case=replace(p.case, truncate=0), dstate=p.dstate if i == 2 else None)
+        pieces.append(results(fastrnn, chunk))
+        weights = {n: weights.get(n, 0) + a for n, a in pieces[-1].items() if n[0] == "d" and n[1:] in WEIGHTS}
+        arrays |= {f"{n[0]}0": pieces[-1][n] for n in ("h_n", "c_n") if n in whole}
+    for name in ("y", "dx"):
+        assert_same_bits(np.concatenate([piece[name] for piece in pieces[:: -1 if reverse else 1]]), whole[name])
+    first = {name: pieces[0][name] for name in ("dh0", "dc0") if name in whole}
+    assert_same_bits(first, {name: whole[name] for name in first})
+    for name, dw in weights.items():
+        assert np.abs(dw - whole[name]).max() <= 20 * np.finfo(dtype).eps * np.abs(dw).max(), name
 
 
 # --- NaN and infinity ---------------------------------------------------------------------------------------------

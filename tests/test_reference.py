@@ -573,7 +573,7 @@ def test_inputs_are_not_modified_nor_kept(cell):
 def test_a_tape_is_used_once():
     function, arrays, keywords = arguments("gru-after")
     y, h_n, tape = function(**arrays, **keywords, record=True)
-    with pytest.raises(ValueError, match="dy, dstate or both"):
+    with pytest.raises(ValueError, match="one or more of dy, dstate"):
         tape.backward()
     with pytest.raises(ValueError, match=r"dy: expected \(T, B, H\) = \(4, 3, 2\), got \(4, 3, 1\)"):
         tape.backward(y[:, :, :1])
@@ -642,3 +642,52 @@ def test_imports_only_numpy():
         "assert new - sys.stdlib_module_names == {'numpy'}, new"
     )
     subprocess.run([sys.executable, "-c", code, reference.__file__], check=True)
+
+
+# --- gradients through c, and truncated ones ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["plain", "all-reverse", "hold-reset", "unbatched-all"])
+@pytest.mark.parametrize("cell", ["lstm", "lstm-peephole", "lstm-projected"])
+def test_gradients_through_c(cell, variant):
+    """A gradient of the cell states by complex steps, alone and together with the others."""
+    function, arrays, keywords = arguments(cell, **VARIANTS[variant])
+    y, state, tape = function(**arrays, **keywords, record=True)
+    dc = np.random.default_rng(2).standard_normal(tape.c.shape)
+    assert tape.c.shape == (*y.shape[:-1], H)
+    grads = tape.backward(dc=dc)
+    arrays = {key: a.astype(np.complex128) for key, a in arrays.items()}
+    for name in ("x", "w_ih", "w_hh", "h0", "c0"):
+        a, numeric = arrays[name], np.empty(arrays[name].shape)
+        for index in np.ndindex(a.shape):
+            saved = a[index]
+            a[index] = saved + 1e-30j
+            numeric[index] = (function(**arrays, **keywords, record=True)[2].c * dc).sum().imag / 1e-30
+            a[index] = saved
+        np.testing.assert_allclose(getattr(grads, name), numeric, rtol=1e-12, atol=1e-13, err_msg=name)
+    dy, dstate = cotangents(y, state)
+    parts = [function(**arrays, **keywords, record=True)[2].backward(*d) for d in ((dy, dstate), (None, None, dc))]
+    both = function(**arrays, **keywords, record=True)[2].backward(dy, dstate, dc)
+    np.testing.assert_allclose(both.w_hh, parts[0].w_hh + parts[1].w_hh, rtol=1e-12, atol=1e-14)
+
+
+@each_way
+@each_cell
+def test_truncated_is_chunks_with_the_state_carried_over(cell, reverse):
+    function, arrays, keywords = arguments(cell, reverse=reverse)
+    y, state, tape = function(**arrays, **keywords, record=True)
+    dy, dstate = cotangents(y, state)
+    grads = tape.backward(dy, dstate, truncate=3)
+    weights = {name: 0 for name in arrays if name not in ("x", "h0", "c0")}
+    chunks = [slice(1, 4), slice(0, 1)] if reverse else [slice(0, 3), slice(3, 4)]
+    for i, chunk in enumerate(chunks):
+        own_y, own_state, tape = function(**{**arrays, "x": arrays["x"][chunk]}, **keywords, record=True)
+        np.testing.assert_allclose(own_y, y[chunk], rtol=1e-14)
+        own = tape.backward(dy[chunk], dstate if i == 1 else None)
+        np.testing.assert_allclose(grads.x[chunk], own.x, rtol=1e-12, atol=1e-15)
+        weights = {name: dw + getattr(own, name) for name, dw in weights.items()}
+        if i == 0:
+            np.testing.assert_allclose(grads.h0, own.h0, rtol=1e-12, atol=1e-15)
+        arrays = {**arrays, **dict(zip(("h0", "c0"), members(own_state)))}
+    for name, dw in weights.items():
+        np.testing.assert_allclose(getattr(grads, name), dw, rtol=1e-12, atol=1e-14)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from . import checks, config
 from .engine import Cell, Run
-from .parameters import Module, Parameters, Shapes, shapes_of
+from .parameters import Module, shapes_of
 from .plan import Plan
 from .tape import Gradients, State
 
@@ -41,9 +40,9 @@ class CellTape:
         given = owner._split_state("dstate", dstate, len(run.h_n), self._unbatched)
         ends = (run.h_n,) if run.c_n is None else (run.h_n, run.c_n)
         state = [np.zeros_like(end) if d is None else d.copy() for d, end in zip(given, ends)]
-        into = Parameters.zeros(owner._shapes(), owner.dtype)
+        into = owner._zeros()
         self._run = None
-        dx = run.backward(None, state[0], state[1] if len(state) > 1 else None, owner._by_cell(into)[0])
+        dx = run.backward(None, state[0], state[1] if len(state) > 1 else None, owner._by_cell(into.named)[0])
         assert dx is not None
         return Gradients(
             x=dx[0, 0] if self._unbatched else dx[0], state=owner._joined(state, self._unbatched), params=into, flat=into.flat
@@ -59,7 +58,8 @@ class RecurrentCell(Module):
         self.input_size = checks.size("input_size", input_size)
         self.hidden_size = checks.size("hidden_size", hidden_size)
         self.bias = checks.flag("bias", bias)
-        self._set_up(dtype, rng)
+        H = self.hidden_size
+        self._set_up([shapes_of(self._cell, self.input_size, H, H, self.bias)], [""], dtype, rng)
 
     def __call__(self, x: Array, state: State = None) -> State:
         """The new state. Arguments and errors as forward's, without the tape."""
@@ -81,14 +81,6 @@ class RecurrentCell(Module):
         """
         run, unbatched = self._step(x, state, record=True)
         return self._new(run, unbatched), CellTape(self, run, unbatched)
-
-    def _shapes(self) -> Shapes:
-        return shapes_of(self._cell, self.input_size, self.hidden_size, self.hidden_size, self.bias)
-
-    def _initialise(self) -> None:
-        """PyTorch's: all from U(-1/sqrt(H), 1/sqrt(H))."""
-        limit = 1 / math.sqrt(self.hidden_size)
-        self.flat[:] = self.rng.uniform(-limit, limit, self.flat.shape)
 
     def _step(self, x: Any, state: State, record: bool) -> tuple[Run, bool]:
         x = checks.rows_contiguous("x", checks.floats("x", x, self.dtype, (1, 2)))

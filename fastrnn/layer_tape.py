@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from . import checks
 from .engine import Run
 from .layout import Layout
-from .parameters import Parameters
 from .stack import Pass
 from .tape import Gradients, State
 
@@ -46,7 +45,7 @@ class LayerTape:
         """
         done = self._open()
         found: dict[str, Array] = {}
-        for run, suffix in zip(done.runs, self._layer._suffixes()):
+        for run, suffix in zip(done.runs, self._layer._suffixes):
             rows = run.cell.gates * run.H
             cells = None if run.c is None else run.cells()
             parts = {"h": run.y, "c": cells, "gates": None if run.gates is None else run.gates[..., :rows]}
@@ -79,9 +78,9 @@ class LayerTape:
             named = self._named(done, doutputs)
             dhs = self._of_cells("h", named, P, "P" if layer.proj_size else "H")
             dcs = self._of_cells("c", named, layer.hidden_size, "H")
-            into = Parameters.zeros(layer._shapes(), layer.dtype)
+            into = layer._zeros()
             self._pass = None
-            dx = done.backward(dy, dhs, dcs, dh, dc, layer._by_cell(into), truncate)
+            dx = done.backward(dy, dhs, dcs, dh, dc, layer._by_cell(into.named), truncate)
         except MemoryError as error:
             raise checks.out_of_memory("x", error) from None
         dh = layout.returned_state(dh)
@@ -105,10 +104,9 @@ class LayerTape:
 
     def _zeros_or_copies(self, done: Pass, dh: Array | None, dc: Array | None) -> tuple[Array, Array | None]:
         """New arrays for the gradients of the state: backward writes into them."""
-        new_h = np.zeros_like(done.h_n) if dh is None else dh.copy()
-        if done.c_n is None:
-            return new_h, None
-        return new_h, np.zeros_like(done.c_n) if dc is None else dc.copy()
+        ends = ((done.h_n, dh), (done.c_n, dc))
+        new = [None if n is None else np.zeros(n.shape, n.dtype) if d is None else d.copy() for n, d in ends]
+        return new[0], new[1]  # type: ignore[return-value]
 
     def _named(self, done: Pass, doutputs: Any) -> Mapping[str, Array]:
         """A mapping that has no other names than those of h and c."""
@@ -117,7 +115,7 @@ class LayerTape:
         if not isinstance(doutputs, Mapping):
             raise TypeError(f"doutputs: expected a mapping of names to arrays, got {type(doutputs).__name__}")
         kinds = "h" if done.c_n is None else "hc"
-        names = [kind + suffix for suffix in self._layer._suffixes() for kind in kinds]
+        names = [kind + suffix for suffix in self._layer._suffixes for kind in kinds]
         unknown = [name for name in doutputs if name not in names]
         if unknown:
             raise ValueError(f"doutputs: expected names among {names}, got {unknown}")
@@ -125,6 +123,8 @@ class LayerTape:
 
     def _of_cells(self, kind: str, named: Mapping[str, Array], n: int, symbol: str) -> list[Array | None]:
         """(T, B, n) of each cell: the gradients of its sequence h or c."""
-        given = [named.get(kind + suffix) for suffix in self._layer._suffixes()]
-        names = [f"doutputs['{kind}{suffix}']" for suffix in self._layer._suffixes()]
+        if not named:
+            return [None] * len(self._layer._suffixes)
+        given = [named.get(kind + suffix) for suffix in self._layer._suffixes]
+        names = [f"doutputs['{kind}{suffix}']" for suffix in self._layer._suffixes]
         return [None if d is None else self._layout.sequence(name, d, n, symbol) for name, d in zip(names, given)]

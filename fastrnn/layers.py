@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
@@ -13,7 +12,7 @@ from . import checks, config
 from .engine import Cell
 from .layer_tape import LayerTape
 from .layout import Layout
-from .parameters import Module, Shapes, shapes_of
+from .parameters import Module, shapes_of
 from .plan import Plan, make_plan
 from .stack import Options, Pass
 from .stream import Stream, make_stream
@@ -50,7 +49,10 @@ class Recurrent(Module):
         if self.dropout and self.num_layers == 1:
             text = "dropout adds dropout after all but the last layer, so it expects num_layers greater than 1, got "
             warnings.warn(f"dropout: {text}dropout={dropout} and num_layers=1", UserWarning, stacklevel=3)
-        self._set_up(dtype, rng)
+        D, H, P = self._directions, self.hidden_size, self._output_size
+        suffixes = [f"_l{k}{direction}" for k in range(self.num_layers) for direction in ("", "_reverse")[:D]]
+        sizes = [self.input_size if k < D else D * P for k in range(len(suffixes))]
+        self._set_up([shapes_of(self._cell, I, H, P, self.bias) for I in sizes], suffixes, dtype, rng)
 
     def __call__(
         self, x: Any, state: State = None, lengths: Any = None, reset: Any = None, mask: Any = None, *, masked: str = "zero"
@@ -128,21 +130,6 @@ class Recurrent(Module):
         """The last axis of y in letters."""
         return ("2*" if self.bidirectional else "") + ("P" if self.proj_size else "H")
 
-    def _suffixes(self) -> list[str]:
-        return [f"_l{k}{direction}" for k in range(self.num_layers) for direction in ("", "_reverse")[: self._directions]]
-
-    def _shapes(self) -> Shapes:
-        H, P, D = self.hidden_size, self._output_size, self._directions
-        shapes: Shapes = {}
-        for k, suffix in enumerate(self._suffixes()):
-            shapes |= shapes_of(self._cell, self.input_size if k < D else D * P, H, P, self.bias, suffix)
-        return shapes
-
-    def _initialise(self) -> None:
-        """PyTorch's: all from U(-1/sqrt(H), 1/sqrt(H))."""
-        limit = 1 / math.sqrt(self.hidden_size)
-        self.flat[:] = self.rng.uniform(-limit, limit, self.flat.shape)
-
     def _apply(
         self, x: Any, state: Any, lengths: Any, reset: Any, mask: Any, masked: Any, record: bool
     ) -> tuple[Layout, Pass]:
@@ -177,7 +164,7 @@ class Recurrent(Module):
 
     def _split_state(self, layout: Layout, name: str, state: Any) -> tuple[Array | None, Array | None]:
         """h (L*D, B, P) and c (L*D, B, H), or None for what is none."""
-        cells, h, c = len(self._suffixes()), state, None
+        cells, h, c = len(self._suffixes), state, None
         if self._cell.is_lstm and state is not None:
             if not isinstance(state, (tuple, list)) or len(state) != 2:
                 raise TypeError(f"{name}: expected a pair (h, c), got {type(state).__name__}")

@@ -39,42 +39,39 @@ class Parameters(Mapping[str, Array]):
 
     def __init__(self, shapes: Shapes, flat: Array) -> None:
         self.flat, self._shapes = flat, shapes
-        self._named = dict(self.views())
+        self.named = self.views()
 
-    @classmethod
-    def zeros(cls, shapes: Shapes, dtype: np.dtype[Any]) -> Parameters:
-        return cls(shapes, np.zeros(sum(map(math.prod, shapes.values())), dtype))
-
-    def views(self) -> Iterator[tuple[str, Array]]:
-        """(name, array), new ones at each call: for who must be sure that nobody reshapes them in place."""
-        end = 0
+    def views(self) -> dict[str, Array]:
+        """The arrays by name, new ones at each call: for who must be sure that nobody reshapes them in place."""
+        named, end = {}, 0
         for name, shape in self._shapes.items():
             start, end = end, end + math.prod(shape)
-            yield name, self.flat[start:end].reshape(shape)
+            named[name] = self.flat[start:end].reshape(shape)
+        return named
 
     def __getitem__(self, name: str) -> Array:
-        return self._named[name]
+        return self.named[name]
 
     def __setitem__(self, name: str, value: Array) -> None:
         if name not in self._shapes:
             raise KeyError(f"{name!r}: expected one of {list(self)}")
-        if value is not self._named[name]:  # it is behind `params[name] -= step`
-            self._named[name][...] = checks.shaped(name, value, self.flat.dtype, "its shape", self._shapes[name])
+        if value is not self.named[name]:  # it is behind `params[name] -= step`
+            self.named[name][...] = checks.shaped(name, value, self.flat.dtype, "its shape", self._shapes[name])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._named)
+        return iter(self.named)
 
     def __len__(self) -> int:
-        return len(self._named)
+        return len(self.named)
 
     def __repr__(self) -> str:
-        return repr(self._named)
+        return repr(self.named)
 
     def __reduce__(self) -> Any:
         return type(self), (self._shapes, self.flat)
 
 
-def shapes_of(cell: Cell, I: int, H: int, P: int, bias: bool, suffix: str = "") -> Shapes:
+def shapes_of(cell: Cell, I: int, H: int, P: int, bias: bool) -> Shapes:
     """The parameters of one cell, with outputs of P numbers: P < H is an LSTM with a projection."""
     rows = cell.gates * H
     shapes: Shapes = {"weight_ih": (rows, I), "weight_hh": (rows, P)}
@@ -84,7 +81,7 @@ def shapes_of(cell: Cell, I: int, H: int, P: int, bias: bool, suffix: str = "") 
         shapes["weight_hr"] = (P, H)
     if cell == Cell.LSTM_PEEPHOLE:
         shapes["weight_ch"] = (3, H)
-    return {name + suffix: shape for name, shape in shapes.items()}
+    return shapes
 
 
 class Module:
@@ -92,27 +89,33 @@ class Module:
 
     dtype: np.dtype[Any]
     rng: np.random.Generator
+    hidden_size: int
     _parameters: Parameters
+    _shapes: Shapes
+    _suffixes: list[str]  # what stands behind the names of each cell's parameters
+    _names: list[list[str]]  # those of each cell, in the order in which the kernels take them
 
-    def _set_up(self, dtype: DTypeLike, rng: Any) -> None:
-        """Make and initialise the parameters; sizes and options stand already."""
+    def _set_up(self, shapes: list[Shapes], suffixes: list[str], dtype: DTypeLike, rng: Any) -> None:
+        """Make and initialise the parameters: of each cell its shapes, with its suffix."""
         self.dtype = checks.float_dtype("dtype", dtype)
         self.rng = checks.generator("rng", rng)
+        self._suffixes = suffixes
+        self._names = [[NAMES[field] + suffix for field in Weights.NAMES] for suffix in suffixes]
+        self._shapes = {name + suffix: shape for cell, suffix in zip(shapes, suffixes) for name, shape in cell.items()}
         try:
-            self._parameters = Parameters.zeros(self._shapes(), self.dtype)
+            self._parameters = self._zeros()
             self._initialise()
         except (MemoryError, ValueError, OverflowError) as error:  # ValueError, OverflowError: not even countable
             raise checks.out_of_memory("input_size, hidden_size", error) from None
 
-    def _shapes(self) -> Shapes:
-        raise NotImplementedError
-
-    def _suffixes(self) -> list[str]:
-        """What stands behind the names of each cell's parameters."""
-        return [""]
+    def _zeros(self) -> Parameters:
+        """As the parameters, all 0."""
+        return Parameters(self._shapes, np.zeros(sum(map(math.prod, self._shapes.values())), self.dtype))
 
     def _initialise(self) -> None:
-        raise NotImplementedError
+        """PyTorch's: all from U(-1/sqrt(H), 1/sqrt(H))."""
+        limit = 1 / math.sqrt(self.hidden_size)
+        self.flat[:] = self.rng.uniform(-limit, limit, self.flat.shape)
 
     @property
     def params(self) -> Parameters:
@@ -170,7 +173,7 @@ class Module:
         new = copy.copy(self)
         new.dtype = checks.float_dtype("dtype", dtype)
         new.rng = copy.deepcopy(self.rng)
-        new._parameters = Parameters(self._shapes(), self.flat.astype(new.dtype))
+        new._parameters = Parameters(self._shapes, self.flat.astype(new.dtype))
         return new
 
     def __repr__(self) -> str:
@@ -190,13 +193,8 @@ class Module:
     def _weights(self) -> list[Weights]:
         """The parameters of each cell as the kernels take them. They are views, so they are made once."""
         if "_of_cells" not in vars(self):
-            self._of_cells = self._by_cell(self._parameters)
+            self._of_cells = self._by_cell(self._parameters.views())
         return self._of_cells
 
-    def _by_cell(self, parameters: Parameters) -> list[Weights]:
-        views = dict(parameters.views())
-        fields = {field: NAMES[field] for field in Weights.NAMES}
-        return [
-            Weights(**{field: views.get(name + suffix) for field, name in fields.items()})  # type: ignore[arg-type]
-            for suffix in self._suffixes()
-        ]
+    def _by_cell(self, named: dict[str, Array]) -> list[Weights]:
+        return [Weights(*map(named.get, names)) for names in self._names]  # type: ignore[arg-type]

@@ -1,5 +1,5 @@
 """Whole layers for the tests: a `Stack` is a layer of several layers and directions, its sizes and its options; `Setup(stack)`
-makes the layer and the arrays of a call, and `run` has all that comes out, by name."""
+makes the layer and the arrays of a call, and its `run` has all that comes out, by name."""
 
 from __future__ import annotations
 

@@ -15,6 +15,10 @@ LAYERS = {
     "lstm-peephole": lambda **k: fastrnn.LSTM(5, 19, peephole=True, **k),
     "gru-after": lambda **k: fastrnn.GRU(5, 19, **k),
     "gru-before": lambda **k: fastrnn.GRU(5, 19, reset_after=False, **k),
+    "lstm-projected": lambda **k: fastrnn.LSTM(5, 33, proj_size=19, **k),
+    "stack of gru": lambda **k: fastrnn.GRU(5, 19, 3, dropout=0.5, **k),
+    "stack of lstm": lambda **k: fastrnn.LSTM(5, 19, 2, bias=False, batch_first=True, **k),
+    "stack of lstm-projected": lambda **k: fastrnn.LSTM(5, 33, 2, proj_size=19, **k),
 }
 DTYPES = (np.float32, np.float64)
 
@@ -26,6 +30,7 @@ def cell(request):
 
 def make(cell, dtype=np.float32, B=3, T=150):
     layer = LAYERS[cell](dtype=dtype, rng=7)
+    layer.batch_first = False  # of the calls that streams are compared with
     return layer, np.random.default_rng(1).standard_normal((T, B, 5)).astype(dtype)
 
 
@@ -184,3 +189,45 @@ def test_bad_rows(rows):
 def test_a_stream_is_not_pickled():
     with pytest.raises(TypeError, match="pickle the layer"):
         pickle.dumps(fastrnn.GRU(5, 19).stream())
+
+
+# --- stacks -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [fastrnn.RNN, fastrnn.IRNN, fastrnn.GRU, fastrnn.LSTM])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_bidirectional_layer_cannot_stream(kind, num_layers):
+    with pytest.raises(ValueError, match=r"^bidirectional: expected False, got True; .* reverse direction starts at the end"):
+        kind(3, 4, num_layers, bidirectional=True).stream()
+
+
+def test_the_state_of_a_stack_has_all_layers():
+    layer, x = make("stack of lstm-projected")
+    stream = layer.stream(3)
+    stream(x[:9])
+    assert [m.shape for m in stream.state] == [(2, 3, 19), (2, 3, 33)]
+    assert bits(*stream.state) == bits(*layer(x[:9])[1])
+    stream.state = tuple(2 * m for m in stream.state)
+    assert stream(x[9:]).tobytes() == layer(x[9:], tuple(2 * m for m in layer(x[:9])[1]))[0].tobytes()
+    with pytest.raises(ValueError, match=r"^state\[1\]: expected \(L, B, H\) = \(2, 3, 33\), got \(1, 3, 33\)"):
+        stream.state = tuple(m[:1] if m.shape[2] == 33 else m for m in stream.state)
+
+
+@pytest.mark.parametrize("x", [X, X[0]], ids=["block", "step"])
+@pytest.mark.parametrize("out", [np.zeros(1, np.float32), np.zeros((2, 3, 19)), [0], np.zeros((2, 19, 3), "f4").swapaxes(1, 2)])
+def test_no_layer_of_a_stack_steps_where_out_is_refused(x, out):
+    layer = fastrnn.GRU(5, 19, 3, rng=0)
+    stream = layer.stream(3)
+    for given, error in (((x, out), (TypeError, ValueError)), ((x[..., :4],), ValueError), ((x.tolist(),), TypeError)):
+        with pytest.raises(error, match=r"^(x|out): expected"):
+            stream(*given)
+    assert not stream.state.any()
+    assert stream(X).tobytes() == layer(X)[0].tobytes()
+
+
+def test_streams_of_a_stack_are_apart():
+    layer, x = make("stack of gru")
+    one, other = layer.stream(3), layer.stream(3)
+    kept = [one(x_t) for x_t in x]  # what came out stays as it was
+    other(x[::-1])
+    assert np.stack(kept).tobytes() == layer(x)[0].tobytes()

@@ -85,7 +85,7 @@ class Linear:
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.output_size, self.input_size)}
         if self.bias:
             shapes["bias"] = (self.output_size,)
-        return Parameters.zeros(shapes, self.dtype)
+        return Parameters(shapes, np.zeros(sum(map(math.prod, shapes.values())), self.dtype))
 
     def __repr__(self) -> str:
         return f"Linear({self.input_size}, {self.output_size}{'' if self.bias else ', bias=False'})"

@@ -12,8 +12,9 @@ static const int NAME(order_n_only)[1] = {2};
 
 static void NAME(backward_tile)(const call *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
 {
-    REAL s[8 * 4 * W];
-    const REAL *a[8] = {NULL};
+    REAL s[MOST_ROWS * 4 * W];
+    const REAL *a[MOST_ROWS];
+    a[0] = NULL; /* compilers do not see that there are rows */
     int flows = g->own;
     for (int r = 0; r < n; r++) {
         a[r] = (g->own ? e[r]->dg : e[r]->next) + g->a_at;

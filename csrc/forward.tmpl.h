@@ -63,8 +63,9 @@ static ptrdiff_t NAME(panels_of)(const NAME(gate_order) *o, ptrdiff_t blocks)
 
 static void NAME(forward_tile)(const call *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
 {
-    REAL s[8 * 4 * W];
-    const REAL *a[8] = {NULL};
+    REAL s[MOST_ROWS * 4 * W];
+    const REAL *a[MOST_ROWS];
+    a[0] = NULL; /* compilers do not see that there are rows */
     const int count = n > np ? n : np;
     const int parked = e[0]->pre != NULL;
     for (int i = 0; i < count; i++) {
@@ -87,9 +88,10 @@ static void NAME(forward_tile)(const call *m, const stage *g, item *const *e, in
 /* A tile of a projection: its only operand is m. */
 static void NAME(project_tile)(const call *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
 {
-    REAL s[8 * 4 * W];
-    const REAL *a[8] = {NULL};
-    memset(s, 0, sizeof s);
+    REAL s[MOST_ROWS * 4 * W];
+    const REAL *a[MOST_ROWS];
+    a[0] = NULL; /* compilers do not see that there are rows */
+    memset(s, 0, (n > np ? n : np) * 4 * W * sizeof(REAL));
     for (int i = 0; i < n; i++)
         a[i] = e[i]->m;
     NAME(tile)(n, np, nv, a, g->wh + p * m->H * g->nv * W, m->H * g->nv * W, m->H, s);
@@ -99,8 +101,9 @@ static void NAME(project_tile)(const call *m, const stage *g, item *const *e, in
 /* The input part of a tile alone, parked: the scratch of the tile is `pre` itself. */
 static void NAME(input_tile)(const call *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
 {
-    REAL s[8 * 4 * W];
-    const REAL *a[8] = {NULL};
+    REAL s[MOST_ROWS * 4 * W];
+    const REAL *a[MOST_ROWS];
+    a[0] = NULL; /* compilers do not see that there are rows */
     const int count = n > np ? n : np;
     for (int i = 0; i < count; i++)
         for (int v = 0; v < 4; v++)

@@ -1,7 +1,8 @@
 /* pool.c - a team of threads that runs one function together.
  *
  * A call publishes a ticket; workers that see it in time join the team, then the team closes and runs. A worker that does not get
- * a core in time is not waited for: results do not depend on the size of the team, so the caller goes on with fewer. Whoever waits
+ * a core in time is not waited for: results do not depend on the size of the team, so the caller goes on with fewer. In time is the
+ * caller's to say, since waking a worker takes 50 to 100 us, a bargain for some calls and more than all of others. Whoever waits
  * spins for about a microsecond, then yields its core at every look, and a worker without a call sleeps after a while.
  *
  * A tight team, which meets every few microseconds, would crawl as soon as other processes want its cores: each yield gives away a
@@ -17,12 +18,11 @@
 /* The ticket: call number << 16 | RUN | OPEN | members that have joined. */
 enum { MEMBERS = 0x3fff, OPEN = 0x4000, RUN = 0x8000 };
 
-static const long long JOIN_AWAKE_NS = 10000;   /* how long a call waits for workers that are awake, */
-static const long long JOIN_ASLEEP_NS = 100000; /* and for workers that it had to wake */
-static const long long AWAKE_NS = 200000;       /* how long a worker stays awake after a call */
-enum { SPINS = 64 };                            /* about a microsecond of pauses */
-
+static const long long AWAKE_NS = 200000;      /* how long a worker stays awake after a call */
 static const long long SPIN_NS = 1000;
+enum { SPINS = 64 };                           /* about a microsecond of pauses */
+enum { MOST_DOUBTS = 4 };                      /* halvings of the patience */
+
 static const long long MEET_NS = 500000;       /* how long member 0 of a tight team waits: other machines on the host take such slices */
 static const long long PAUSE_NS = 2000000;     /* no tight team for so long after one that broke, twice as long after each that follows, */
 static const long long LONGEST_PAUSE_NS = 1000000000; /* at most so long, and half as long after each that held */
@@ -154,23 +154,24 @@ static void start_workers(fr_pool *pool, int wanted)
     pthread_attr_destroy(&attributes);
 }
 
-/* Publish the call, wait for members, close the team. Returns the number that joined, the caller included. */
-static int gather_team(fr_pool *pool, int threads)
+/* Publish the call, wait for members, close the team. Returns the number that joined, the caller included. After a call for which
+ * somebody did not come, the next waits half as long. */
+static int gather_team(fr_pool *pool, int threads, long long patience_ns)
 {
     unsigned call = (atomic_load(&pool->ticket) >> 16) + 1;
     atomic_store(&pool->ticket, call << 16 | OPEN | 1);
-    long long patience = JOIN_AWAKE_NS;
     if (atomic_load(&pool->sleeping) > 0) {
         pthread_mutex_lock(&pool->mutex);
         pthread_cond_broadcast(&pool->wake);
         pthread_mutex_unlock(&pool->mutex);
-        patience = JOIN_ASLEEP_NS;
     }
     int available = threads < pool->workers + 1 ? threads : pool->workers + 1;
     long long start = now_ns();
-    for (int looks = 0; (int)(atomic_load(&pool->ticket) & MEMBERS) < available && now_ns() - start < patience;)
+    for (int looks = 0; (int)(atomic_load(&pool->ticket) & MEMBERS) < available && now_ns() - start < patience_ns >> pool->doubts;)
         wait_a_little(&looks);
-    return atomic_fetch_and(&pool->ticket, ~(unsigned)OPEN) & MEMBERS;
+    int joined = atomic_fetch_and(&pool->ticket, ~(unsigned)OPEN) & MEMBERS;
+    pool->doubts = joined >= available ? 0 : pool->doubts < MOST_DOUBTS ? pool->doubts + 1 : MOST_DOUBTS;
+    return joined;
 }
 
 static void run_alone(fr_work *work, const void *task)
@@ -192,7 +193,7 @@ static void remember(fr_pool *pool)
     }
 }
 
-void fr_pool_run(fr_pool *pool, int threads, int tight, fr_work *work, const void *task)
+void fr_pool_run(fr_pool *pool, int threads, int tight, long long patience_ns, fr_work *work, const void *task)
 {
     int free = 0;
     if (threads <= 1 || !atomic_compare_exchange_strong(&pool->busy, &free, 1)) {
@@ -211,7 +212,7 @@ void fr_pool_run(fr_pool *pool, int threads, int tight, fr_work *work, const voi
     pool->work = work;
     pool->task = task;
     atomic_store(&pool->done, 0);
-    int joined = gather_team(pool, threads);
+    int joined = gather_team(pool, threads, patience_ns);
     pool->team.n = joined < threads ? joined : threads;
     atomic_store(&pool->team.arrived, 0);
     atomic_store(&pool->team.round, 0);
@@ -233,4 +234,5 @@ void fr_pool_after_fork(fr_pool *pool)
     pool->workers = 0;
     pool->ready = 0;
     pool->pause_ns = pool->paused_until_ns = 0;
+    pool->doubts = 0;
 }

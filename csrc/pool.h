@@ -37,14 +37,16 @@ typedef struct fr_pool {
     fr_work *work;
     const void *task;
     fr_team team;
+    int doubts;          /* calls in a row for which somebody did not come */
     long long meet_ns;   /* of its teams; 0 is the usual */
     long long pause_ns, paused_until_ns; /* after a broken team, no tight ones for a while */
 } fr_pool;
 
 /* Run work(task, member, team) on up to `threads` threads, the caller's among them, and return when all have finished.
  * The team may be smaller than asked: a pool in use, or workers that do not get a core, leave the work to the others.
- * tight: the members wait for each other all the time (fr_meet), which only pays where each has a core of its own. */
-void fr_pool_run(fr_pool *pool, int threads, int tight, fr_work *work, const void *task);
+ * tight: the members wait for each other all the time (fr_meet), which only pays where each has a core of its own.
+ * patience_ns: how long workers are waited for; a part of the time that the work takes alone. */
+void fr_pool_run(fr_pool *pool, int threads, int tight, long long patience_ns, fr_work *work, const void *task);
 
 /* In a forked child, before its first call: the parent's threads are not here. */
 void fr_pool_after_fork(fr_pool *pool);

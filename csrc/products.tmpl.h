@@ -91,12 +91,10 @@ static void NAME(run_segment)(const call *m, const products *c, const NAME(segme
     const ptrdiff_t m0 = fr_share(g->M, m->member, m->members), m1 = fr_share(g->M, m->member + 1, m->members);
     for (ptrdiff_t p = 0; p * 4 < blocks && m0 < m1; p++) {
         const int nv = NAME(panel_vectors)(blocks, p);
-        const ptrdiff_t tiles = fr_ceil_div(m1 - m0, NAME(tile_rows)(nv));
-        for (ptrdiff_t i = 0; i < tiles; i++) {
-            ptrdiff_t r0 = m0 + fr_share(m1 - m0, (int)i, (int)tiles);
-            int rows = (int)(m0 + fr_share(m1 - m0, (int)i + 1, (int)tiles) - r0);
-            REAL s[8 * 4 * W], *out = g->out + r0 * g->N + p * 4 * W;
-            const REAL *a[8] = {NULL};
+        for (ptrdiff_t r0 = m0; r0 < m1; r0 += MOST_ROWS) {
+            const int rows = (int)fr_min(MOST_ROWS, m1 - r0);
+            REAL s[MOST_ROWS * 4 * W], *out = g->out + r0 * g->N + p * 4 * W;
+            const REAL *a[MOST_ROWS] = {NULL};
             for (int r = 0; r < rows; r++) {
                 a[r] = c->at + (g->column + r0 + r) * c->ld;
                 for (int v = 0; v < nv; v++)
@@ -220,13 +218,12 @@ static void NAME(make_dx)(const call *m, const products *c, ptrdiff_t n)
     const ptrdiff_t k0 = fr_share(n, m->member, m->members), k1 = fr_share(n, m->member + 1, m->members);
     for (ptrdiff_t p = 0; p * 4 < blocks && k0 < k1; p++) {
         const int nv = NAME(panel_vectors)(blocks, p);
-        const ptrdiff_t tiles = fr_ceil_div(k1 - k0, NAME(tile_rows)(nv));
-        for (ptrdiff_t i = 0; i < tiles; i++) {
-            const item *e = &m->items[k0 + fr_share(k1 - k0, (int)i, (int)tiles)];
-            int rows = (int)(fr_share(k1 - k0, (int)i + 1, (int)tiles) - fr_share(k1 - k0, (int)i, (int)tiles));
-            REAL s[8 * 4 * W];
-            const REAL *a[8] = {NULL};
-            memset(s, 0, sizeof s);
+        for (ptrdiff_t k = k0; k < k1; k += MOST_ROWS) {
+            const item *e = &m->items[k];
+            const int rows = (int)fr_min(MOST_ROWS, k1 - k);
+            REAL s[MOST_ROWS * 4 * W];
+            const REAL *a[MOST_ROWS] = {NULL};
+            memset(s, 0, rows * 4 * W * sizeof(REAL));
             for (int r = 0; r < rows; r++)
                 a[r] = e[r].dg + at;
             NAME(tile)(rows, 1, nv, a, c->w + p * 4 * W * K, 0, K, s);

@@ -49,11 +49,8 @@ static void NAME(run_stage)(const call *m, const stage *g, item *const *e, ptrdi
     }
     for (ptrdiff_t p = p0; p < p1; p++) {
         int nv = single ? NAME(panel_vectors)(g->blocks, p) : g->nv;
-        int tiles = (int)fr_ceil_div(n, NAME(tile_rows)(nv));
-        for (int i = 0; i < tiles; i++) { /* even tiles: 7 rows are 3 + 2 + 2, never 3 + 3 + 1 */
-            ptrdiff_t r = fr_share(n, i, tiles);
-            g->tile(m, g, e + r, (int)(fr_share(n, i + 1, tiles) - r), p, 1, nv);
-        }
+        for (ptrdiff_t r = 0; r < n; r += MOST_ROWS)
+            g->tile(m, g, e + r, (int)fr_min(MOST_ROWS, n - r), p, 1, nv);
     }
 }
 

@@ -1,6 +1,7 @@
 /* tile.tmpl.h - the register tile: every product of the package ends here.
  *
- * A tile is up to MR4 rows by a panel of nv <= 4 vectors of outputs. Its sums are added to the scratch s:
+ * A tile is up to MR4 rows by a panel of nv <= 4 vectors of outputs; rows come in groups of up to MOST_ROWS, which are tiles one below
+ * the other. Its sums are added to the scratch s:
  *     s[r][v] += sum over k, in ascending order, of a[r][k] * panel[k][v]
  * one fused multiply-add at a time, FR_SUM terms at most; a longer sum is a sum of such sums, which keeps the rounding error of
  * float32 near that of a BLAS. An element's bits depend on its own row and column alone: not on the rows beside it, not on the
@@ -8,6 +9,10 @@
  *
  * s: rows of four vectors. panel: [k][nv] vectors. a[r][k]: element k of row r.
  */
+
+enum { NAME(most_rows) = 36 }; /* whole tiles of 3, 4 and 6 rows; with them a piece of a panel and its scratch fit the nearest cache */
+#undef MOST_ROWS
+#define MOST_ROWS NAME(most_rows)
 
 /* Named vectors, not an array: compilers keep these in registers. */
 typedef struct {
@@ -181,17 +186,25 @@ static ALWAYS_INLINE void NAME(short_tile)(int mr, int np, int nv, const REAL *c
     }
 }
 
-/* The same for any K. */
-static void NAME(tile)(int mr, int np, int nv, const REAL *const *a, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K, REAL *s)
+/* The same for any K and up to MOST_ROWS rows. A piece of the panel stays in the nearest cache while all rows go by. */
+static void NAME(tile)(int n, int np, int nv, const REAL *const *a, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K, REAL *s)
 {
-    const REAL *from[8];
-    for (int r = 0; r < mr; r++)
+    const REAL *from[MOST_ROWS];
+    const int tiles = (int)fr_ceil_div(n, NAME(tile_rows)(nv)), rows = n / tiles, longer = n % tiles;
+    for (int r = 0; r < n; r++)
         from[r] = a[r];
-    for (; K > NAME(sum_terms); K -= NAME(sum_terms)) {
-        NAME(short_tile)(mr, np, nv, from, panel, pstride, NAME(sum_terms), s);
-        for (int r = 0; r < mr; r++)
-            from[r] += NAME(sum_terms);
-        panel += NAME(sum_terms) * nv * W;
+    for (;;) {
+        ptrdiff_t k = fr_min(K, NAME(sum_terms));
+        for (int i = 0, r = 0; i < tiles; i++) { /* even tiles: 7 rows are 3 + 2 + 2, never 3 + 3 + 1 */
+            int mr = rows + (i < longer);
+            NAME(short_tile)(mr, np, nv, from + r, panel, pstride, k, s + r * 4 * W);
+            r += mr;
+        }
+        K -= k;
+        if (K <= 0)
+            return;
+        for (int r = 0; r < n; r++)
+            from[r] += k;
+        panel += k * nv * W;
     }
-    NAME(short_tile)(mr, np, nv, from, panel, pstride, K, s);
 }

@@ -4,6 +4,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from .schedule import Schedule
+
 Array = NDArray[Any]
 
 def after_fork() -> None: ...
@@ -31,10 +33,7 @@ class Task:
         y: Array,
         c: Array | None,
         gates: Array | None,
-        threads: int,
-        split_units: bool,
-        input_first: bool,
-        chunk: int,
+        how: Schedule,
     ) -> None: ...
     def input_width(self) -> int: ...
     def input_matrix(self, matrix: Array, bias: Array) -> None: ...
@@ -49,9 +48,7 @@ class Task:
         dx: Array | None,
         dw: Any,
         truncate: int,
-        threads: int,
-        split_units: bool,
-        chunk: int,
+        how: Schedule,
     ) -> None: ...
     def dgates_layout(self) -> tuple[int, int]: ...
     def backward(self, s0: int, s1: int, first: bool, last: bool, dgates: Array | None) -> None: ...

@@ -14,7 +14,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef void fr_work(const void *task, int member, fr_team *team) noexcept nogil
     ctypedef struct fr_pool:
         pass
-    void fr_pool_run(fr_pool *pool, int threads, int tight, fr_work *work, const void *task)
+    void fr_pool_run(fr_pool *pool, int threads, int tight, long long patience_ns, fr_work *work, const void *task)
     void fr_pool_after_fork(fr_pool *pool)
 
     ctypedef struct fr_plan:
@@ -241,6 +241,7 @@ cdef class Task:
     cdef const fr_kernels *kernels
     cdef fr_sizes sizes
     cdef int threads
+    cdef long long patience_ns
     cdef object inputs, outputs, gradients  # keep the arrays alive
     cdef Memory packed, work
 
@@ -262,7 +263,11 @@ cdef class Task:
         t.h0 = data(h0)
         t.c0 = data(c0)
 
-    def prepare_forward(self, y, c, gates, int threads, bint split_units, bint input_first, ptrdiff_t chunk):
+    cdef void follow(self, how):
+        """The schedule of the call."""
+        self.threads, self.t.split_units, self.t.input_first, self.t.chunk, self.patience_ns = how
+
+    def prepare_forward(self, y, c, gates, how):
         self.outputs = (y, c, gates)
         cdef fr_task *t = &self.t
         set_seq(&t.y, y)
@@ -272,12 +277,9 @@ cdef class Task:
             t.c.sb = t.H
             t.c0 = t.c.p
         set_seq(&t.gates, gates)
-        t.split_units = split_units
-        t.input_first = input_first
-        t.chunk = chunk
+        self.follow(how)
         t.packed_ready = False
-        self.threads = threads
-        self.kernels.forward_sizes(t, threads, &self.sizes)
+        self.kernels.forward_sizes(t, self.threads, &self.sizes)
         self.packed = Memory(self.sizes.packed_bytes)
         self.work = Memory(self.sizes.work_bytes)
         t.packed = self.packed.start
@@ -297,7 +299,7 @@ cdef class Task:
         self.t.s1 = s1
         self.t.pre = data(pre)
         with nogil:
-            fr_pool_run(&pool, self.threads, self.t.split_units, self.kernels.forward, &self.t)
+            fr_pool_run(&pool, self.threads, self.t.split_units, self.patience_ns, self.kernels.forward, &self.t)
         self.t.packed_ready = True
 
     def release(self):
@@ -305,7 +307,7 @@ cdef class Task:
         self.packed = None
         self.work = None
 
-    def prepare_backward(self, dy, dcs, dh, dc, dx, dw, ptrdiff_t truncate, int threads, bint split_units, ptrdiff_t chunk):
+    def prepare_backward(self, dy, dcs, dh, dc, dx, dw, ptrdiff_t truncate, how):
         """dw: the weights' gradients, in the form of the weights."""
         self.gradients = (dy, dcs, dh, dc, dx, dw)
         cdef fr_task *t = &self.t
@@ -322,11 +324,8 @@ cdef class Task:
         t.db_hh = data(dw.b_hh)
         t.dpeephole = data(dw.peephole)
         t.pre = NULL
-        t.input_first = False
-        t.split_units = split_units
-        t.chunk = chunk
-        self.threads = threads
-        self.kernels.backward_sizes(t, threads, &self.sizes)
+        self.follow(how)
+        self.kernels.backward_sizes(t, self.threads, &self.sizes)
         self.packed = Memory(self.sizes.packed_bytes)
         self.work = Memory(self.sizes.work_bytes)
         t.packed = self.packed.start
@@ -344,7 +343,7 @@ cdef class Task:
         self.t.last = last
         self.t.dgates = data(dgates)
         with nogil:
-            fr_pool_run(&pool, self.threads, self.t.split_units, self.kernels.backward, &self.t)
+            fr_pool_run(&pool, self.threads, self.t.split_units, self.patience_ns, self.kernels.backward, &self.t)
 
 
 cdef list FUNCTIONS = ["exp", "tanh", "sigmoid"]

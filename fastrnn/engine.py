@@ -121,7 +121,7 @@ class Run:
         (T, B, I), task, steps = self.x.shape, self.task, self.plan.steps
         how = schedule.forward(T, B, I, self.H, self.cell.gates, self.threads)
         by_blas = self._by_blas() and I > 0
-        task.prepare_forward(self.y, self.c, self.gates, how.threads, how.split_units, how.input_first, how.chunk)
+        task.prepare_forward(self.y, self.c, self.gates, how)
         if not by_blas:
             task.forward(0, steps, None)
         else:
@@ -255,7 +255,7 @@ class Run:
         (T, B, I), task, steps = self.x.shape, self.task, self.plan.steps
         how = schedule.backward(T, B, I, self.H, self.cell.gates, self.threads)
         by_blas = self._by_blas()
-        task.prepare_backward(dy, dcs, dh, dc, dx, into, truncate, how.threads, how.split_units, how.chunk)
+        task.prepare_backward(dy, dcs, dh, dc, dx, into, truncate, how)
         if not by_blas:
             task.backward(0, steps, True, True, None)
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _WORK_PER_THREAD = 2_000_000  # multiply-adds below which a second thread costs more than it brings
+_WORK_PER_WAIT = 80  # multiply-adds for each nanosecond of waiting for a thread: a core does 20 to 45 in it
 _FORWARD_ITEMS = 256  # items per chunk when input products are made first
 _BACKWARD_ITEMS = 512  # items per chunk of the backward products
 _UNIT_ITEMS = 64  # items per chunk where units are shared: what is done again if the team breaks
@@ -18,30 +19,32 @@ _FEW_ROWS = 4  # rows per thread up to which input products are made first
 
 class Schedule(NamedTuple):
     """threads: how many; split_units: they share the hidden units, not the rows; input_first: the input products of a chunk are
-    made before its recurrence; chunk: items (rows times steps) per chunk."""
+    made before its recurrence; chunk: items (rows times steps) per chunk; patience: nanoseconds for which threads that sleep are
+    waited for."""
 
     threads: int
     split_units: bool
     input_first: bool
     chunk: int
+    patience: int = 100_000
 
 
 def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of a forward call on at most `threads` threads."""
     work = T * B * G * H * (I + H)
     if _shares_units(B, I, H, G, threads):
-        return Schedule(_useful_threads(work, threads), True, I >= 16 and T > 1, max(_UNIT_ITEMS, B))
+        return Schedule(_useful_threads(work, threads), True, I >= 16 and T > 1, max(_UNIT_ITEMS, B), _patience(work))
     threads = _useful_threads(work, min(threads, B))
     rows = -(-B // threads)
-    return Schedule(threads, False, rows <= _FEW_ROWS and I >= 16 and T > 1, max(_FORWARD_ITEMS, B))
+    return Schedule(threads, False, rows <= _FEW_ROWS and I >= 16 and T > 1, max(_FORWARD_ITEMS, B), _patience(work))
 
 
 def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of a backward call."""
     work = 2 * T * B * G * H * (I + H)
     if _shares_units(B, I, H, G, threads):
-        return Schedule(_useful_threads(work, threads), True, False, max(_BACKWARD_ITEMS, B))
-    return Schedule(_useful_threads(work, min(threads, B)), False, False, max(_BACKWARD_ITEMS, B))
+        return Schedule(_useful_threads(work, threads), True, False, max(_BACKWARD_ITEMS, B), _patience(work))
+    return Schedule(_useful_threads(work, min(threads, B)), False, False, max(_BACKWARD_ITEMS, B), _patience(work))
 
 
 def _shares_units(rows: int, I: int, H: int, G: int, threads: int) -> bool:
@@ -49,6 +52,11 @@ def _shares_units(rows: int, I: int, H: int, G: int, threads: int) -> bool:
     and where a thread has enough to do between two meetings."""
     large_for_few = rows <= threads * _FEW_ROWS and G * H * (I + H) >= _LARGE_WEIGHTS
     return (rows < threads or large_for_few) and rows * G * H * H >= threads * _STEP_FOR_UNITS
+
+
+def _patience(work: int) -> int:
+    """A third of the time that the work takes alone, or less."""
+    return work // _WORK_PER_WAIT
 
 
 def _useful_threads(work: int, most: int) -> int:

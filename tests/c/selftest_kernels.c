@@ -461,7 +461,7 @@ static void run_team(int threads, fr_work *work, const fr_task *t)
 {
     work_to_count = work;
     choose_patience();
-    fr_pool_run(&pool, threads, t->split_units, threads > 1 ? count_team : work, t);
+    fr_pool_run(&pool, threads, t->split_units, 100000, threads > 1 ? count_team : work, t);
     broken += pool.pause_ns > 0;
 }
 

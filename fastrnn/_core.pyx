@@ -8,6 +8,10 @@ from libc.string cimport memcpy
 
 cnp.import_array()
 
+cdef extern from "pages.h" nogil:
+    enum: FR_LARGE_PAGE
+    void fr_ask_large_pages(void *p, ptrdiff_t size)
+
 cdef extern from "fastrnn.h" nogil:
     ctypedef struct fr_team:
         int n
@@ -173,6 +177,8 @@ cdef void *take(ptrdiff_t size) noexcept:
     if p == NULL and blocks:
         free_all()
         p = PyMem_RawMalloc(size)
+    if p != NULL:
+        fr_ask_large_pages(p, size)
     return p
 
 
@@ -191,17 +197,18 @@ cdef void give_back(void *p, ptrdiff_t size) noexcept:
 
 
 cdef class Memory:
-    """Scratch memory on a cache line."""
+    """Scratch memory on a cache line, or on a large page if it fills half of one."""
     cdef void *block
     cdef void *start
     cdef ptrdiff_t size
 
     def __cinit__(self, ptrdiff_t size):
-        self.size = size + 64
+        cdef ptrdiff_t grain = FR_LARGE_PAGE if size >= FR_LARGE_PAGE // 2 else 64
+        self.size = (size + grain - 1) // grain * grain + grain
         self.block = take(self.size)
         if self.block == NULL:
             raise MemoryError(f"cannot allocate {size} bytes of work space")
-        self.start = <void *>((<uintptr_t>self.block + 63) & ~<uintptr_t>63)
+        self.start = <void *>((<uintptr_t>self.block + grain - 1) & ~<uintptr_t>(grain - 1))
 
     def __dealloc__(self):
         give_back(self.block, self.size)

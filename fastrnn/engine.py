@@ -302,7 +302,7 @@ class Run:
 def _kept(symbols: str, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Array:
     """What a tape keeps, in memory that the next call finds again."""
     try:
-        if math.prod(shape) * dtype.itemsize > sys.maxsize - 64:
+        if math.prod(shape) * dtype.itemsize > sys.maxsize // 2:
             raise MemoryError("larger than any memory")
         return kept(shape, dtype == checks.F64)
     except MemoryError as error:

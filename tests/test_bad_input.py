@@ -613,7 +613,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
 @pytest.mark.parametrize(
     "name, argument, value",
     [
-        pytest.param(name, argument, value, id=f"{name}-{argument}-{repr(value)[:24]}")
+        pytest.param(name, argument, value, id=f"{name}-{argument}-{repr(value).split(' at 0x')[0][:24]}")
         for name, (_, arguments) in SETTINGS.items()
         for argument, values in arguments.items()
         for value in values

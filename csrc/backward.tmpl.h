@@ -212,7 +212,7 @@ static void NAME(finish)(call *m, const stage *g)
     ptrdiff_t p0 = shared ? fr_share(last.panels, m->member, m->members) : 0;
     ptrdiff_t p1 = shared ? fr_share(last.panels, m->member + 1, m->members) : last.panels;
     if (n > 0)
-        NAME(run_stage)(m, &last, m->mine, n, p0, p1, 1);
+        NAME(run_stage)(m, &last, m->mine, n, p0, p1, 1, 0);
 }
 
 /* The steps from s downwards, as one member of a team. Returns the step at which the chunk begins in which the team broke, or
@@ -229,7 +229,7 @@ static ptrdiff_t NAME(backward_steps)(call *m, const stage *g, int stages, NAME(
         if (t->split_units) /* it does not break here, where others may be writing to `next` */
             fr_barrier(m->team);
         for (ptrdiff_t q = 0; q < steps; q++)
-            if (!NAME(run_step)(m, g, stages, 3, m->mine + m->mine_first[q], m->mine_first[q + 1] - m->mine_first[q]))
+            if (!NAME(run_step)(m, g, stages, 3, m->mine + m->mine_first[q], m->mine_first[q + 1] - m->mine_first[q], q & 1))
                 return s;
         NAME(carry)(m, 0);
         fr_barrier(m->team);

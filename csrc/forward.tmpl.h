@@ -268,7 +268,7 @@ static void NAME(make_inputs)(const call *m, const stage *g, int stages, ptrdiff
         int units = m->t->split_units;
         NAME(run_stage)
         (m, &input, m->mine, n, units ? fr_share(input.panels, m->member, m->members) : 0,
-         units ? fr_share(input.panels, m->member + 1, m->members) : input.panels, NAME(single_stages)(m->t) >> i & 1);
+         units ? fr_share(input.panels, m->member + 1, m->members) : input.panels, NAME(single_stages)(m->t) >> i & 1, 0);
     }
 }
 
@@ -296,7 +296,7 @@ static ptrdiff_t NAME(forward_steps)(call *m, const stage *g, int stages, ptrdif
         if (m->pre && !t->pre)
             NAME(make_inputs)(m, g, stages, m->mine_first[steps]);
         for (ptrdiff_t q = 0; q < steps; q++)
-            if (!NAME(run_step)(m, g, stages, single, m->mine + m->mine_first[q], m->mine_first[q + 1] - m->mine_first[q]))
+            if (!NAME(run_step)(m, g, stages, single, m->mine + m->mine_first[q], m->mine_first[q + 1] - m->mine_first[q], q & 1))
                 return s;
         NAME(carry)(m, 0);
     }

@@ -31,23 +31,27 @@ static inline int NAME(panel_vectors)(ptrdiff_t blocks, ptrdiff_t p)
     return (int)fr_min(4, blocks - p * 4);
 }
 
-/* All items of one step by the panels p0..p1-1. Panel outside, items inside: a panel stays in cache while the items go by. */
-static void NAME(run_stage)(const call *m, const stage *g, item *const *e, ptrdiff_t n, ptrdiff_t p0, ptrdiff_t p1, int single)
+/* All items of one step by the panels p0..p1-1, or by the same backwards: a step that begins where the one before has ended finds there
+ * the panels that are still in cache. Panel outside, items inside: a panel stays in cache while the items go by. */
+static void NAME(run_stage)(const call *m, const stage *g, item *const *e, ptrdiff_t n, ptrdiff_t p0, ptrdiff_t p1, int single,
+                            int backwards)
 {
     if (n == 1) {
-        int most = NAME(strip_panels)(g->nv);
-        for (ptrdiff_t p = p0; p < p1;) {
+        const int most = NAME(strip_panels)(g->nv);
+        const ptrdiff_t strips = fr_ceil_div(p1 - p0, most);
+        for (ptrdiff_t i = 0; i < strips; i++) {
+            ptrdiff_t p = p0 + (backwards ? strips - 1 - i : i) * most;
             int np = (int)fr_min(most, p1 - p), nv = single ? NAME(panel_vectors)(g->blocks, p + np - 1) : g->nv;
             if (nv < g->nv && np > 1) { /* the narrow last panel goes alone */
-                np--;
+                g->tile(m, g, e, 1, p + --np, 1, nv);
                 nv = g->nv;
             }
             g->tile(m, g, e, 1, p, np, nv);
-            p += np;
         }
         return;
     }
-    for (ptrdiff_t p = p0; p < p1; p++) {
+    for (ptrdiff_t i = p0; i < p1; i++) {
+        ptrdiff_t p = backwards ? p1 - 1 - (i - p0) : i;
         int nv = single ? NAME(panel_vectors)(g->blocks, p) : g->nv;
         for (ptrdiff_t r = 0; r < n; r += MOST_ROWS)
             g->tile(m, g, e + r, (int)fr_min(MOST_ROWS, n - r), p, 1, nv);
@@ -56,7 +60,7 @@ static void NAME(run_stage)(const call *m, const stage *g, item *const *e, ptrdi
 
 /* The items of a step, shared out: by rows (the caller has listed this member's), or by units with a barrier behind. 0: the team is
  * broken. */
-static int NAME(run_step)(const call *m, const stage *g, int stages, int single_of_stage, item *const *e, ptrdiff_t n)
+static int NAME(run_step)(const call *m, const stage *g, int stages, int single_of_stage, item *const *e, ptrdiff_t n, int backwards)
 {
     for (int i = 0; i < stages; i++) {
         ptrdiff_t p0 = 0, p1 = g[i].panels;
@@ -65,7 +69,7 @@ static int NAME(run_step)(const call *m, const stage *g, int stages, int single_
             p1 = fr_share(g[i].panels, m->member + 1, m->members);
         }
         if (n > 0)
-            NAME(run_stage)(m, &g[i], e, n, p0, p1, single_of_stage >> i & 1);
+            NAME(run_stage)(m, &g[i], e, n, p0, p1, single_of_stage >> i & 1, backwards);
         if (m->t->split_units && !NAME(meet)(m))
             return 0;
     }

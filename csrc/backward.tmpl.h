@@ -38,7 +38,7 @@ static void NAME(backward_tile)(const call *m, const stage *g, item *const *e, i
 }
 
 /* The pointwise part behind the first step: dh is the gradient of the initial state. */
-static NOINLINE void NAME(initial_state_back)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(initial_state_back)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int r = 0; r < n; r++, s += 4 * W)
         for (ptrdiff_t b = p * 4; b < fr_min((p + np) * 4, fr_ceil_div(m->P, W)); b++) {

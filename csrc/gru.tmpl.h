@@ -33,7 +33,7 @@ static ALWAYS_INLINE void NAME(gru_unit_back)(const call *m, vec dh, const item 
     v_store_n(e->dh + u, e->cut ? v_zero() : dh * z, lanes);
 }
 
-static NOINLINE void NAME(gru_point)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(gru_point)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int r = 0; r < n; r++)
         for (ptrdiff_t b = p; b < p + np; b++, s += 4 * W) {
@@ -43,7 +43,7 @@ static NOINLINE void NAME(gru_point)(const call *m, const REAL *s, item *const *
         }
 }
 
-static NOINLINE void NAME(gru_back)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(gru_back)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int r = 0; r < n; r++, s += 4 * W)
         for (ptrdiff_t b = p * 4; b < FR_BLOCKS(p, np); b++) {
@@ -54,7 +54,7 @@ static NOINLINE void NAME(gru_back)(const call *m, const REAL *s, item *const *e
 }
 
 /* Reset before, first stage: r, z and r*h. */
-static NOINLINE void NAME(gru_before_rz)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(gru_before_rz)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int r = 0; r < n; r++)
         for (ptrdiff_t b = p; b < p + np; b++, s += 4 * W) {
@@ -72,7 +72,7 @@ static NOINLINE void NAME(gru_before_rz)(const call *m, const REAL *s, item *con
 }
 
 /* Second stage: n and h. */
-static NOINLINE void NAME(gru_before_n)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(gru_before_n)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int r = 0; r < n; r++, s += 4 * W)
         for (ptrdiff_t b = p * 4; b < FR_BLOCKS(p, np); b++) {
@@ -90,7 +90,7 @@ static NOINLINE void NAME(gru_before_n)(const call *m, const REAL *s, item *cons
 }
 
 /* Backward, first stage: s holds dL/dh_t; z and n, and what flows straight to h_{t-1}. */
-static NOINLINE void NAME(gru_before_back_zn)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(gru_before_back_zn)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     const vec one = v_set1(1);
     const ptrdiff_t H = m->H;
@@ -111,7 +111,7 @@ static NOINLINE void NAME(gru_before_back_zn)(const call *m, const REAL *s, item
 }
 
 /* Second stage: s holds the gradient of r*h_{t-1}. */
-static NOINLINE void NAME(gru_before_back_r)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(gru_before_back_r)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int r = 0; r < n; r++, s += 4 * W)
         for (ptrdiff_t b = p * 4; b < FR_BLOCKS(p, np); b++) {

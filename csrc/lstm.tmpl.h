@@ -2,8 +2,8 @@
  * Peepholes: i and f see c_{t-1}, o sees c_t (Gers and Schmidhuber 2000).
  * Projection: h_t = W_hr m_t with m_t = o tanh(c_t), a stage of its own (Sak, Senior and Beaufays 2014). */
 
-/* One block of units of one row; s holds the four sums. */
-static ALWAYS_INLINE void NAME(lstm_unit)(const call *m, const REAL *s, const item *e, ptrdiff_t u, ptrdiff_t lanes, const int peep)
+/* One block of units of one row; s holds the four sums, and afterwards c and o in place of the last two. */
+static ALWAYS_INLINE void NAME(lstm_unit)(const call *m, REAL *s, const item *e, ptrdiff_t u, ptrdiff_t lanes, const int peep)
 {
     const REAL *w = m->t->peephole;
     vec c = v_load_n(e->c + u, lanes), ai = v_load(s), af = v_load(s + W), ao = v_load(s + 3 * W);
@@ -17,7 +17,8 @@ static ALWAYS_INLINE void NAME(lstm_unit)(const call *m, const REAL *s, const it
     if (peep)
         ao = v_fma(v_load_n(w + 2 * m->H + u, lanes), c, ao);
     vec o = v_sigmoid(ao);
-    v_store_n(e->m + u, o * v_tanh(c), lanes);
+    v_store(s + 2 * W, c);
+    v_store(s + 3 * W, o);
     if (e->gates) {
         REAL *gates = e->gates + u;
         v_store_n(gates, i, lanes);
@@ -55,17 +56,26 @@ static ALWAYS_INLINE void NAME(lstm_unit_back)(const call *m, vec dh, const item
     v_store_n(e->dc + u, e->cut ? v_zero() : dc, lanes);
 }
 
-static ALWAYS_INLINE void NAME(lstm_tile)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np, const int peep)
+/* In two passes, because tanh(c) waits long for c: units that do not wait for each other fill the time. */
+static ALWAYS_INLINE void NAME(lstm_tile)(const call *m, REAL *sums, item *const *e, int n, ptrdiff_t p, int np, const int peep)
 {
+    REAL *s = sums;
     for (int r = 0; r < n; r++)
         for (ptrdiff_t b = p; b < p + np; b++, s += 4 * W) {
 #define FR_POINT(u, lanes) NAME(lstm_unit)(m, s, e[r], u, lanes, peep)
             FR_LANES(b, FR_POINT);
 #undef FR_POINT
         }
+    s = sums;
+    for (int r = 0; r < n; r++)
+        for (ptrdiff_t b = p; b < p + np; b++, s += 4 * W) {
+#define FR_POINT(u, lanes) v_store_n(e[r]->m + (u), v_load(s + 3 * W) * v_tanh(v_load(s + 2 * W)), lanes)
+            FR_LANES(b, FR_POINT);
+#undef FR_POINT
+        }
 }
 
-static ALWAYS_INLINE void NAME(lstm_tile_back)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np, const int peep)
+static ALWAYS_INLINE void NAME(lstm_tile_back)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np, const int peep)
 {
     for (int r = 0; r < n; r++, s += 4 * W)
         for (ptrdiff_t b = p * 4; b < FR_BLOCKS(p, np); b++) {
@@ -75,25 +85,25 @@ static ALWAYS_INLINE void NAME(lstm_tile_back)(const call *m, const REAL *s, ite
         }
 }
 
-static NOINLINE void NAME(lstm_point)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(lstm_point)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     NAME(lstm_tile)(m, s, e, n, p, np, 0);
 }
-static NOINLINE void NAME(lstm_peephole_point)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(lstm_peephole_point)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     NAME(lstm_tile)(m, s, e, n, p, np, 1);
 }
-static NOINLINE void NAME(lstm_back)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(lstm_back)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     NAME(lstm_tile_back)(m, s, e, n, p, np, 0);
 }
-static NOINLINE void NAME(lstm_peephole_back)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(lstm_peephole_back)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     NAME(lstm_tile_back)(m, s, e, n, p, np, 1);
 }
 
 /* The projection's own stage: s holds h_t. */
-static NOINLINE void NAME(project_point)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(project_point)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int r = 0; r < n; r++, s += 4 * W)
         for (ptrdiff_t b = p * 4; b < fr_min((p + np) * 4, fr_ceil_div(m->P, W)); b++) {
@@ -104,7 +114,7 @@ static NOINLINE void NAME(project_point)(const call *m, const REAL *s, item *con
 }
 
 /* Backward, its first stage: s holds dL/dh_t, which is kept for dm_t and for the gradient of W_hr. */
-static NOINLINE void NAME(project_back)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(project_back)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int r = 0; r < n; r++, s += 4 * W)
         for (ptrdiff_t b = p * 4; b < fr_min((p + np) * 4, fr_ceil_div(m->P, W)); b++) {

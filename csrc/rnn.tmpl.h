@@ -13,7 +13,7 @@
     } while (0)
 
 /* The pointwise part of one tile: s holds the sums of n rows by np panels from panel p on, four blocks of units a panel. */
-static NOINLINE void NAME(rnn_tanh_point)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(rnn_tanh_point)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int r = 0; r < n; r++, s += 4 * W)
         for (ptrdiff_t b = p * 4; b < FR_BLOCKS(p, np); b++) {
@@ -23,7 +23,7 @@ static NOINLINE void NAME(rnn_tanh_point)(const call *m, const REAL *s, item *co
         }
 }
 
-static NOINLINE void NAME(rnn_relu_point)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(rnn_relu_point)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int r = 0; r < n; r++, s += 4 * W)
         for (ptrdiff_t b = p * 4; b < FR_BLOCKS(p, np); b++) {
@@ -34,7 +34,7 @@ static NOINLINE void NAME(rnn_relu_point)(const call *m, const REAL *s, item *co
 }
 
 /* s holds dL/dh_t; da = dh * (1 - h^2), or dh where h > 0. */
-static NOINLINE void NAME(rnn_tanh_back)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(rnn_tanh_back)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     const vec one = v_set1(1);
     for (int r = 0; r < n; r++, s += 4 * W)
@@ -49,7 +49,7 @@ static NOINLINE void NAME(rnn_tanh_back)(const call *m, const REAL *s, item *con
         }
 }
 
-static NOINLINE void NAME(rnn_relu_back)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+static NOINLINE void NAME(rnn_relu_back)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int r = 0; r < n; r++, s += 4 * W)
         for (ptrdiff_t b = p * 4; b < FR_BLOCKS(p, np); b++) {

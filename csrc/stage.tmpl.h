@@ -4,7 +4,7 @@
  * all gates of one block of units (or, for a single gate, four blocks), so the pointwise part finds everything it needs in one tile.
  */
 
-typedef void NAME(point)(const call *m, const REAL *s, item *const *e, int n, ptrdiff_t p, int np);
+typedef void NAME(point)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np);
 
 typedef struct NAME(stage) {
     ptrdiff_t panels;

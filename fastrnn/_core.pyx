@@ -204,7 +204,7 @@ cdef class Memory:
 
     def __cinit__(self, ptrdiff_t size):
         cdef ptrdiff_t grain = FR_LARGE_PAGE if size >= FR_LARGE_PAGE // 2 else 64
-        self.size = (size + grain - 1) // grain * grain + grain
+        self.size = size + grain
         self.block = take(self.size)
         if self.block == NULL:
             raise MemoryError(f"cannot allocate {size} bytes of work space")

@@ -7,10 +7,11 @@ import sys
 
 import numpy as np
 
-from . import _core, blas, checks
+from . import _core, blas, checks, schedule
 
 __version__ = "0.1.0"
 _MOST_THREADS = 256
+_SHOWN = ((1, 64), (1, 256), (8, 128), (32, 256))  # rows and units of the calls that show_config tells of
 _threads = 1
 _gemm: str | None = None
 
@@ -86,7 +87,8 @@ def use_isa(name: str) -> None:
 
 
 def show_config() -> None:
-    """Print version, instruction set in use, threads, engine of the large products, NumPy and its BLAS.
+    """Print version, instruction set in use, threads, engine of the large products, NumPy and its BLAS; and how an LSTM of 100
+    steps would be run at a few sizes.
 
     >>> fastrnn.show_config()
     fastrnn 0.1.0
@@ -103,6 +105,8 @@ def show_config() -> None:
         f"NumPy             {np.__version__}, BLAS {library.get('name', 'unknown')} {library.get('version', '')}".rstrip(),
         f"Python            {sys.version.split()[0]}",
     ]
+    for B, H in _SHOWN:
+        lines.append(f"B={B:<3} I=H={H:<4}     {schedule.forward(100, B, H, H, 4, _threads)}")
     print("\n".join(lines))
 
 

@@ -1,6 +1,9 @@
 """How a call is run: threads, what they share out, and how much goes through the caches at a time.
 
 Nothing here changes a bit of any result; it is about time and memory alone. The constants were measured: docs/tuning.md.
+
+To see what a call does: print(fastrnn.schedule.forward(T, B, I, H, G, threads)), G being 1, 3 or 4 gates; likewise backward.
+fastrnn.show_config() does so for a few sizes.
 """
 
 from __future__ import annotations
@@ -27,6 +30,15 @@ class Schedule(NamedTuple):
     input_first: bool
     chunk: int
     patience: int = 100_000
+
+    def __str__(self) -> str:
+        """
+        >>> print(forward(100, 1, 256, 256, 4, threads=2))
+        2 threads share the hidden units, input products first, 64 items a chunk
+        """
+        what = "hidden units" if self.split_units else "rows"
+        who = "1 thread" if self.threads == 1 else f"{self.threads} threads share the {what}"
+        return f"{who}{', input products first' if self.input_first else ''}, {self.chunk} items a chunk"
 
 
 def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:

@@ -12,6 +12,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# One process per core; the tests of a file share what they compile.
+PARALLEL := -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test bench compare lint types sanitize wheel clean
@@ -21,7 +23,7 @@ demo: $(VENV)/with-demo
 	$(BIN)/python examples/adding.py $(ARGS)
 
 test: $(VENV)/with-test
-	$(BIN)/pytest -q $(ARGS)
+	$(BIN)/pytest -q $(PARALLEL) $(ARGS)
 
 bench: $(VENV)/with-test $(VENV)/with-bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q bench $(ARGS)
@@ -62,6 +64,8 @@ $(VENV)/with-%: $(VENV)/installed
 # --- sanitizers: a copy of the tree with an instrumented module in it, beside the normal one ------------------------
 SAN := build/sanitized
 SAN_CC := gcc
+# Differences of the reference and of the kernels: thousands of the same calls, slowly.
+UNSANITIZED := --ignore tests/test_reference.py --ignore tests/test_gradcheck.py --deselect tests/test_stacks.py::test_gradients
 
 # The allocator is malloc, so that every object has its own red zone; Python's own leaks are not ours to find; a
 # request too large gets NULL, as without ASan, for the tests of failed allocation. libstdc++ is there for the sake of
@@ -74,7 +78,7 @@ sanitize: $(SAN)/built
 	cd $(SAN) && env FASTRNN_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SAN) \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	    LD_PRELOAD="$$($(SAN_CC) -print-file-name=libasan.so) $$($(SAN_CC) -print-file-name=libstdc++.so)" \
-	    $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys $(ARGS)
+	    $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys $(PARALLEL) $(UNSANITIZED) $(ARGS)
 
 $(SAN)/built: $(COMPILED) tests/c/planted.c | $(VENV)/with-test
 	rm -rf $(SAN)

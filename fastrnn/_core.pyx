@@ -46,6 +46,8 @@ cdef extern from "fastrnn.h" nogil:
         const void *h0
         const void *c0
         fr_seq y, c, gates
+        int segment
+        ptrdiff_t segment_from
         const void *pre
         fr_seq dy, dcs
         void *dh
@@ -66,7 +68,7 @@ cdef extern from "fastrnn.h" nogil:
         void *packed
         void *work
     ctypedef struct fr_sizes:
-        ptrdiff_t packed_bytes, work_bytes, pre_width, dgates_width, dgates_x
+        ptrdiff_t packed_bytes, work_bytes, pre_width, dgates_width, dgates_x, sum_steps
     ctypedef struct fr_kernels:
         const char *isa
         int lanes
@@ -274,16 +276,24 @@ cdef class Task:
         """The schedule of the call."""
         self.threads, self.t.split_units, self.t.input_first, self.t.chunk, self.patience_ns = how
 
-    def prepare_forward(self, y, c, gates, how):
+    def keep(self, y, c, gates, segment=None):
+        """Where the forward writes, and the backward reads. c without gates, (B, H), is updated in place. With the first step of a
+        segment, c and gates are those of its steps alone, and forward makes them from y."""
         self.outputs = (y, c, gates)
         cdef fr_task *t = &self.t
         set_seq(&t.y, y)
-        set_seq(&t.c, c)
-        if c is not None and gates is None:  # updated in place
+        if c is not None and gates is None:
+            t.c.p = t.c0 = data(c)
             t.c.st = 0
             t.c.sb = t.H
-            t.c0 = t.c.p
+        else:
+            set_seq(&t.c, c)
         set_seq(&t.gates, gates)
+        t.segment = segment is not None
+        t.segment_from = segment or 0
+
+    def prepare_forward(self, how):
+        cdef fr_task *t = &self.t
         self.follow(how)
         t.packed_ready = False
         self.kernels.forward_sizes(t, self.threads, &self.sizes)
@@ -291,6 +301,10 @@ cdef class Task:
         self.work = Memory(self.sizes.work_bytes)
         t.packed = self.packed.start
         t.work = self.work.start
+
+    def sum_steps(self):
+        """A backward in pieces has the bits of a whole one where it is cut at multiples of so many steps."""
+        return self.sizes.sum_steps
 
     def input_width(self):
         """Columns of the input products."""

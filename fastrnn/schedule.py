@@ -39,6 +39,11 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     return Schedule(threads, False, rows <= _FEW_ROWS and I >= 16 and T > 1, max(_FORWARD_ITEMS, B), _patience(work))
 
 
+def again(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
+    """The schedule of making gates and c again, where no step waits for another's h."""
+    return Schedule(_useful_threads(T * B * G * H * (I + H), threads), threads > B, False, max(_BACKWARD_ITEMS, B))
+
+
 def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of a backward call."""
     work = 2 * T * B * G * H * (I + H)

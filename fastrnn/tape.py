@@ -95,13 +95,15 @@ class Tape(TapeBase):
 
     @property
     def c(self) -> Array:
-        """The cell states behind all steps of an LSTM, read-only, laid out as y. Raises: RuntimeError when the tape has been used,
-        TypeError for another cell."""
+        """The cell states behind all steps of an LSTM, read-only, laid out as y. Raises: RuntimeError when the tape has been used
+        or has checkpoints, TypeError for another cell."""
         run = self._run
         if run is None:
             raise RuntimeError("tape.c: this tape has been used; a tape can be used once, call forward again for a new one")
         if not run.cell.is_lstm:
             raise TypeError("tape.c: expected the tape of an LSTM, because only an LSTM has c")
+        if run.c is None:
+            raise RuntimeError("tape.c: expected a tape without checkpoints, which keeps c of every step")
         c = run.cells()
         c = c[:, 0] if self._unbatched else c.swapaxes(0, 1) if self._batch_first else c[:]
         c.flags.writeable = False

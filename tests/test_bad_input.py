@@ -551,6 +551,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
                 "reverse": FLAG,
                 "batch_first": FLAG,
                 "record": FLAG,
+                "checkpoint": tuple(value for value in COUNT if value is not None),
                 "masked": NAME,
                 "threads": COUNT,
                 **({"nonlinearity": (*NAME, np.array(["tanh", "relu"]))} if f is fastrnn.rnn else {}),

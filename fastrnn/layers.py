@@ -58,7 +58,7 @@ class Recurrent(Module):
         self, x: Any, state: State = None, lengths: Any = None, reset: Any = None, mask: Any = None, *, masked: str = "zero"
     ) -> tuple[Any, State]:
         """Inference: nothing is kept, and there is no dropout. Arguments, results and errors as forward's, without the tape."""
-        layout, done = self._apply(x, state, lengths, reset, mask, masked, record=False)
+        layout, done = self._apply(x, state, lengths, reset, mask, masked)
         return layout.returned(done.y), self._final(layout, done)
 
     def forward(
@@ -70,6 +70,7 @@ class Recurrent(Module):
         mask: Any = None,
         *,
         masked: str = "zero",
+        checkpoint: int | None = None,
     ) -> tuple[Any, State, LayerTape]:
         """Training: keeps what backward needs, and drops out.
 
@@ -86,6 +87,9 @@ class Recurrent(Module):
                 starts from zero.
             mask: (T, B) booleans: where False, the step is skipped and the state carried over it, in every layer and direction.
             masked: what y is at a skipped step: "zero", or "hold" for the output carried over.
+            checkpoint: k, for long sequences: beside each layer's outputs the tape keeps only a state every k steps, in place of
+                all gates and cell states, and backward makes the rest again, k steps at a time: the same bits of gradient, for
+                about a forward's time. k may be rounded up, as fastrnn.lstm says. An RNN's tape needs no more anyway.
 
         Returns: y (T, B, D*P), read-only, or as x is (a packed sequence, if x is one); the final state; the tape, for one
         tape.backward(dy, dstate).
@@ -96,7 +100,8 @@ class Recurrent(Module):
         >>> grads = tape.backward(dy)
         >>> layer.flat -= 0.1 * grads.flat
         """
-        layout, done = self._apply(x, state, lengths, reset, mask, masked, record=True)
+        k = None if checkpoint is None else checks.integer("checkpoint", checkpoint, 1)
+        layout, done = self._apply(x, state, lengths, reset, mask, masked, True, k)
         y = done.y.view()
         y.flags.writeable = False
         return layout.returned(y), self._final(layout, done), LayerTape(self, layout, done)
@@ -131,14 +136,22 @@ class Recurrent(Module):
         return ("2*" if self.bidirectional else "") + ("P" if self.proj_size else "H")
 
     def _apply(
-        self, x: Any, state: Any, lengths: Any, reset: Any, mask: Any, masked: Any, record: bool
+        self,
+        x: Any,
+        state: Any,
+        lengths: Any,
+        reset: Any,
+        mask: Any,
+        masked: Any,
+        record: bool = False,
+        checkpoint: int | None = None,
     ) -> tuple[Layout, Pass]:
         layout = Layout(x, self.dtype, self.input_size, self.batch_first)
         h0, c0 = self._split_state(layout, "state", state)
         plans = self._plans(layout, lengths, reset, mask, checks.choice("masked", masked, "zero", "hold"))
         dropout = self.dropout if record and self.num_layers > 1 else 0.0
         threads = config.get_num_threads()
-        options = Options(self._cell, self._directions, layout.batch_first, threads, record, dropout, self.rng)
+        options = Options(self._cell, self._directions, layout.batch_first, threads, record, dropout, self.rng, checkpoint)
         try:
             return layout, Pass(options, plans, layout.x, self._weights(), h0, c0)
         except MemoryError as error:

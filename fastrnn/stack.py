@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 class Options(NamedTuple):
-    """How a layer is called. dropout: probability between layers, with its generator."""
+    """How a layer is called. dropout: probability between layers, with its generator. checkpoint: as Run.forward's."""
 
     cell: Cell
     directions: int
@@ -28,6 +28,7 @@ class Options(NamedTuple):
     record: bool
     dropout: float = 0.0
     rng: np.random.Generator | None = None
+    checkpoint: int | None = None
 
 
 class Dropout:
@@ -75,7 +76,7 @@ class Pass:
         """All directions of a layer, each into its part of one array."""
         options = self.options
         if len(runs) == 1:
-            runs[0].forward(options.record, options.batch_first)
+            runs[0].forward(options.record, options.batch_first, checkpoint=options.checkpoint)
             return runs[0].y
         (T, B, _), P = runs[0].x.shape, len(runs[0].weights.w_hh[0])
         n = len(runs) * P
@@ -83,7 +84,7 @@ class Pass:
         y = checks.allocate("x", "(B, T, D*H)" if options.batch_first else "(T, B, D*H)", shape, runs[0].x.dtype)
         y = y.swapaxes(0, 1) if options.batch_first else y
         for d, run in enumerate(runs):
-            run.forward(options.record, options.batch_first, y[..., d * P : (d + 1) * P])
+            run.forward(options.record, options.batch_first, y[..., d * P : (d + 1) * P], options.checkpoint)
         return y
 
     def backward(

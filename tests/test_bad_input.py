@@ -597,7 +597,10 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
         )
         for cell in (fastrnn.RNNCell, fastrnn.GRUCell, fastrnn.LSTMCell)
     },
-    "LSTM.forward": (functools.partial(fastrnn.LSTM(4, 7).forward, SHORT_X), {"masked": NAME}),
+    "LSTM.forward": (
+        functools.partial(fastrnn.LSTM(4, 7).forward, SHORT_X),
+        {"masked": NAME, "checkpoint": tuple(value for value in COUNT if value is not None)},
+    ),
     "LSTM.__call__": (functools.partial(fastrnn.LSTM(4, 7), SHORT_X), {"masked": NAME}),
     "pack": (functools.partial(fastrnn.pack, SHORT_X, [5, 3, 1]), {"batch_first": FLAG}),
     "unpack": (

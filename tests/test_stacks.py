@@ -1,5 +1,6 @@
 """Layers of several layers and directions: they are their cells put together, and all promises hold for the whole, bit for bit."""
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 import fastrnn
 from cases import CELLS, FLOATS
-from fastrnn import schedule
+from fastrnn import _core, schedule
 from stacks import LAYERS, Setup, Stack, assert_same_bits, named, table
 
 each_cell = pytest.mark.parametrize("cell", LAYERS)
@@ -355,6 +356,74 @@ def test_a_gradient_that_is_wrong_is_found():
     setup.layer.__class__ = Forgetful
     with pytest.raises(fastrnn.GradcheckError, match="wrong gradient at"):
         fastrnn.gradcheck(setup.layer, **setup.arguments, outputs=["c_l0"])
+
+
+# --- checkpoints: less is kept, the same comes out -----------------------------------------------------------------------------
+
+LONG: dict[str, Any] = {"T": 75, "B": 4, "I": 4, "H": 9}  # three sums of the weights' gradients, so as many segments
+MADE_AGAIN: tuple[dict[str, Any], ...] = (
+    {},
+    {"dropout": 0.4, "batch_first": True, "L": 3, "bidirectional": False},
+    {"unbatched": True, "B": 1, "T": 300, "mask": True, "hold": True, "reset": True},
+    {"lengths": True, "reset": True, "mask": True, "hold": True, "T": 150},
+    {"T": 0},
+    {"B": 0},
+)
+AGAIN = [Stack(cell, **{**LONG, **options}) for cell in LAYERS for options in MADE_AGAIN]
+AGAIN += [Stack("lstm", **{**LONG, "proj_size": 4, **options}) for options in (MADE_AGAIN[0], MADE_AGAIN[3])]
+
+
+@each_dtype
+@pytest.mark.parametrize("stack", AGAIN, ids=str)
+@pytest.mark.parametrize("truncate", [None, 21])
+def test_checkpoints_do_not_change_a_bit(stack, dtype, truncate):
+    setup = Setup(stack, dtype)
+    before, results = setup.layer.rng.bit_generator.state, {}
+    for k in (None, 1, 50, 10**30):
+        setup.layer.rng.bit_generator.state = before
+        y, state, tape = setup.forward(checkpoint=k)
+        assert all(n[0] == "h" for n in tape.outputs) or k is None
+        grads = tape.backward(setup.dy, setup.dstate, setup.doutputs, truncate)
+        results[k] = {"y": y, **named("state", state), "dx": grads.x, "dflat": grads.flat, **named("dstate", grads.state)}
+        assert_same_bits(results[k], results[None])
+
+
+@pytest.mark.parametrize("cell", ["gru-after", "lstm"])
+def test_a_tape_with_checkpoints_says_what_it_does_not_keep(cell):
+    setup = Setup(Stack(cell, L=1, bidirectional=False))
+    for T in (7, 0):
+        _, _, tape = setup.forward(x=setup.arguments["x"][:T], checkpoint=1)
+        assert list(tape.outputs) == ["h_l0"]
+        with pytest.raises(KeyError, match=r"'gates_l0': expected one of \['h_l0'\], because .* not keep c and gates"):
+            tape.outputs["gates_l0"]
+    _, _, tape = setup.forward()
+    with pytest.raises(KeyError, match=r"'gates_l7': expected one of \['h_l0', .*'gates_l0'\]\W*$"):
+        tape.outputs["gates_l7"]
+
+
+def peak(layer: Any, x: Any, dy: Any, **options: Any) -> int:
+    """The most bytes that a training step holds at once."""
+    _core.free_waiting()
+    tracemalloc.start()
+    try:
+        layer.forward(x, **options)[2].backward(dy)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_sequence_trains_in_little_memory(own):
+    """Two layers of 64 units: beside y of both and the gradients that go down, hardly anything grows with T."""
+    layer, rng = fastrnn.LSTM(8, 64, 2, rng=0), np.random.default_rng(0)
+    plain, little = {}, {}
+    for T in (10000, 20000):
+        x, dy = (rng.standard_normal((T, 1, n), dtype=np.float32) for n in (8, 64))
+        plain[T], little[T] = peak(layer, x, dy), peak(layer, x, dy, checkpoint=500)
+    step = 4 * 64
+    assert plain[20000] - plain[10000] > 10000 * 2 * (1 + 1 + 4) * step
+    sequences = 3 * step + 4 * 8  # y, y and dy of the lower layer, dx
+    assert little[20000] - little[10000] < 10000 * (sequences + 3)  # and a state in 500 steps
+    assert little[20000] < 20000 * sequences + (5 << 20)
 
 
 # --- what a tape shows ----------------------------------------------------------------------------------------------------------

@@ -143,6 +143,14 @@ def real(name: str, value: Any, least: float | None = None) -> float:
     return number
 
 
+def positive(name: str, value: Any) -> float:
+    """One finite real number greater than zero."""
+    number = real(name, value)
+    if number <= 0:
+        raise ValueError(f"{name}: expected a number greater than zero, got {_shown(value)}")
+    return number
+
+
 def choice(name: str, value: Any, *options: str) -> str:
     if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name}: expected {' or '.join(map(repr, options))}, got {_shown(value)}")

@@ -608,9 +608,21 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
         {"batch_first": FLAG, "total_length": (*COUNT[1:], 4)},
     ),
     "set_num_threads": (fastrnn.set_num_threads, {"n": (*COUNT, None, 257, 10**30)}),
-    "set_gemm": (fastrnn.set_gemm, {"engine": (*NAME, "OWN", " own")}),
+    "set_gemm": (fastrnn.set_gemm, {"engine": (*NAME, "OWN", " own", np.array(["own", "blas"]))}),
     "load_state_dict": (fastrnn.RNN(2, 3).load_state_dict, {"mapping": (None, 1, "x", [], [("weight_ih_l0", 1)], object())}),
     "gradcheck": (fastrnn.gradcheck, {"target": (None, 3, "lstm", np.zeros(3))}),
+    "gradcheck of a layer": (
+        functools.partial(fastrnn.gradcheck, fastrnn.GRU(4, 7), SHORT_X),
+        {
+            "eps": (*(n for n in NUMBER if n is not None), 0, -1e-4),
+            "rtol": (*(n for n in NUMBER if n is not None), -1e-4),
+            "atol": (*(n for n in NUMBER if n is not None), -1e-4),
+            "seed": SEED,
+            "raise_exception": FLAG,
+            "max_entries": tuple(n for n in COUNT if n is not None),
+            "outputs": ("h_l0", None, 1, [1], ["h_l1"], ["h_l0", "c_l0"], np.zeros(2)),
+        },
+    ),
 }
 
 

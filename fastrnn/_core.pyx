@@ -19,6 +19,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fr_pool:
         pass
     void fr_pool_run(fr_pool *pool, int threads, int tight, long long patience_ns, fr_work *work, const void *task)
+    void fr_pool_run_each(fr_pool *pool, int threads, long long patience_ns, fr_work *work, const void *const *tasks, int n)
     void fr_pool_after_fork(fr_pool *pool)
 
     ctypedef struct fr_plan:
@@ -251,6 +252,7 @@ cdef class Task:
     cdef fr_sizes sizes
     cdef int threads
     cdef long long patience_ns
+    cdef fr_work *kernel  # what run() does
     cdef object inputs, outputs, gradients  # keep the arrays alive
     cdef Memory packed, work
 
@@ -315,13 +317,12 @@ cdef class Task:
         self.kernels.input_matrix(&self.t, data(matrix), data(bias))
 
     def forward(self, ptrdiff_t s0, ptrdiff_t s1, pre):
-        """Steps s0 to s1, from their input products if those are given: (items, width)."""
+        """Next: the steps s0 to s1, from their input products if those are given, (items, width)."""
+        self.kernel = self.kernels.forward
         self.t.s0 = s0
         self.t.s1 = s1
         self.t.pre = data(pre)
-        with nogil:
-            fr_pool_run(&pool, self.threads, self.t.split_units, self.patience_ns, self.kernels.forward, &self.t)
-        self.t.packed_ready = True
+        return self
 
     def release(self):
         """Give back what only the forward needed."""
@@ -357,14 +358,40 @@ cdef class Task:
         return self.sizes.dgates_width, self.sizes.dgates_x
 
     def backward(self, ptrdiff_t s0, ptrdiff_t s1, bint first, bint last, dgates):
-        """Steps s1-1 down to s0. With dgates (items, columns) given, the products are left to the caller."""
+        """Next: the steps s1-1 down to s0. With dgates (items, columns) given, the products are left to the caller."""
+        self.kernel = self.kernels.backward
         self.t.s0 = s0
         self.t.s1 = s1
         self.t.first = first
         self.t.last = last
         self.t.dgates = data(dgates)
+        return self
+
+    def run(self):
+        """Do what was said to be next."""
         with nogil:
-            fr_pool_run(&pool, self.threads, self.t.split_units, self.patience_ns, self.kernels.backward, &self.t)
+            fr_pool_run(&pool, self.threads, self.t.split_units, self.patience_ns, self.kernel, &self.t)
+        self.t.packed_ready = True
+
+
+cdef enum:
+    MOST_TOGETHER = 2  # the directions of a layer
+
+
+def run_together(tasks):
+    """What is next in each of at most so many tasks, which do the same and are for one thread each, side by side."""
+    cdef const void *each[MOST_TOGETHER]
+    cdef int n = <int>len(tasks), i
+    cdef Task task
+    for i in range(n):
+        task = tasks[i]
+        each[i] = &task.t
+    cdef fr_work *kernel = task.kernel
+    cdef long long patience_ns = task.patience_ns
+    with nogil:
+        fr_pool_run_each(&pool, n, patience_ns, kernel, each, n)
+    for task in tasks:
+        task.t.packed_ready = True
 
 
 cdef list FUNCTIONS = ["exp", "tanh", "sigmoid"]

@@ -12,6 +12,7 @@ from . import products, schedule
 
 if TYPE_CHECKING:
     from .engine import Run
+    from .tasks import Tasks
 
 Array = NDArray[Any]
 
@@ -41,23 +42,23 @@ class Checkpoints:
 class Again:
     """Makes c and gates of one segment after the other, in the same memory."""
 
-    def __init__(self, run: Run, checkpoints: Checkpoints) -> None:
+    def __init__(self, run: Run, checkpoints: Checkpoints, threads: int) -> None:
         from .engine import new_kept
 
         (_, B, I), H, G, dtype, steps = run.x.shape, run.H, run.cell.gates, run.x.dtype, checkpoints.most
         self._run, self._checkpoints, self._task = run, checkpoints, run.new_task()
         self._c = new_kept("(T, B, H)", (steps + 1, B, H), dtype) if run.cell.is_lstm else None
         self._gates = new_kept("(T, B, 4*H)", (steps, B, 4 * H), dtype)
-        how = schedule.again(steps, B, I, H, G, run.threads)
+        how = schedule.again(steps, B, I, H, G, threads)
         self._task.keep(run.y, self._c, self._gates, 0)
         self._task.prepare_forward(how)
-        forward = schedule.forward(run.plan.T, B, I, H, G, run.threads)
+        forward = schedule.forward(run.plan.T, B, I, H, G, threads)
         self._inputs = products.Inputs(run, self._task, forward.chunk) if run.by_blas() and I else None
 
-    def make(self, s0: int, s1: int) -> tuple[Array | None, Array]:
+    def make(self, s0: int, s1: int) -> Tasks[tuple[Array | None, Array]]:
         """c (1 + steps, B, H), first that in front of the segment, and gates (steps, B, 4*H) of the steps s0 to s1-1."""
         if self._c is not None:
             self._c[0] = self._checkpoints.at(s0)
         self._task.keep(self._run.y, self._c, self._gates, s0)
-        self._run.go_forward(self._task, s0, s1, self._inputs)
+        yield from products.forward_pieces(self._task, s0, s1, self._inputs)
         return self._c, self._gates

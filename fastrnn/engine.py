@@ -14,6 +14,7 @@ from . import blas, checks, config, products, schedule, states
 from . import checkpoint as checkpoints
 from ._core import Task, kept
 from .plan import Plan
+from .tasks import Tasks, go
 
 Array = NDArray[Any]
 
@@ -76,7 +77,7 @@ class Weights:
 
 
 # dy, dcs, dh, dc, dx, into, truncate: see Run.backward
-_Gradients = tuple[Array | None, Array | None, Array, Array | None, Array | None, Weights, int]
+_Gradients = tuple[Array | None, Array | None, Array, Array | None, Array, Weights, int]
 
 
 class Run:
@@ -105,6 +106,12 @@ class Run:
         """Compute y, h_n, c_n. y is `out` if that is given: (T, B, P) with any strides over T and B and numbers of a row side by
         side, such as one direction's half of a layer's output. batch_first: how y, if it is new, and dx are laid out. checkpoint:
         keep no gates, and c every so many steps only (more, where sums of the weights' gradients would be cut)."""
+        go(self.forward_tasks(record, batch_first, out, checkpoint))
+
+    def forward_tasks(
+        self, record: bool, batch_first: bool, out: Array | None, checkpoint: int | None, threads: int | None = None
+    ) -> Tasks[None]:
+        """forward, by whoever runs each task before the next is asked for. threads: fewer than the run's."""
         self.batch_first = batch_first
         self.y = self._new_y() if out is None else out
         if out is not None and self._has_gaps():
@@ -112,7 +119,7 @@ class Run:
         whole = record and (checkpoint is None or self.cell <= Cell.RNN_RELU)
         self._allocate(whole)
         if self.plan.steps:
-            self._run_forward(None if whole or not record else checkpoint)
+            yield from self._forward_steps(None if whole or not record else checkpoint, threads or self.threads)
         states.hold(self.plan, self.y, self.h0)
         self.h_n = states.final(self.plan, self.y, self.h0)
         if whole and self.c is not None:
@@ -142,28 +149,21 @@ class Run:
         """Do the large products go to NumPy's BLAS?"""
         return config.gemm() == "blas" and blas.within(self.threads)
 
-    def _run_forward(self, checkpoint: int | None) -> None:
+    def _forward_steps(self, checkpoint: int | None, threads: int) -> Tasks[None]:
         (T, B, I), task = self.x.shape, self.task
-        how = schedule.forward(T, B, I, self.H, self.cell.gates, self.threads)
+        at_once = T if checkpoint is None else min(T, checkpoint)
+        how = schedule.forward(at_once, B, I, self.H, self.cell.gates, threads)
         task.keep(self.y, self.c, self.gates)
         task.prepare_forward(how)
         inputs = products.Inputs(self, task, how.chunk) if self.by_blas() and I else None
         if checkpoint is None:
-            self.go_forward(task, 0, self.plan.steps, inputs)
+            yield from products.forward_pieces(task, 0, self.plan.steps, inputs)
         else:
             self.checkpoints = checkpoints.Checkpoints(self, checkpoint)
             for s0, s1 in self.checkpoints.segments:
                 self.checkpoints.keep(self.c)
-                self.go_forward(task, s0, s1, inputs)
+                yield from products.forward_pieces(task, s0, s1, inputs)
         task.release()
-
-    def go_forward(self, task: Task, s0: int, s1: int, inputs: products.Inputs | None) -> None:
-        """The steps s0 to s1-1, by a task that is prepared for them; in pieces, where BLAS makes the input products."""
-        if inputs is None:
-            task.forward(s0, s1, None)
-        else:
-            for a, b, pre in inputs.pieces(s0, s1):
-                task.forward(a, b, pre)
 
     def cells(self) -> Array:
         """c (T, B, H) of a recorded run of an LSTM: behind the row's end 0; where a mask skips, 0 or what is carried over."""
@@ -182,50 +182,64 @@ class Run:
         dh: Array,
         dc: Array | None,
         into: Weights,
-        need_x: bool = True,
         dcs: Array | None = None,
         truncate: int | None = None,
-    ) -> Array | None:
+    ) -> Array:
         """Add the weights' gradients to `into`; return dx. dh (B, P) and dc (B, H): gradients of the final state come in, and those
         of the initial state go out in the same arrays. dy (T, B, P), strided as `out` may be, or None. dcs (T, B, H), strided
         likewise, or None: the gradient of cells(). truncate: none flows from a row's step k, 2k, ... to the step before."""
-        plan, x = self.plan, self.x
-        dx = None
-        if need_x:  # laid out as y, so that a batch-first x gets a batch-first gradient
-            T, B, I = x.shape
-            shape = (B, T, I) if self.batch_first else (T, B, I)
-            dx = np.zeros(shape, x.dtype) if self._has_gaps() else np.empty(shape, x.dtype)
-            dx = dx.swapaxes(0, 1) if self.batch_first else dx
+        return go(self.backward_tasks(dy, dh, dc, into, dcs, truncate))
+
+    def backward_tasks(
+        self,
+        dy: Array | None,
+        dh: Array,
+        dc: Array | None,
+        into: Weights,
+        dcs: Array | None = None,
+        truncate: int | None = None,
+        threads: int | None = None,
+    ) -> Tasks[Array]:
+        """backward, by whoever runs each task before the next is asked for. threads: fewer than the run's."""
+        plan, dx = self.plan, self._new_dx()
         dy, more = states.hold_backward(plan, dy)
         dcs, more_c = states.hold_backward(plan, dcs)
         states.cut_behind(plan, dh)
         states.cut_behind(plan, dc)
         if plan.steps:
-            self._run_backward((dy, dcs, dh, dc, dx, into, truncate or 0))
+            yield from self._backward_steps((dy, dcs, dh, dc, dx, into, truncate or 0), threads or self.threads)
         if more is not None:
             dh += more
         if more_c is not None:
             dc += more_c
         return dx
 
-    def _run_backward(self, gradients: _Gradients) -> None:
+    def _new_dx(self) -> Array:
+        """Laid out as y, so that a batch-first x gets a batch-first gradient."""
+        T, B, I = self.x.shape
+        shape = (B, T, I) if self.batch_first else (T, B, I)
+        dx = np.zeros(shape, self.x.dtype) if self._has_gaps() else np.empty(shape, self.x.dtype)
+        return dx.swapaxes(0, 1) if self.batch_first else dx
+
+    def _backward_steps(self, gradients: _Gradients, threads: int) -> Tasks[None]:
         (T, B, I), steps = self.x.shape, self.plan.steps
-        how = schedule.backward(T, B, I, self.H, self.cell.gates, self.threads)
+        at_once = T if self.checkpoints is None else self.checkpoints.most
+        how = schedule.backward(at_once, B, I, self.H, self.cell.gates, threads)
         task = self.task if self.checkpoints is None else self.new_task()
         task.keep(self.y, self.c, self.gates)
         task.prepare_backward(*gradients, how)
         by_blas = products.Gradients(self, task, how.chunk, *gradients[4:6]) if self.by_blas() else None
-        again = None if self.checkpoints is None else checkpoints.Again(self, self.checkpoints)
+        again = None if self.checkpoints is None else checkpoints.Again(self, self.checkpoints, threads)
         for s0, s1 in reversed([(0, steps)] if self.checkpoints is None else self.checkpoints.segments):
             gates, segment = self.gates, None
             if again is not None:
-                c, gates = again.make(s0, s1)
+                c, gates = yield from again.make(s0, s1)
                 segment = s0
                 task.keep(self.y, c, gates, segment)
             if by_blas is None:
-                task.backward(s0, s1, s1 == steps, s0 == 0, None)
+                yield task.backward(s0, s1, s1 == steps, s0 == 0, None)
             else:
-                by_blas.backward(s0, s1, gates, segment)
+                yield from by_blas.backward(s0, s1, gates, segment)
         task.release()
 
 

@@ -14,6 +14,7 @@ from . import states
 if TYPE_CHECKING:
     from ._core import Task
     from .engine import Run, Weights
+    from .tasks import Tasks
 
 Array = NDArray[Any]
 
@@ -44,21 +45,30 @@ class Inputs:
         return x[time, row]
 
 
+def forward_pieces(task: Task, s0: int, s1: int, inputs: Inputs | None) -> Tasks[None]:
+    """The steps s0 to s1-1, by a task that is prepared for them; in pieces, where BLAS makes the input products."""
+    if inputs is None:
+        yield task.forward(s0, s1, None)
+    else:
+        for a, b, pre in inputs.pieces(s0, s1):
+            yield task.forward(a, b, pre)
+
+
 class Gradients:
     """dx and the weights' gradients, from the dgates of a prepared task."""
 
-    def __init__(self, run: Run, task: Task, chunk: int, dx: Array | None, into: Weights) -> None:
+    def __init__(self, run: Run, task: Task, chunk: int, dx: Array, into: Weights) -> None:
         self._run, self._task, self._chunk, self._dx, self._into = run, task, chunk, dx, into
         self._width, self._x_at = task.dgates_layout()
         self._dgates = np.empty((max(chunk, run.plan.B), self._width), run.x.dtype)  # one for all: a piece reads that of the last
 
-    def backward(self, s0: int, s1: int, gates: Array | None, segment: int | None) -> None:
+    def backward(self, s0: int, s1: int, gates: Array | None, segment: int | None) -> Tasks[None]:
         """The steps s1-1 down to s0, chain and products. gates (T, B, 4*H), or those of the steps from `segment` on."""
         plan, task = self._run.plan, self._task
         self._gates, self._segment = gates, segment
         for a, b in reversed(list(pairwise(plan.cuts(self._chunk, s0, s1)))):
             items = plan.items(a, b).stop - plan.items(a, b).start
-            task.backward(a, b, b == plan.steps, a == 0, self._dgates)
+            yield task.backward(a, b, b == plan.steps, a == 0, self._dgates)
             self._multiply(a, b, items)
 
     def _multiply(self, s0: int, s1: int, items: int) -> None:
@@ -69,8 +79,7 @@ class Gradients:
         counts = self._step_counts(s0, s1)
         d = self._dgates[:items][_rows_downwards(counts)]
         dx_part = d[:, self._x_at : self._x_at + GH]
-        if self._dx is not None:
-            self._dx[time, row] = np.matmul(dx_part, run.weights.w_ih)
+        self._dx[time, row] = np.matmul(dx_part, run.weights.w_ih)
         into.w_ih += np.matmul(dx_part.T, run.x[time, row])
         h = states.gather(run.y, run.h0, prev, row)
         if self._x_at:  # a reset-after GRU has columns n, r, z

@@ -9,7 +9,7 @@ import pytest
 
 import fastrnn
 from cases import CELLS, FLOATS
-from fastrnn import _core, schedule
+from fastrnn import _core, schedule, tasks
 from stacks import LAYERS, Setup, Stack, assert_same_bits, named, table
 
 each_cell = pytest.mark.parametrize("cell", LAYERS)
@@ -172,6 +172,49 @@ def test_threads_do_not_change_a_bit(cell, options, monkeypatch):
         fastrnn.set_num_threads(threads)
     assert_same_bits(results[2], results[1])
     assert_same_bits(results[3], results[1])
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        *(Stack(cell, T=300, B=1, I=9, H=21) for cell in LAYERS),
+        Stack("lstm", T=300, B=1, I=9, H=21, proj_size=7, batch_first=True),
+        *(Stack(cell, T=150, B=3, H=21, lengths=True, reset=True, mask=True, hold=True) for cell in LAYERS),
+        Stack("gru-after", T=0),
+        Stack("lstm", B=0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("checkpoint", [None, 1])
+def test_directions_side_by_side_do_not_change_a_bit(stack, checkpoint, monkeypatch, own):
+    """Again and again: a thread that finds no core in time is not waited for, so no single call says much."""
+    together = []
+
+    def run_together(rows):
+        together.append(len(rows))
+        _core.run_together(rows)
+
+    monkeypatch.setattr(tasks, "run_together", run_together)
+    monkeypatch.setattr(schedule, "side_by_side", lambda *sizes: False)
+    setup = Setup(stack, np.float32)
+    expected = setup.run("hc", checkpoint=checkpoint)
+    monkeypatch.setattr(schedule, "side_by_side", lambda *sizes: True)
+    assert not together
+    for _ in range(8):
+        assert_same_bits(setup.run("hc", checkpoint=checkpoint), expected)
+    assert set(together) == ({2} if stack.T * stack.B else set())
+
+
+def test_directions_go_side_by_side_where_that_takes_more_threads():
+    def beside(runs=2, T=100, B=1, I=64, H=64, G=4, threads=2):
+        return schedule.side_by_side(runs, T, B, I, H, G, threads)
+
+    assert beside() and beside(B=1, threads=4) and beside(H=512)
+    assert not beside(runs=1)
+    assert not beside(threads=1)
+    assert not beside(T=1)  # too little to do
+    assert not beside(B=2)  # two threads have a row each
+    assert not beside(H=512, threads=8)  # eight can share the units
 
 
 @each_cell

@@ -274,6 +274,9 @@ cdef class Task:
         t.h0 = data(h0)
         t.c0 = data(c0)
 
+    def __reduce__(self):
+        raise TypeError("a tape is of its call and its process: it cannot be copied or pickled")
+
     cdef void follow(self, how):
         """The schedule of the call."""
         self.threads, self.t.split_units, self.t.input_first, self.t.chunk, self.patience_ns = how

@@ -104,9 +104,11 @@ def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     return number
 
 
-def size(name: str, value: Any) -> int:
+def size(name: str, value: Any, most: int | None = None) -> int:
     """One integer greater than zero."""
     number = _integer(name, value)
+    if most is not None and number > most:
+        raise ValueError(f"{name}: expected at most {most}, got {_shown(number)}")
     if number < 1:
         raise ValueError(f"{name}: expected an integer greater than zero, got {_shown(number)}")
     return number

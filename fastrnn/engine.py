@@ -207,7 +207,7 @@ class Run:
         states.cut_behind(plan, dh)
         states.cut_behind(plan, dc)
         if plan.steps:
-            yield from self._backward_steps((dy, dcs, dh, dc, dx, into, truncate or 0), threads or self.threads)
+            yield from self._backward_steps((dy, dcs, dh, dc, dx, into, min(truncate or 0, sys.maxsize)), threads or self.threads)
         if more is not None:
             dh += more
         if more_c is not None:

@@ -12,7 +12,7 @@ from . import checks
 from .engine import Run
 from .layout import Layout
 from .stack import Pass
-from .tape import Gradients, State
+from .tape import Gradients, State, is_nothing
 
 if TYPE_CHECKING:
     from .layers import Recurrent
@@ -80,7 +80,7 @@ class LayerTape:
         Raises: RuntimeError at the second call; TypeError, ValueError.
         """
         done, layer, layout = self._open(), self._layer, self._layout
-        if dy is None and dstate is None and not doutputs:
+        if dy is None and is_nothing(dstate) and not doutputs:
             raise ValueError("tape.backward: expected one or more of dy, dstate and doutputs, got none")
         if truncate is not None:
             truncate = checks.integer("truncate", truncate, 1)

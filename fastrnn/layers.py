@@ -19,6 +19,7 @@ from .stream import Stream, make_stream
 from .tape import State
 
 Array = NDArray[Any]
+MOST_LAYERS = 10_000  # each has names and views, so that more would fill any memory before a parameter is made
 
 
 class Recurrent(Module):
@@ -41,7 +42,7 @@ class Recurrent(Module):
     ) -> None:
         self.input_size = checks.size("input_size", input_size)
         self.hidden_size = checks.size("hidden_size", hidden_size)
-        self.num_layers = checks.size("num_layers", num_layers)
+        self.num_layers = checks.size("num_layers", num_layers, MOST_LAYERS)
         self.bias = checks.flag("bias", bias)
         self.batch_first = checks.flag("batch_first", batch_first)
         self.dropout = checks.probability("dropout", dropout)
@@ -72,7 +73,8 @@ class Recurrent(Module):
         masked: str = "zero",
         checkpoint: int | None = None,
     ) -> tuple[Any, State, LayerTape]:
-        """Training: keeps what backward needs, and drops out.
+        """Training: keeps what backward needs, and drops out. x and the parameters are part of that: leave them as they are until
+        backward.
 
         Of L layers and D directions (2 if bidirectional), with outputs of P numbers (proj_size, or else H):
 
@@ -197,7 +199,7 @@ class RNN(Recurrent):
 
     Args:
         input_size, hidden_size: I and H.
-        num_layers: L; each layer above the first reads the whole output of the one below.
+        num_layers: L, from 1 to 10,000; each layer above the first reads the whole output of the one below.
         nonlinearity: "tanh" or "relu".
         bias: with bias_ih and bias_hh.
         batch_first: x and y are (B, T, .); states stay (L*D, B, H).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +18,11 @@ State = Any  # an array for RNN and GRU, a pair (h, c) for an LSTM; None for zer
 class Gradients(SimpleNamespace):
     """Gradients by name: of x, of the state (in the structure of the state), and of each parameter or argument; None where the
     argument was None."""
+
+
+def is_nothing(dstate: State) -> bool:
+    """None, or an LSTM's pair of it."""
+    return dstate is None or (isinstance(dstate, (tuple, list)) and bool(dstate) and all(d is None for d in dstate))
 
 
 class TapeBase:
@@ -38,12 +42,12 @@ class TapeBase:
         run = self._run
         if run is None:
             raise RuntimeError("tape.backward: this tape has been used; a tape can be used once, call forward again for a new one")
-        if dy is None and dstate is None and dc is None:
+        if dy is None and is_nothing(dstate) and dc is None:
             raise ValueError("tape.backward: expected one or more of dy, dstate and an LSTM's dc, got none")
         dy = self._check_sequence("dy", dy, run, run.P)
         dcs = self._check_sequence("dc", dc, run, run.H)
         if truncate is not None:
-            truncate = min(checks.integer("truncate", truncate, 1), sys.maxsize)
+            truncate = checks.integer("truncate", truncate, 1)
         dh, dc = self._check_dstate(run, dstate)
         self._run = None
         dx = run.backward(dy, dh, dc, into, dcs=dcs, truncate=truncate)

@@ -566,7 +566,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
             {
                 "input_size": (*COUNT, None),
                 "hidden_size": (*COUNT, None),
-                "num_layers": (*COUNT, None),
+                "num_layers": (*COUNT, None, 10_001, HUGE, 10**30),
                 "bias": FLAG,
                 "batch_first": FLAG,
                 "dropout": (*NUMBER, -0.1, 1.5, None),

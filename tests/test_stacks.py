@@ -1,5 +1,7 @@
 """Layers of several layers and directions: they are their cells put together, and all promises hold for the whole, bit for bit."""
 
+import copy
+import pickle
 import tracemalloc
 from dataclasses import replace
 from typing import Any
@@ -519,6 +521,24 @@ def test_wrong_gradients_of_outputs():
     tape.backward(setup.dy)
 
 
+@pytest.mark.parametrize("make", [fastrnn.LSTM, fastrnn.LSTMCell])
+def test_a_pair_of_nothing_is_no_gradient(make):
+    module, x = make(3, 5, rng=0), np.ones((2, 2, 3), np.float32)
+    *_, tape = module.forward(x if make is fastrnn.LSTM else x[0])
+    for nothing in (None, (None, None), [None, None]):
+        with pytest.raises(ValueError, match=r"expected .*, got (none|None)$"):
+            tape.backward(dstate=nothing)
+    c = np.ones((1, 2, 5) if make is fastrnn.LSTM else (2, 5), np.float32)
+    assert tape.backward(dstate=(None, c)).x.any()
+
+
+def test_a_tape_is_not_copied():
+    for how in (copy.copy, copy.deepcopy, pickle.dumps):
+        _, _, tape = Setup(Stack("gru-after")).forward()
+        with pytest.raises(TypeError, match="a tape is of its call"):
+            how(tape._pass.runs[0].task)
+
+
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
 def test_a_truncated_gradient_is_that_of_pieces_that_hand_on_their_state(kind):
     rng, k = np.random.default_rng(0), 4
@@ -533,7 +553,9 @@ def test_a_truncated_gradient_is_that_of_pieces_that_hand_on_their_state(kind):
         flat += piece.flat
     np.testing.assert_allclose(grads.x, np.concatenate(dx), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(grads.flat, flat, rtol=1e-12, atol=1e-14)
-    assert not np.allclose(grads.flat, layer.forward(x)[2].backward(dy).flat)
+    whole = layer.forward(x)[2].backward(dy)
+    assert not np.allclose(grads.flat, whole.flat)
+    assert layer.forward(x)[2].backward(dy, truncate=10**30).flat.tobytes() == whole.flat.tobytes()
 
 
 def test_gradients_that_come_in_are_not_written_to():

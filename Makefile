@@ -71,8 +71,8 @@ UNSANITIZED := --ignore tests/test_reference.py --ignore tests/test_gradcheck.py
 # request too large gets NULL, as without ASan, for the tests of failed allocation. libstdc++ is there for the sake of
 # C++ exceptions in other modules.
 sanitize: $(SAN)/built
-	rm -rf $(SAN)/tests $(SAN)/examples
-	cp -R tests examples $(SAN)
+	rm -rf $(SAN)/tests $(SAN)/examples $(SAN)/docs
+	cp -R tests examples docs $(SAN)
 	cp fastrnn/*.py $(SAN)/fastrnn
 	cp fastrnn/train/*.py $(SAN)/fastrnn/train
 	cd $(SAN) && env FASTRNN_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SAN) \

@@ -132,7 +132,7 @@ static call NAME(backward_call)(const fr_task *t, const stage *g, int member, in
     const REAL *zero = NAME(take)(base, used, width * real);
     const REAL **next = NAME(take)(base, used, t->plan.B * (ptrdiff_t)sizeof(REAL *));
     memory->edge = NAME(take)(base, used, t->plan.B * width * real);
-    call m = NAME(forward_call)(t, member, members, team, base, used);
+    call m = NAME(call_of)(t, member, members, team, base, used);
     m.dg_width = width;
     m.zero = zero;
     m.next = next;

@@ -40,7 +40,7 @@ typedef struct {
     ptrdiff_t sums;
     const REAL **next;      /* (B) backward: dgates of the step last seen, NULL before any */
     REAL *scratch_gates;    /* (B, 4*H) for a GRU reset-before in inference */
-    REAL *scratch_m;        /* (B, H) for a projection */
+    REAL *scratch_m;        /* (B, H) for a projection, and for h_t that is there already */
     REAL *pre;              /* (items of the chunk, pre_width), or NULL */
     REAL *dg;               /* (items of the chunk, dg_width) */
     ptrdiff_t pre_width, dg_width;
@@ -149,21 +149,26 @@ static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t s,
     const REAL *h0 = t->h0 ? (const REAL *)t->h0 + row * m->P : m->zero;
     const REAL *c0 = t->c0 ? (const REAL *)t->c0 + row * m->H : m->zero;
     e->x = NAME(at)(&t->x, time, row);
+    const ptrdiff_t kept = t->segment ? s - t->segment_from : time; /* where gates stand, and c behind and before */
+    const ptrdiff_t behind = t->segment ? kept + 1 : time, before = t->segment ? kept : prev;
     e->h = prev >= 0 ? NAME(at)(&t->y, prev, row) : prev == FR_FROM_INITIAL ? h0 : m->zero;
-    e->c = prev >= 0 ? NAME(at)(&t->c, prev, row) : prev == FR_FROM_INITIAL ? c0 : m->zero;
+    e->c = prev >= 0 ? NAME(at)(&t->c, before, row) : prev == FR_FROM_INITIAL ? c0 : m->zero;
     e->y = NAME(at)(&t->y, time, row);
-    e->cn = NAME(at)(&t->c, time, row);
+    e->cn = NAME(at)(&t->c, behind, row);
     if (m->c.state) { /* inference */
         e->cn = NAME(in_place)(&m->c) + row * m->H;
         e->c = prev == FR_FROM_ZERO ? m->zero : e->cn;
     }
-    e->gates = NAME(at)(&t->gates, time, row);
+    e->gates = NAME(at)(&t->gates, kept, row);
     if (m->scratch_gates)
         e->gates = m->scratch_gates + row * 4 * m->H;
     e->m = m->scratch_m ? m->scratch_m + row * m->H : e->y;
     e->pre = m->pre ? m->pre + slot * m->pre_width : NULL;
-    if (!m->dg)
+    if (!m->dg) {
+        if (t->segment)
+            e->y = e->m;
         return;
+    }
     e->dy = NAME(at)(&t->dy, time, row);
     e->dcs = NAME(at)(&t->dcs, time, row);
     e->dx = NAME(at)(&t->dx, time, row);

@@ -59,6 +59,9 @@ typedef struct fr_task {
     fr_seq y;                   /* (T, B, P) */
     fr_seq c;                   /* LSTM: (T, B, H); inference: (B, H) with st = 0, updated in place, and c0 == c.p */
     fr_seq gates;               /* (T, B, 4*H), training only */
+    int segment;                /* c and gates have the steps from segment_from on only, by step in place of time: gates[s], c[s+1],
+                                   and first in c the state before; forward makes them again from y, which is there already */
+    ptrdiff_t segment_from;
     const void *pre;            /* input products made elsewhere, in the order of the items, or NULL: see fr_sizes.pre_width */
 
     /* backward */
@@ -90,6 +93,7 @@ typedef struct fr_sizes {
     ptrdiff_t pre_width;    /* numbers per item in pre */
     ptrdiff_t dgates_width; /* numbers per item in dgates; the x part starts at dgates_x */
     ptrdiff_t dgates_x;
+    ptrdiff_t sum_steps;    /* backward in pieces gives the bits of one call where all but the first end at multiples of it */
 } fr_sizes;
 
 typedef struct fr_kernels {

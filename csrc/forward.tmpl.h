@@ -1,4 +1,5 @@
-/* forward.tmpl.h - a whole sequence forward, for inference and for training alike.
+/* forward.tmpl.h - a whole sequence forward, for inference and for training alike; and what a training forward has not kept, made
+ * again: where every h is known, the steps of a chunk do not wait for each other, and one product takes all of them.
  *
  * Every sum starts at the bias (plus zero, so that it never starts at -0); x_t W_ih is added, then h_{t-1} W_hh. Where the input part
  * is made first for a chunk of steps, the sum pauses in `pre` and goes on from the same number.
@@ -216,25 +217,13 @@ static ptrdiff_t NAME(pre_width)(const fr_task *t)
     return panels * 4 * W;
 }
 
-/* Lay out the workspace; base == NULL counts bytes. */
-static call NAME(forward_call)(const fr_task *t, int member, int members, fr_team *team, char *base, ptrdiff_t *used)
+/* Lay out what forward and backward both need; base == NULL counts bytes. */
+static call NAME(call_of)(const fr_task *t, int member, int members, fr_team *team, char *base, ptrdiff_t *used)
 {
-    const ptrdiff_t real = sizeof(REAL), capacity = NAME(chunk_capacity)(t);
+    const ptrdiff_t capacity = NAME(chunk_capacity)(t);
     call m = {.t = t, .member = member, .members = members, .team = team, .blocks = fr_ceil_div(t->H, W)};
     m.I = t->I, m.H = t->H, m.P = t->P;
-    m.pre_width = NAME(pre_width)(t);
-    m.zero = NAME(take)(base, used, t->H * real);
     m.items = NAME(take)(base, used, capacity * (ptrdiff_t)sizeof(item));
-    if (t->c.p && !t->gates.p)
-        m.c = (NAME(carried)){.state = t->c.p, .n = t->H};
-    if (m.c.state && members > 1 && t->split_units)
-        m.c.copy = NAME(take)(base, used, t->plan.B * t->H * real);
-    if (t->cell == FR_GRU_BEFORE && !t->gates.p)
-        m.scratch_gates = NAME(take)(base, used, t->plan.B * 4 * t->H * real);
-    if (NAME(projects)(t))
-        m.scratch_m = NAME(take)(base, used, t->plan.B * t->H * real);
-    if (t->input_first && !t->pre)
-        m.pre = NAME(take)(base, used, capacity * m.pre_width * real);
     for (int i = 0; i < members; i++) {
         item **mine = NAME(take)(base, used, capacity * (ptrdiff_t)sizeof(item *));
         ptrdiff_t *first = NAME(take)(base, used, (capacity + 1) * (ptrdiff_t)sizeof(ptrdiff_t));
@@ -248,6 +237,25 @@ static call NAME(forward_call)(const fr_task *t, int member, int members, fr_tea
     return m;
 }
 
+static call NAME(forward_call)(const fr_task *t, int member, int members, fr_team *team, char *base, ptrdiff_t *used)
+{
+    const ptrdiff_t real = sizeof(REAL);
+    call m = NAME(call_of)(t, member, members, team, base, used);
+    m.pre_width = NAME(pre_width)(t);
+    m.zero = NAME(take)(base, used, t->H * real);
+    if (t->c.p && !t->gates.p)
+        m.c = (NAME(carried)){.state = t->c.p, .n = t->H};
+    if (m.c.state && members > 1 && t->split_units)
+        m.c.copy = NAME(take)(base, used, t->plan.B * t->H * real);
+    if (t->cell == FR_GRU_BEFORE && !t->gates.p)
+        m.scratch_gates = NAME(take)(base, used, t->plan.B * 4 * t->H * real);
+    if (NAME(projects)(t) || t->segment)
+        m.scratch_m = NAME(take)(base, used, t->plan.B * t->H * real);
+    if (t->input_first && !t->pre)
+        m.pre = NAME(take)(base, used, NAME(chunk_capacity)(t) * m.pre_width * real);
+    return m;
+}
+
 static void NAME(forward_sizes)(const fr_task *t, int threads, fr_sizes *sizes)
 {
     stage g[2];
@@ -257,6 +265,7 @@ static void NAME(forward_sizes)(const fr_task *t, int threads, fr_sizes *sizes)
     if (threads > 1 && t->split_units)
         NAME(forward_call)(t, 0, 1, NULL, NULL, &sizes->work_bytes);
     sizes->pre_width = NAME(pre_width)(t);
+    sizes->sum_steps = NAME(sum_steps)(&t->plan);
 }
 
 /* The input products of a chunk: all of this member's items, or all items by this member's panels. */
@@ -277,6 +286,8 @@ static ptrdiff_t NAME(forward_steps)(call *m, const stage *g, int stages, ptrdif
 {
     const fr_task *t = m->t;
     const int single = NAME(single_stages)(t);
+    if (t->segment && NAME(projects)(t))
+        stages--;
     if (m->member == 0)
         memset((REAL *)m->zero, 0, t->H * sizeof(REAL));
     NAME(carry)(m, 1);
@@ -295,9 +306,11 @@ static ptrdiff_t NAME(forward_steps)(call *m, const stage *g, int stages, ptrdif
             return s;
         if (m->pre && !t->pre)
             NAME(make_inputs)(m, g, stages, m->mine_first[steps]);
-        for (ptrdiff_t q = 0; q < steps; q++)
-            if (!NAME(run_step)(m, g, stages, single, m->mine + m->mine_first[q], m->mine_first[q + 1] - m->mine_first[q], q & 1))
+        for (ptrdiff_t q = 0, next; q < steps; q = next) { /* c of an item is that of one in front of it in the list */
+            next = t->segment ? steps : q + 1;
+            if (!NAME(run_step)(m, g, stages, single, m->mine + m->mine_first[q], m->mine_first[next] - m->mine_first[q], q & 1))
                 return s;
+        }
         NAME(carry)(m, 0);
     }
     return t->s1;

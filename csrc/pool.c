@@ -226,6 +226,29 @@ void fr_pool_run(fr_pool *pool, int threads, int tight, long long patience_ns, f
     atomic_store(&pool->busy, 0);
 }
 
+/* Tasks for whoever is free. A member that comes late, or never, is no matter. */
+typedef struct {
+    fr_work *work;
+    const void *const *tasks;
+    int n;
+    atomic_int *taken;
+} queue;
+
+static void work_off(const void *task, int member, fr_team *team)
+{
+    const queue *q = task;
+    (void)member, (void)team;
+    for (int i; (i = atomic_fetch_add(q->taken, 1)) < q->n;)
+        run_alone(q->work, q->tasks[i]);
+}
+
+void fr_pool_run_each(fr_pool *pool, int threads, long long patience_ns, fr_work *work, const void *const *tasks, int n)
+{
+    atomic_int taken = 0;
+    queue q = {.work = work, .tasks = tasks, .n = n, .taken = &taken};
+    fr_pool_run(pool, threads < n ? threads : n, 0, patience_ns, work_off, &q);
+}
+
 void fr_pool_after_fork(fr_pool *pool)
 {
     atomic_store(&pool->busy, 0);

@@ -48,6 +48,9 @@ typedef struct fr_pool {
  * patience_ns: how long workers are waited for; a part of the time that the work takes alone. */
 void fr_pool_run(fr_pool *pool, int threads, int tight, long long patience_ns, fr_work *work, const void *task);
 
+/* Run work on each of these n tasks, whole tasks side by side on up to `threads` threads: each in a team of one. */
+void fr_pool_run_each(fr_pool *pool, int threads, long long patience_ns, fr_work *work, const void *const *tasks, int n);
+
 /* In a forked child, before its first call: the parent's threads are not here. */
 void fr_pool_after_fork(fr_pool *pool);
 

@@ -19,6 +19,7 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fr_pool:
         pass
     void fr_pool_run(fr_pool *pool, int threads, int tight, long long patience_ns, fr_work *work, const void *task)
+    void fr_pool_run_each(fr_pool *pool, int threads, long long patience_ns, fr_work *work, const void *const *tasks, int n)
     void fr_pool_after_fork(fr_pool *pool)
 
     ctypedef struct fr_plan:
@@ -46,6 +47,8 @@ cdef extern from "fastrnn.h" nogil:
         const void *h0
         const void *c0
         fr_seq y, c, gates
+        int segment
+        ptrdiff_t segment_from
         const void *pre
         fr_seq dy, dcs
         void *dh
@@ -66,7 +69,7 @@ cdef extern from "fastrnn.h" nogil:
         void *packed
         void *work
     ctypedef struct fr_sizes:
-        ptrdiff_t packed_bytes, work_bytes, pre_width, dgates_width, dgates_x
+        ptrdiff_t packed_bytes, work_bytes, pre_width, dgates_width, dgates_x, sum_steps
     ctypedef struct fr_kernels:
         const char *isa
         int lanes
@@ -249,6 +252,7 @@ cdef class Task:
     cdef fr_sizes sizes
     cdef int threads
     cdef long long patience_ns
+    cdef fr_work *kernel  # what run() does
     cdef object inputs, outputs, gradients  # keep the arrays alive
     cdef Memory packed, work
 
@@ -270,20 +274,31 @@ cdef class Task:
         t.h0 = data(h0)
         t.c0 = data(c0)
 
+    def __reduce__(self):
+        raise TypeError("a tape is of its call and its process: it cannot be copied or pickled")
+
     cdef void follow(self, how):
         """The schedule of the call."""
         self.threads, self.t.split_units, self.t.input_first, self.t.chunk, self.patience_ns = how
 
-    def prepare_forward(self, y, c, gates, how):
+    def keep(self, y, c, gates, segment=None):
+        """Where the forward writes, and the backward reads. c without gates, (B, H), is updated in place. With the first step of a
+        segment, c and gates are those of its steps alone, and forward makes them from y."""
         self.outputs = (y, c, gates)
         cdef fr_task *t = &self.t
         set_seq(&t.y, y)
-        set_seq(&t.c, c)
-        if c is not None and gates is None:  # updated in place
+        if c is not None and gates is None:
+            t.c.p = t.c0 = data(c)
             t.c.st = 0
             t.c.sb = t.H
-            t.c0 = t.c.p
+        else:
+            set_seq(&t.c, c)
         set_seq(&t.gates, gates)
+        t.segment = segment is not None
+        t.segment_from = segment or 0
+
+    def prepare_forward(self, how):
+        cdef fr_task *t = &self.t
         self.follow(how)
         t.packed_ready = False
         self.kernels.forward_sizes(t, self.threads, &self.sizes)
@@ -291,6 +306,10 @@ cdef class Task:
         self.work = Memory(self.sizes.work_bytes)
         t.packed = self.packed.start
         t.work = self.work.start
+
+    def sum_steps(self):
+        """A backward in pieces has the bits of a whole one where it is cut at multiples of so many steps."""
+        return self.sizes.sum_steps
 
     def input_width(self):
         """Columns of the input products."""
@@ -301,13 +320,12 @@ cdef class Task:
         self.kernels.input_matrix(&self.t, data(matrix), data(bias))
 
     def forward(self, ptrdiff_t s0, ptrdiff_t s1, pre):
-        """Steps s0 to s1, from their input products if those are given: (items, width)."""
+        """Next: the steps s0 to s1, from their input products if those are given, (items, width)."""
+        self.kernel = self.kernels.forward
         self.t.s0 = s0
         self.t.s1 = s1
         self.t.pre = data(pre)
-        with nogil:
-            fr_pool_run(&pool, self.threads, self.t.split_units, self.patience_ns, self.kernels.forward, &self.t)
-        self.t.packed_ready = True
+        return self
 
     def release(self):
         """Give back what only the forward needed."""
@@ -343,14 +361,40 @@ cdef class Task:
         return self.sizes.dgates_width, self.sizes.dgates_x
 
     def backward(self, ptrdiff_t s0, ptrdiff_t s1, bint first, bint last, dgates):
-        """Steps s1-1 down to s0. With dgates (items, columns) given, the products are left to the caller."""
+        """Next: the steps s1-1 down to s0. With dgates (items, columns) given, the products are left to the caller."""
+        self.kernel = self.kernels.backward
         self.t.s0 = s0
         self.t.s1 = s1
         self.t.first = first
         self.t.last = last
         self.t.dgates = data(dgates)
+        return self
+
+    def run(self):
+        """Do what was said to be next."""
         with nogil:
-            fr_pool_run(&pool, self.threads, self.t.split_units, self.patience_ns, self.kernels.backward, &self.t)
+            fr_pool_run(&pool, self.threads, self.t.split_units, self.patience_ns, self.kernel, &self.t)
+        self.t.packed_ready = True
+
+
+cdef enum:
+    MOST_TOGETHER = 2  # the directions of a layer
+
+
+def run_together(tasks):
+    """What is next in each of at most so many tasks, which do the same and are for one thread each, side by side."""
+    cdef const void *each[MOST_TOGETHER]
+    cdef int n = <int>len(tasks), i
+    cdef Task task
+    for i in range(n):
+        task = tasks[i]
+        each[i] = &task.t
+    cdef fr_work *kernel = task.kernel
+    cdef long long patience_ns = task.patience_ns
+    with nogil:
+        fr_pool_run_each(&pool, n, patience_ns, kernel, each, n)
+    for task in tasks:
+        task.t.packed_ready = True
 
 
 cdef list FUNCTIONS = ["exp", "tanh", "sigmoid"]

@@ -104,9 +104,11 @@ def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     return number
 
 
-def size(name: str, value: Any) -> int:
+def size(name: str, value: Any, most: int | None = None) -> int:
     """One integer greater than zero."""
     number = _integer(name, value)
+    if most is not None and number > most:
+        raise ValueError(f"{name}: expected at most {most}, got {_shown(number)}")
     if number < 1:
         raise ValueError(f"{name}: expected an integer greater than zero, got {_shown(number)}")
     return number
@@ -140,6 +142,14 @@ def real(name: str, value: Any, least: float | None = None) -> float:
     if not math.isfinite(number) or (least is not None and number < least):
         limit = "" if least is None else f" of at least {least}"
         raise ValueError(f"{name}: expected a finite number{limit}, got {_shown(value)}")
+    return number
+
+
+def positive(name: str, value: Any) -> float:
+    """One finite real number greater than zero."""
+    number = real(name, value)
+    if number <= 0:
+        raise ValueError(f"{name}: expected a number greater than zero, got {_shown(value)}")
     return number
 
 

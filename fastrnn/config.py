@@ -59,13 +59,14 @@ def set_gemm(engine: str) -> None:
     behind NumPy, in calls that may use as many threads as it does (``OPENBLAS_NUM_THREADS``); other calls stay with ``"own"``.
     The instruction set ``scalar`` takes the BLAS unless told ``"own"``. The start value is ``FASTRNN_GEMM``.
 
-    Raises: ValueError for another name, RuntimeError for ``"blas"`` if NumPy's BLAS does not tell its number of threads.
+    Raises: TypeError, ValueError for another name; RuntimeError for ``"blas"`` if NumPy's BLAS does not tell its number of threads.
 
     >>> fastrnn.set_gemm("own")
     """
     global _gemm
-    if engine not in ("own", "blas"):
-        raise ValueError(f"engine: expected 'own' or 'blas', got {engine!r}")
+    if not isinstance(engine, str):
+        raise TypeError(f"engine: expected 'own' or 'blas', got {engine!r:.60}")
+    checks.choice("engine", engine, "own", "blas")
     if engine == "blas" and not blas.known():
         raise RuntimeError("engine: NumPy's BLAS does not tell its number of threads here, so 'blas' could not keep threads=n")
     _gemm = engine

@@ -32,6 +32,10 @@ _COMMON = """
         batch_first: x and y are (B, T, .); no transposed copy is made. States stay (B, H).
         record: also return a tape for the gradients. y is then read-only, because the tape reads it; so must x and the weights
             stay as they are until backward.
+        checkpoint: k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape makes the
+            rest again, k steps at a time, with the same bits of gradient, for about a forward's time. k is rounded up to where
+            it does not cut a sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without
+            record, and for an RNN, whose tape needs y alone, it changes nothing.
         threads: at most so many; None: fastrnn.get_num_threads().
 
     Returns:
@@ -52,6 +56,7 @@ class _Options(NamedTuple):
     reverse: Any
     batch_first: Any
     record: Any
+    checkpoint: Any
     threads: Any
 
 
@@ -87,6 +92,7 @@ def rnn(
     reverse: bool = False,
     batch_first: bool = False,
     record: bool = False,
+    checkpoint: int | None = None,
     threads: int | None = None,
 ) -> tuple[Array, Array, Tape | None]:
     """The simple recurrent network (Elman 1990): h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu.
@@ -95,7 +101,7 @@ def rnn(
         >>> y, h_n, _ = fastrnn.rnn(x, w_ih, w_hh, nonlinearity="relu")
     """
     cell = Cell.RNN_TANH if checks.choice("nonlinearity", nonlinearity, "tanh", "relu") == "tanh" else Cell.RNN_RELU
-    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, threads)
+    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads)
     y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh), h0, None, options)
     return y, h_n, tape
 
@@ -117,6 +123,7 @@ def gru(
     reverse: bool = False,
     batch_first: bool = False,
     record: bool = False,
+    checkpoint: int | None = None,
     threads: int | None = None,
 ) -> tuple[Array, Array, Tape | None]:
     """The gated recurrent unit: h_t = (1 - z) n + z h_{t-1}, with r, z = sigmoid(W_i. x_t + b_i. + W_h. h_{t-1} + b_h.) and
@@ -129,7 +136,7 @@ def gru(
         >>> grads = tape.backward(dy)
     """
     cell = Cell.GRU_AFTER if checks.flag("reset_after", reset_after) else Cell.GRU_BEFORE
-    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, threads)
+    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads)
     y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh), h0, None, options)
     return y, h_n, tape
 
@@ -159,6 +166,7 @@ def lstm(
     reverse: bool = False,
     batch_first: bool = False,
     record: bool = False,
+    checkpoint: int | None = None,
     threads: int | None = None,
 ) -> tuple[Array, tuple[Array, Array], Tape | None]:
     """Long short-term memory (Hochreiter and Schmidhuber 1997; Gers et al. 2000 for f and the peepholes):
@@ -171,7 +179,7 @@ def lstm(
         >>> grads = tape.backward(dy)
     """
     cell = Cell.LSTM if peephole is None else Cell.LSTM_PEEPHOLE
-    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, threads)
+    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads)
     y, h_n, c_n, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, peephole, w_hr), h0, c0, options)
     assert c_n is not None
     return y, (h_n, c_n), tape
@@ -192,7 +200,8 @@ def _call(
     batch_first = batch_first and not unbatched
     of_rows = (options.lengths, options.reset, reverse, batch_first, options.threads, options.mask, options.masked)
     run = make_run(cell, x, w, h0, c0, *of_rows)
-    forward(run, record, batch_first)
+    checkpoint = None if options.checkpoint is None else checks.integer("checkpoint", options.checkpoint, 1)
+    forward(run, record, batch_first, checkpoint)
     y = run.y[:, 0] if unbatched else run.y.swapaxes(0, 1) if batch_first else run.y
     h_n, c_n = (run.h_n[0], run.c_n if run.c_n is None else run.c_n[0]) if unbatched else (run.h_n, run.c_n)
     if not record:
@@ -276,9 +285,9 @@ def make_run(
     return Run(cell, plan, x, w, h0, c0, threads)
 
 
-def forward(run: Run, record: bool, batch_first: bool) -> None:
+def forward(run: Run, record: bool, batch_first: bool, checkpoint: int | None = None) -> None:
     """run.forward, where a failed allocation names x, whose size asked for it."""
     try:
-        run.forward(record, batch_first)
+        run.forward(record, batch_first, checkpoint=checkpoint)
     except MemoryError as error:
         raise checks.out_of_memory("x", error) from None

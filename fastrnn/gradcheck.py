@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import checks
+
 __all__ = ["GradcheckEntry", "GradcheckError", "GradcheckResult", "gradcheck"]
 
 Array = NDArray[Any]
@@ -114,9 +116,9 @@ def gradcheck(
         rtol, atol: an entry passes if |analytic - numeric| <= atol + rtol * max(|analytic|, |numeric|). rtol
             None: 10 * u ** 0.5, so 1.5e-7 and 3.5e-3. atol None: what rounding of y and the state can bring
             into a difference, 4 * u / eps times the norm of the terms of sum(y * dy) + sum(state * dstate).
-        seed: of dy, dstate and the choice of entries.
+        seed: of dy, dstate and the choice of entries; whatever numpy.random.default_rng takes.
         raise_exception: raise when the check fails, else return the failing result.
-        max_entries: check only so many entries of each array, chosen at random. None: all of them.
+        max_entries: check only so many entries of each array, at least 1, chosen at random. None: all of them.
         outputs: names in the tape's `outputs` that L depends on too, by random gradients that backward takes
             as its `doutputs`.
 
@@ -130,6 +132,7 @@ def gradcheck(
         GradcheckError (an AssertionError): an entry failed; the message names the worst by name and index.
             Also a gradient that is missing or has the wrong shape.
         TypeError: target is neither a function nor a layer, or takes several arguments as *args or **kwargs.
+        TypeError, ValueError: one of the arguments above is not what it should be; the message names it.
 
     >>> from fastrnn import reference
     >>> rng = np.random.default_rng(0)
@@ -137,25 +140,51 @@ def gradcheck(
     >>> gradcheck(reference.gru, x, w_ih, w_hh, lengths=[5, 3]).ok
     True
     """
+    rng = _check_options(eps, rtol, atol, seed, raise_exception, max_entries, outputs)
     with _same_draws(target) as same_draws:
         run, arrays, gradient = _open(target, args, kwargs, same_draws)
-        rng = np.random.default_rng(seed)
         results, tape = run()
         given = [_map(result, lambda a: _cotangent(rng, a)) for result in results]
-        more = {name: _cotangent(rng, tape.outputs[name]) for name in outputs}
+        more = {name: _cotangent(rng, a) for name, a in _outputs(tape, outputs).items()}
         weights = _flatten(given, more.values())
         grads = tape.backward(*given, **({"doutputs": more} if more else {}))
 
         def terms() -> Array:
             """The terms of L. They are subtracted before they are summed: those that do not move add no noise."""
             results, tape = run()
-            return weights * _flatten(results, [tape.outputs[name] for name in more])
+            return weights * _flatten(results, _outputs(tape, more).values())
 
         table = _table(terms, arrays, lambda name: gradient(grads, name), rng, eps, rtol, atol, max_entries, _epsilon(results))
     result = _result(table)
     if raise_exception and not result:
         raise GradcheckError(f"wrong gradient at {table[result.name]}\n{result}")
     return result
+
+
+def _check_options(
+    eps: Any, rtol: Any, atol: Any, seed: Any, raise_exception: Any, max_entries: Any, outputs: Any
+) -> np.random.Generator:
+    """Raises what is wrong with them; the generator of the seed."""
+    if eps is not None:
+        checks.positive("eps", eps)
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        if tolerance is not None:
+            checks.real(name, tolerance, 0)
+    checks.flag("raise_exception", raise_exception)
+    if max_entries is not None:
+        checks.integer("max_entries", max_entries, 1)
+    if not isinstance(outputs, Collection) or not all(isinstance(name, str) for name in outputs) or isinstance(outputs, str):
+        raise TypeError(f"outputs: expected names, such as ['h_l0'], got {outputs!r:.60}")
+    return checks.generator("seed", seed)
+
+
+def _outputs(tape: Any, names: Iterable[str]) -> dict[str, Array]:
+    """Those of the tape's `outputs`."""
+    there = getattr(tape, "outputs", {})
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise ValueError(f"outputs: expected names among {list(there)}, those of tape.outputs, got {missing}")
+    return {name: there[name] for name in names}
 
 
 def _table(

@@ -12,12 +12,21 @@ from . import checks
 from .engine import Run
 from .layout import Layout
 from .stack import Pass
-from .tape import Gradients, State
+from .tape import Gradients, State, is_nothing
 
 if TYPE_CHECKING:
     from .layers import Recurrent
 
 Array = NDArray[Any]
+
+
+class Outputs(dict[str, Array]):
+    """Arrays by name, with an error that says which names there are."""
+
+    without = ""  # what this tape has not kept, and why
+
+    def __missing__(self, name: str) -> Array:
+        raise KeyError(f"{name!r}: expected one of {list(self)}{self.without}")
 
 
 class LayerTape:
@@ -28,23 +37,27 @@ class LayerTape:
         self._pass: Pass | None = done
 
     @property
-    def outputs(self) -> dict[str, Array]:
+    def outputs(self) -> Outputs:
         """Everything inside, by names as the parameters' are: of layer k and, in reverse, with the suffix _reverse,
 
         h_l{k}: (T, B, P), the sequence of its outputs, in front of any dropout;
         c_l{k}: (T, B, H), the cell states of an LSTM;
         gates_l{k}: (T, B, G*H), the gates behind their activations, in the blocks of the weights' rows; not of an RNN.
 
+        With checkpoints there is h alone: c and gates are made when backward needs them, and never all at once.
+
         Read-only views of what is stored for backward, in the layout of x (padded, where x is packed), 0 where a row has no step.
         backward takes them away: copy what is to stay.
 
-        Raises: RuntimeError after backward.
+        Raises: RuntimeError after backward; KeyError for another name.
 
         >>> y, state, tape = layer.forward(x)
         >>> tape.outputs["c_l0"]
         """
         done = self._open()
-        found: dict[str, Array] = {}
+        found = Outputs()
+        if done.options.checkpoint is not None:
+            found.without = ", because with checkpoints a tape does not keep c and gates"
         for run, suffix in zip(done.runs, self._layer._suffixes):
             rows = run.cell.gates * run.H
             cells = None if run.c is None else run.cells()
@@ -67,7 +80,7 @@ class LayerTape:
         Raises: RuntimeError at the second call; TypeError, ValueError.
         """
         done, layer, layout = self._open(), self._layer, self._layout
-        if dy is None and dstate is None and not doutputs:
+        if dy is None and is_nothing(dstate) and not doutputs:
             raise ValueError("tape.backward: expected one or more of dy, dstate and doutputs, got none")
         if truncate is not None:
             truncate = checks.integer("truncate", truncate, 1)

@@ -19,6 +19,7 @@ from .stream import Stream, make_stream
 from .tape import State
 
 Array = NDArray[Any]
+MOST_LAYERS = 10_000  # each has names and views, so that more would fill any memory before a parameter is made
 
 
 class Recurrent(Module):
@@ -41,7 +42,7 @@ class Recurrent(Module):
     ) -> None:
         self.input_size = checks.size("input_size", input_size)
         self.hidden_size = checks.size("hidden_size", hidden_size)
-        self.num_layers = checks.size("num_layers", num_layers)
+        self.num_layers = checks.size("num_layers", num_layers, MOST_LAYERS)
         self.bias = checks.flag("bias", bias)
         self.batch_first = checks.flag("batch_first", batch_first)
         self.dropout = checks.probability("dropout", dropout)
@@ -58,7 +59,7 @@ class Recurrent(Module):
         self, x: Any, state: State = None, lengths: Any = None, reset: Any = None, mask: Any = None, *, masked: str = "zero"
     ) -> tuple[Any, State]:
         """Inference: nothing is kept, and there is no dropout. Arguments, results and errors as forward's, without the tape."""
-        layout, done = self._apply(x, state, lengths, reset, mask, masked, record=False)
+        layout, done = self._apply(x, state, lengths, reset, mask, masked)
         return layout.returned(done.y), self._final(layout, done)
 
     def forward(
@@ -70,8 +71,10 @@ class Recurrent(Module):
         mask: Any = None,
         *,
         masked: str = "zero",
+        checkpoint: int | None = None,
     ) -> tuple[Any, State, LayerTape]:
-        """Training: keeps what backward needs, and drops out.
+        """Training: keeps what backward needs, and drops out. x and the parameters are part of that: leave them as they are until
+        backward.
 
         Of L layers and D directions (2 if bidirectional), with outputs of P numbers (proj_size, or else H):
 
@@ -86,6 +89,9 @@ class Recurrent(Module):
                 starts from zero.
             mask: (T, B) booleans: where False, the step is skipped and the state carried over it, in every layer and direction.
             masked: what y is at a skipped step: "zero", or "hold" for the output carried over.
+            checkpoint: k, for long sequences: beside each layer's outputs the tape keeps only a state every k steps, in place of
+                all gates and cell states, and backward makes the rest again, k steps at a time: the same bits of gradient, for
+                about a forward's time. k may be rounded up, as fastrnn.lstm says. An RNN's tape needs no more anyway.
 
         Returns: y (T, B, D*P), read-only, or as x is (a packed sequence, if x is one); the final state; the tape, for one
         tape.backward(dy, dstate).
@@ -96,7 +102,8 @@ class Recurrent(Module):
         >>> grads = tape.backward(dy)
         >>> layer.flat -= 0.1 * grads.flat
         """
-        layout, done = self._apply(x, state, lengths, reset, mask, masked, record=True)
+        k = None if checkpoint is None else checks.integer("checkpoint", checkpoint, 1)
+        layout, done = self._apply(x, state, lengths, reset, mask, masked, True, k)
         y = done.y.view()
         y.flags.writeable = False
         return layout.returned(y), self._final(layout, done), LayerTape(self, layout, done)
@@ -131,14 +138,22 @@ class Recurrent(Module):
         return ("2*" if self.bidirectional else "") + ("P" if self.proj_size else "H")
 
     def _apply(
-        self, x: Any, state: Any, lengths: Any, reset: Any, mask: Any, masked: Any, record: bool
+        self,
+        x: Any,
+        state: Any,
+        lengths: Any,
+        reset: Any,
+        mask: Any,
+        masked: Any,
+        record: bool = False,
+        checkpoint: int | None = None,
     ) -> tuple[Layout, Pass]:
         layout = Layout(x, self.dtype, self.input_size, self.batch_first)
         h0, c0 = self._split_state(layout, "state", state)
         plans = self._plans(layout, lengths, reset, mask, checks.choice("masked", masked, "zero", "hold"))
         dropout = self.dropout if record and self.num_layers > 1 else 0.0
         threads = config.get_num_threads()
-        options = Options(self._cell, self._directions, layout.batch_first, threads, record, dropout, self.rng)
+        options = Options(self._cell, self._directions, layout.batch_first, threads, record, dropout, self.rng, checkpoint)
         try:
             return layout, Pass(options, plans, layout.x, self._weights(), h0, c0)
         except MemoryError as error:
@@ -184,7 +199,7 @@ class RNN(Recurrent):
 
     Args:
         input_size, hidden_size: I and H.
-        num_layers: L; each layer above the first reads the whole output of the one below.
+        num_layers: L, from 1 to 10,000; each layer above the first reads the whole output of the one below.
         nonlinearity: "tanh" or "relu".
         bias: with bias_ih and bias_hh.
         batch_first: x and y are (B, T, .); states stay (L*D, B, H).

@@ -52,10 +52,12 @@ class Layout:
     def sequence(self, name: str, value: Any, n: int, symbol: str) -> Array:
         """(T, B, n) of what should be the size of y: of n numbers for each row and step."""
         if is_packed(value) and self.packed is not None:
+            assert self.lengths is not None
             packed = check_packed(name, value)
-            if not np.array_equal(packed.batch_sizes, self.packed.batch_sizes):
-                raise ValueError(f"{name}.batch_sizes: expected x.batch_sizes, got {packed.batch_sizes!r:.60}")
-            return self._padded(f"{name}.data", self.packed._replace(data=packed.data), n, symbol)
+            lengths = packed_lengths(packed)  # rows of one length may stand in another order than x's
+            if not np.array_equal(lengths, self.lengths):
+                raise ValueError(f"{name}: expected rows of the lengths of x's, {self.lengths!r:.60}, got {lengths!r:.60}")
+            return self._padded(f"{name}.data", packed, n, symbol)
         value = checks.floats(name, value, self.dtype)
         if value.shape != self.shape(n):
             raise ValueError(f"{name}: expected {self.symbols(symbol)} = {self.shape(n)}, got {value.shape}")

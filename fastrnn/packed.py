@@ -92,14 +92,17 @@ def check_packed(name: str, value: Any) -> Packed:
         raise TypeError(f"{name}.batch_sizes: expected (T,) integers, got {sizes.dtype} of shape {sizes.shape}")
     if (np.diff(sizes.astype(np.int64)) > 0).any() or (sizes <= 0).any():
         raise ValueError(f"{name}.batch_sizes: expected positive numbers that never rise, got {sizes!r:.60}")
-    if data.ndim < 1 or sizes.sum() != len(data):
-        raise ValueError(f"{name}.data: expected (N, ...) with N = {sizes.sum()}, the sum of batch_sizes, got {data.shape}")
+    if data.ndim < 1 or sizes.max(initial=0) > len(data) or sizes.sum() != len(data):  # a sum may overflow
+        N = sum(sizes.tolist())
+        raise ValueError(f"{name}.data: expected (N, ...) with N = {N}, the sum of batch_sizes, got {data.shape}")
     B = int(sizes[0]) if len(sizes) else 0
     order, back = (
         None if (indices := getattr(value, field)) is None else _permutation(f"{name}.{field}", indices, B)
         for field in ("sorted_indices", "unsorted_indices")
     )
     if order is not None:
+        if back is not None and not np.array_equal(order[back], np.arange(B)):
+            raise ValueError(f"{name}.unsorted_indices: expected the inverse of sorted_indices, got {back!r:.60}")
         back = np.argsort(order)
     elif back is not None:
         order = np.argsort(back)

@@ -38,8 +38,13 @@ class Parameters(Mapping[str, Array]):
     """
 
     def __init__(self, shapes: Shapes, flat: Array) -> None:
-        self.flat, self._shapes = flat, shapes
+        self._flat, self._shapes = flat, shapes
         self.named = self.views()
+
+    @property
+    def flat(self) -> Array:
+        """All numbers in one vector; always the same one, so write into it."""
+        return self._flat
 
     def views(self) -> dict[str, Array]:
         """The arrays by name, new ones at each call: for who must be sure that nobody reshapes them in place."""
@@ -180,6 +185,8 @@ class Module:
         """The constructor's arguments, as far as they are not its defaults."""
         shown = []
         for name, parameter in inspect.signature(type(self)).parameters.items():
+            if not hasattr(self, name):  # a subclass's own
+                continue
             value = getattr(self, name)
             if parameter.default is parameter.empty:
                 shown.append(repr(value))

@@ -43,15 +43,15 @@ class Plan:
             return slice(s0 * self.B, s1 * self.B)
         return slice(int(self.first[s0]), int(self.first[s1]))
 
-    def cuts(self, most: int) -> list[int]:
-        """Steps at which to cut so that no piece has more than `most` items, unless a single step has."""
+    def cuts(self, most: int, s0: int, s1: int) -> list[int]:
+        """From s0 to s1, the steps at which to cut so that no piece has more than `most` items, unless a single step has."""
         if self.first is None:
             steps = max(1, most // max(1, self.B))
-            return [*range(0, self.steps, steps), self.steps]
-        cuts = [0]
-        while cuts[-1] < self.steps:
+            return [*range(s0, s1, steps), s1]
+        cuts = [s0]
+        while cuts[-1] < s1:
             fits = int(np.searchsorted(self.first, self.first[cuts[-1]] + most, side="right")) - 1
-            cuts.append(min(self.steps, max(fits, cuts[-1] + 1)))
+            cuts.append(min(s1, max(fits, cuts[-1] + 1)))
         return cuts
 
     def places(self, s0: int, s1: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

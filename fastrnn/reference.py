@@ -483,6 +483,7 @@ def rnn(
     reverse: bool = False,
     batch_first: bool = False,
     record: bool = False,
+    checkpoint: int | None = None,
     threads: int | None = None,
 ) -> tuple[Array, Array, Tape | None]:
     """h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), with f tanh or ReLU.
@@ -505,7 +506,7 @@ def rnn(
         reverse: steps are processed from each row's own last to its first; y stays in the order of x.
         batch_first: x, y, dy and the gradient of x are (B, T, .); nothing else changes.
         record: return a tape for the gradients.
-        threads: accepted for the sake of the signature, and ignored.
+        checkpoint, threads: accepted for the sake of the signature, and ignored.
 
     Returns:
         y (T, B, H), h_n (B, H) and a `Tape`, which is None without record. The dtype is the result dtype of
@@ -546,6 +547,7 @@ def gru(
     reverse: bool = False,
     batch_first: bool = False,
     record: bool = False,
+    checkpoint: int | None = None,
     threads: int | None = None,
 ) -> tuple[Array, Array, Tape | None]:
     """Gated recurrent unit. With the gates' blocks of the weights and biases in the order r, z, n:
@@ -593,6 +595,7 @@ def lstm(
     reverse: bool = False,
     batch_first: bool = False,
     record: bool = False,
+    checkpoint: int | None = None,
     threads: int | None = None,
 ) -> tuple[Array, tuple[Array, Array], Tape | None]:
     """Long short-term memory. With the gates' blocks of the weights and biases in the order i, f, g, o:

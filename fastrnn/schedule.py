@@ -51,12 +51,26 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     return Schedule(threads, False, rows <= _FEW_ROWS and I >= 16 and T > 1, max(_FORWARD_ITEMS, B), _patience(work))
 
 
+def again(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
+    """The schedule of making gates and c again, where no step waits for another's h."""
+    work = T * B * G * H * (I + H)
+    return Schedule(_useful_threads(work, threads), threads > B, False, max(_BACKWARD_ITEMS, B), _patience(work))
+
+
 def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of a backward call."""
     work = 2 * T * B * G * H * (I + H)
     if _shares_units(B, I, H, G, threads):
         return Schedule(_useful_threads(work, threads), True, False, max(_BACKWARD_ITEMS, B), _patience(work))
     return Schedule(_useful_threads(work, min(threads, B)), False, False, max(_BACKWARD_ITEMS, B), _patience(work))
+
+
+def side_by_side(runs: int, T: int, B: int, I: int, H: int, G: int, threads: int) -> bool:
+    """Does each of so many runs of this size, which do not need each other, go whole on a thread of its own? Where that takes more
+    threads than the rows of one would, unless its units take even more."""
+    if not max(1, min(B, threads)) < runs <= threads or (threads > runs and _shares_units(B, I, H, G, threads)):
+        return False
+    return _useful_threads(runs * T * B * G * H * (I + H), runs) == runs
 
 
 def _shares_units(rows: int, I: int, H: int, G: int, threads: int) -> bool:

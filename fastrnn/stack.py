@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checks
+from . import checks, schedule
 from .engine import Cell, Run, Weights
 from .plan import Plan
+from .tasks import go_all
 
 Array = NDArray[Any]
 
 
 class Options(NamedTuple):
-    """How a layer is called. dropout: probability between layers, with its generator."""
+    """How a layer is called. dropout: probability between layers, with its generator. checkpoint: as Run.forward's."""
 
     cell: Cell
     directions: int
@@ -28,6 +29,7 @@ class Options(NamedTuple):
     record: bool
     dropout: float = 0.0
     rng: np.random.Generator | None = None
+    checkpoint: int | None = None
 
 
 class Dropout:
@@ -75,15 +77,16 @@ class Pass:
         """All directions of a layer, each into its part of one array."""
         options = self.options
         if len(runs) == 1:
-            runs[0].forward(options.record, options.batch_first)
+            runs[0].forward(options.record, options.batch_first, None, options.checkpoint)
             return runs[0].y
         (T, B, _), P = runs[0].x.shape, len(runs[0].weights.w_hh[0])
         n = len(runs) * P
         shape = (B, T, n) if options.batch_first else (T, B, n)
         y = checks.allocate("x", "(B, T, D*H)" if options.batch_first else "(T, B, D*H)", shape, runs[0].x.dtype)
         y = y.swapaxes(0, 1) if options.batch_first else y
-        for d, run in enumerate(runs):
-            run.forward(options.record, options.batch_first, y[..., d * P : (d + 1) * P])
+        parts, beside = [y[..., d * P : (d + 1) * P] for d in range(len(runs))], side_by_side(runs)
+        how = (options.checkpoint, 1 if beside else None)
+        go_all([run.forward_tasks(options.record, options.batch_first, part, *how) for run, part in zip(runs, parts)], beside)
         return y
 
     def backward(
@@ -103,21 +106,26 @@ class Pass:
         """
         D, runs = self.options.directions, self.runs
         for first in reversed(range(0, len(runs), D)):
-            parts: list[Array] = []
+            rows, beside = [], side_by_side(runs[first:])
             for d, k in enumerate(range(first, first + D)):
-                run, P = runs[k], runs[k].y.shape[2]
-                part = _sum(None if dy is None else dy[..., d * P : (d + 1) * P], dhs[k])
-                dx = run.backward(part, dh[k], None if dc is None else dc[k], into[k], dcs=dcs[k], truncate=truncate)
-                assert dx is not None
-                parts.append(dx)
-            dy = parts[0]
-            for part in parts[1:]:
-                dy += part
+                P, dc_k = runs[k].P, None if dc is None else dc[k]
+                dy_k = _sum(None if dy is None else dy[..., d * P : (d + 1) * P], dhs[k])
+                rows.append(runs[k].backward_tasks(dy_k, dh[k], dc_k, into[k], dcs[k], truncate, 1 if beside else None))
+            dx, *others = go_all(rows, beside)
+            for other in others:
+                dx += other
             del runs[first:]  # their memory is free for what comes
             dropout = self.dropouts[first // D]
-            dy = dy if dropout is None else dropout(dy)
+            dy = dx if dropout is None else dropout(dx)
         assert dy is not None
         return dy
+
+
+def side_by_side(runs: list[Run]) -> bool:
+    """Do the directions of a layer go at the same time?"""
+    run = runs[0]
+    T, B, I = run.x.shape
+    return not run.by_blas() and schedule.side_by_side(len(runs), T, B, I, run.H, run.cell.gates, run.threads)
 
 
 def _stacked(states: list[Array]) -> Array:

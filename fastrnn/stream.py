@@ -81,17 +81,19 @@ class Stream(Stepper):
         return [layer.h for layer in self._layers], [layer.c for layer in self._layers if layer.c is not None]
 
     def reset(self, rows: Any = None) -> None:
-        """Start these rows from zero (an index, a list of them, a slice or a mask of booleans), or all.
+        """Start these rows from zero (an index, several of them, a slice or (B,) booleans), or all.
+
+        Raises: IndexError, TypeError, ValueError.
 
         >>> stream.reset(done)
         """
-        index = slice(None) if rows is None else rows
         try:
+            index = slice(None) if rows is None else rows if isinstance(rows, slice) else _index(rows)
             for member in self._live():
                 for array in member:
                     array[index] = 0
         except (IndexError, TypeError, ValueError) as error:
-            raise type(error)(f"rows: expected an index of {self.batch_size} rows, got {rows!r}: {error}") from None
+            raise type(error)(f"rows: expected an index of {self.batch_size} rows, got {rows!r:.60}: {error}") from None
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a stream holds packed weights of this process; pickle the layer and stream.state")
@@ -117,6 +119,16 @@ class Stream(Stepper):
         if np.may_share_memory(out, x):
             raise ValueError("out: expected memory apart from x, got an array that overlaps it")
         raise ValueError("out: expected a writable, aligned, C-contiguous array, got one that is not")
+
+
+def _index(rows: Any) -> Array:
+    """What is an index of rows alone: a tuple, or booleans that are not a vector, would be one of single numbers."""
+    index = np.asarray(rows)
+    if index.size == 0 and index.dtype != np.bool_:
+        index = index.astype(np.intp)
+    if index.dtype.kind not in "biu" or index.ndim > 1 or (index.dtype == np.bool_ and index.ndim == 0):
+        raise TypeError(f"{index.dtype} of shape {index.shape}")
+    return index
 
 
 class StackedStream(Stream):

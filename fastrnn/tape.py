@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +18,11 @@ State = Any  # an array for RNN and GRU, a pair (h, c) for an LSTM; None for zer
 class Gradients(SimpleNamespace):
     """Gradients by name: of x, of the state (in the structure of the state), and of each parameter or argument; None where the
     argument was None."""
+
+
+def is_nothing(dstate: State) -> bool:
+    """None, or an LSTM's pair of it."""
+    return dstate is None or (isinstance(dstate, (tuple, list)) and bool(dstate) and all(d is None for d in dstate))
 
 
 class TapeBase:
@@ -38,16 +42,15 @@ class TapeBase:
         run = self._run
         if run is None:
             raise RuntimeError("tape.backward: this tape has been used; a tape can be used once, call forward again for a new one")
-        if dy is None and dstate is None and dc is None:
+        if dy is None and is_nothing(dstate) and dc is None:
             raise ValueError("tape.backward: expected one or more of dy, dstate and an LSTM's dc, got none")
         dy = self._check_sequence("dy", dy, run, run.P)
         dcs = self._check_sequence("dc", dc, run, run.H)
         if truncate is not None:
-            truncate = min(checks.integer("truncate", truncate, 1), sys.maxsize)
+            truncate = checks.integer("truncate", truncate, 1)
         dh, dc = self._check_dstate(run, dstate)
         self._run = None
         dx = run.backward(dy, dh, dc, into, dcs=dcs, truncate=truncate)
-        assert dx is not None
         if self._unbatched:
             dx, dh = dx[:, 0], dh[0]
             dc = None if dc is None else dc[0]
@@ -95,13 +98,15 @@ class Tape(TapeBase):
 
     @property
     def c(self) -> Array:
-        """The cell states behind all steps of an LSTM, read-only, laid out as y. Raises: RuntimeError when the tape has been used,
-        TypeError for another cell."""
+        """The cell states behind all steps of an LSTM, read-only, laid out as y. Raises: RuntimeError when the tape has been used
+        or has checkpoints, TypeError for another cell."""
         run = self._run
         if run is None:
             raise RuntimeError("tape.c: this tape has been used; a tape can be used once, call forward again for a new one")
         if not run.cell.is_lstm:
             raise TypeError("tape.c: expected the tape of an LSTM, because only an LSTM has c")
+        if run.c is None:
+            raise RuntimeError("tape.c: expected a tape without checkpoints, which keeps c of every step")
         c = run.cells()
         c = c[:, 0] if self._unbatched else c.swapaxes(0, 1) if self._batch_first else c[:]
         c.flags.writeable = False

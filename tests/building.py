@@ -7,6 +7,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# What each kernel file is compiled with, as setup.py does.
+ISA_FLAGS = {
+    "scalar": [],
+    "sse2": [],
+    "neon": [],
+    "v3": ["-mavx2", "-mfma"],
+    "v4": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"],
+}
 
 
 def copy_tree(target: Path) -> Path:

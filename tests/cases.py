@@ -271,7 +271,7 @@ def gradients(grads: Any) -> dict[str, Any]:
 def results(module: Any, p: Problem, **keywords: Any) -> dict[str, Any]:
     """All that comes out of forward and backward, by name."""
     y, state, tape = call(module, p.case.cell, p.arrays, **p.keywords, **keywords, record=True)
-    cells = {"c": tape.c.copy()} if p.case.is_lstm else {}
+    cells = {"c": tape.c.copy()} if p.case.is_lstm and "checkpoint" not in keywords else {}
     return {**outputs(y, state), **cells, **gradients(p.backward(tape))}
 
 

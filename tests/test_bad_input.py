@@ -551,6 +551,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
                 "reverse": FLAG,
                 "batch_first": FLAG,
                 "record": FLAG,
+                "checkpoint": tuple(value for value in COUNT if value is not None),
                 "masked": NAME,
                 "threads": COUNT,
                 **({"nonlinearity": (*NAME, np.array(["tanh", "relu"]))} if f is fastrnn.rnn else {}),
@@ -565,7 +566,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
             {
                 "input_size": (*COUNT, None),
                 "hidden_size": (*COUNT, None),
-                "num_layers": (*COUNT, None),
+                "num_layers": (*COUNT, None, 10_001, HUGE, 10**30),
                 "bias": FLAG,
                 "batch_first": FLAG,
                 "dropout": (*NUMBER, -0.1, 1.5, None),
@@ -596,7 +597,10 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
         )
         for cell in (fastrnn.RNNCell, fastrnn.GRUCell, fastrnn.LSTMCell)
     },
-    "LSTM.forward": (functools.partial(fastrnn.LSTM(4, 7).forward, SHORT_X), {"masked": NAME}),
+    "LSTM.forward": (
+        functools.partial(fastrnn.LSTM(4, 7).forward, SHORT_X),
+        {"masked": NAME, "checkpoint": tuple(value for value in COUNT if value is not None)},
+    ),
     "LSTM.__call__": (functools.partial(fastrnn.LSTM(4, 7), SHORT_X), {"masked": NAME}),
     "pack": (functools.partial(fastrnn.pack, SHORT_X, [5, 3, 1]), {"batch_first": FLAG}),
     "unpack": (
@@ -604,9 +608,21 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
         {"batch_first": FLAG, "total_length": (*COUNT[1:], 4)},
     ),
     "set_num_threads": (fastrnn.set_num_threads, {"n": (*COUNT, None, 257, 10**30)}),
-    "set_gemm": (fastrnn.set_gemm, {"engine": (*NAME, "OWN", " own")}),
+    "set_gemm": (fastrnn.set_gemm, {"engine": (*NAME, "OWN", " own", np.array(["own", "blas"]))}),
     "load_state_dict": (fastrnn.RNN(2, 3).load_state_dict, {"mapping": (None, 1, "x", [], [("weight_ih_l0", 1)], object())}),
     "gradcheck": (fastrnn.gradcheck, {"target": (None, 3, "lstm", np.zeros(3))}),
+    "gradcheck of a layer": (
+        functools.partial(fastrnn.gradcheck, fastrnn.GRU(4, 7), SHORT_X),
+        {
+            "eps": (*(n for n in NUMBER if n is not None), 0, -1e-4),
+            "rtol": (*(n for n in NUMBER if n is not None), -1e-4),
+            "atol": (*(n for n in NUMBER if n is not None), -1e-4),
+            "seed": SEED,
+            "raise_exception": FLAG,
+            "max_entries": tuple(n for n in COUNT if n is not None),
+            "outputs": ("h_l0", None, 1, [1], ["h_l1"], ["h_l0", "c_l0"], np.zeros(2)),
+        },
+    ),
 }
 
 

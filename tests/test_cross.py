@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 
 import fastrnn
-from building import ROOT
-from test_math import ISA_FLAGS
+from building import ISA_FLAGS, ROOT
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("FASTRNN_SANITIZED") == "1", reason="compilers run ten times slower under the sanitizers"

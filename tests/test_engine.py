@@ -1,10 +1,13 @@
 """What layers build on: one run at a time, and several side by side."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 import fastrnn
-from cases import CELLS, Case, call, problem
+from cases import CELLS, Case, call, problem, results
+from fastrnn import _core
 from fastrnn.checks import F32
 from fastrnn.engine import Cell, Weights
 from fastrnn.functional import check_weights, make_run
@@ -67,3 +70,54 @@ def test_a_stream_of_functions_weights(cell, B, isa):
     assert np.concatenate(pieces).tobytes() == y.tobytes()
     final = state if isinstance(state, tuple) else (state,)
     assert [a.tobytes() for a in (stream.h, stream.c) if a is not None] == [s.tobytes() for s in final]
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------
+
+
+def peak(p, **keywords):
+    """The most bytes that a training step needs at once, beyond its inputs."""
+    _core.free_waiting()
+    tracemalloc.start()
+    try:
+        _, _, tape = call(fastrnn, p.case.cell, p.arrays, record=True, **keywords)
+        p.backward(tape)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell not in ("tanh", "relu")])
+def test_checkpoints_need_little_memory(cell, own):
+    """Beyond y and dx, what grows with T is one c for each k steps."""
+    sizes = {}
+    for T in (20000, 40000):
+        p = problem(Case(cell, T=T, B=1, I=8, H=64), np.float32)
+        kept = 4 * T * (p.case.P + p.case.I)
+        sizes[T] = peak(p) - kept, peak(p, checkpoint=256) - kept
+        _core.free_waiting()
+    state = 4 * 64 * (cell.startswith("lstm"))
+    assert sizes[40000][0] - sizes[20000][0] >= 0.99 * 20000 * 4 * 64 * 4  # gates
+    assert sizes[40000][1] - sizes[20000][1] <= 2 * 20000 / 256 * (state + 200)  # and the objects around it
+    assert sizes[40000][1] < 3 << 20
+
+
+@pytest.mark.parametrize("cell", ["lstm-projected", "gru-before", "gru-after"])
+@pytest.mark.parametrize("options", [{}, {"lengths": True, "mask": True, "reset": True, "reverse": True}])
+def test_checkpoints_beside_blas(cell, options, use):
+    if not fastrnn.blas.known():
+        pytest.skip("this BLAS does not tell its number of threads")
+    use(gemm="blas")
+    p = problem(Case(cell, T=300, B=3, I=5, H=21, **options))
+    expected = results(fastrnn, p, threads=64)
+    expected.pop("c", None)
+    got = results(fastrnn, p, threads=64, checkpoint=50)
+    for name, a in expected.items():
+        np.testing.assert_allclose(got[name], a, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
+def test_a_tape_with_checkpoints_has_no_c():
+    p = problem(Case("lstm"))
+    _, _, tape = call(fastrnn, "lstm", p.arrays, record=True, checkpoint=5)
+    with pytest.raises(RuntimeError, match=r"tape.c: expected a tape without checkpoints"):
+        tape.c  # noqa: B018

@@ -8,16 +8,15 @@ import platform
 import shlex
 import shutil
 import subprocess
-from pathlib import Path
 
 import mpmath
 import numpy as np
 import pytest
 
 import fastrnn
+from building import ISA_FLAGS, ROOT
 from fastrnn import _core
 
-ROOT = Path(__file__).resolve().parents[1]
 FUNCTIONS = ["exp", "tanh", "sigmoid"]
 BOUNDS = {"exp": (0, np.inf), "tanh": (-1, 1), "sigmoid": (0, 1)}
 LIMIT = 2  # ulp
@@ -197,15 +196,6 @@ def test_the_same_bits_where_multiply_add_is_fused(name, dtype):
     x = np.concatenate([stratified(dtype, 64), runs_at_joints(dtype).ravel()])
     ours, theirs = (_core.vmath(name, x, isa) for isa in fused)
     np.testing.assert_array_equal(ours.view(BITS[dtype]), theirs.view(BITS[dtype]))
-
-
-ISA_FLAGS = {
-    "scalar": [],
-    "sse2": [],
-    "neon": [],
-    "v3": ["-mavx2", "-mfma"],
-    "v4": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"],
-}
 
 
 @every_isa

@@ -95,6 +95,23 @@ def test_without_indices_rows_are_in_the_order_of_length():
     assert state[0].tobytes() == other[0].tobytes()
 
 
+def test_a_packed_gradient_has_an_order_of_its_own():
+    """Rows of one length may stand in any order: PyTorch's sort is not stable."""
+    layer, x, dy = fastrnn.GRU(3, 5, rng=0), sequences(), np.random.default_rng(1).standard_normal((5, 4, 5)).astype(np.float32)
+    assert LENGTHS[0] == LENGTHS[3] and PACKED.sorted_indices.tolist() == [1, 0, 3, 2]
+    other = np.array([1, 3, 0, 2])
+    rows = [[b for b in other if LENGTHS[b] > t] for t in range(5)]
+    turned = PACKED._replace(
+        data=np.concatenate([dy[t, rows[t]] for t in range(5)]), sorted_indices=other, unsorted_indices=np.argsort(other)
+    )
+    results = []
+    for given in (fastrnn.pack(dy, LENGTHS), turned):
+        _, _, tape = layer.forward(fastrnn.pack(x, LENGTHS))
+        grads = tape.backward(given)
+        results.append((grads.flat.tobytes(), grads.x.data.tobytes(), grads.x.sorted_indices.tolist()))
+    assert results[0] == results[1]
+
+
 def test_states_are_in_the_order_before_packing():
     layer, x = fastrnn.RNN(3, 5, rng=0), sequences()
     h = np.random.default_rng(1).standard_normal((1, 4, 5)).astype(np.float32)
@@ -132,6 +149,8 @@ BROKEN = {
     "floats": ({"batch_sizes": np.ones(12)}, TypeError, r"\.batch_sizes: expected \(T,\) integers, got float64"),
     "twice": ({"sorted_indices": np.array([0, 1, 1, 2])}, ValueError, r"\.sorted_indices: expected the numbers from 0 to"),
     "too few": ({"unsorted_indices": np.arange(3), "sorted_indices": None}, ValueError, r"\.unsorted_indices: expected"),
+    "two orders": ({"unsorted_indices": np.arange(4)}, ValueError, r"\.unsorted_indices: expected the inverse of sorted_indices"),
+    "beyond all numbers": ({"batch_sizes": np.array([2**62] * 4)}, ValueError, r"\.data: expected \(N, ...\) with N = 184467"),
     "no order": ({"sorted_indices": PACKED.sorted_indices.astype(float)}, ValueError, r"\.sorted_indices: expected the numbers"),
 }
 
@@ -158,7 +177,7 @@ def test_a_packed_sequence_that_does_not_fit():
         layer(PACKED, lengths=LENGTHS)
     y, _, tape = layer.forward(PACKED)
     for dy, error, message in (
-        (fastrnn.pack(np.zeros((5, 4, 5), np.float32), [5, 3, 2, 2]), ValueError, r"^dy.batch_sizes: expected x.batch_sizes"),
+        (fastrnn.pack(np.zeros((5, 4, 5), np.float32), [5, 3, 2, 2]), ValueError, r"^dy: expected rows of the lengths of x's"),
         (y._replace(data=y.data[:, :4]), ValueError, r"^dy.data: expected \(N, H\) = \(12, 5\), got \(12, 4\)"),
         (y.data, ValueError, r"^dy: expected \(T, B, H\) = \(5, 4, 5\), got \(12, 5\)"),
     ):

@@ -198,3 +198,21 @@ def test_repr_makes_the_layer_again(name):
     again = eval(repr(module), vars(fastrnn))
     assert repr(again) == repr(module)
     assert [(n, a.shape) for n, a in again.params.items()] == [(n, a.shape) for n, a in module.params.items()]
+
+
+def test_a_subclass_with_arguments_of_its_own():
+    class Square(fastrnn.GRU):
+        def __init__(self, width, *, bias=True):
+            super().__init__(width, width, bias=bias)
+
+    assert repr(Square(3, bias=False)) == "Square(bias=False)"
+    assert type(Square(3).astype(np.float64)) is Square
+
+
+@each
+def test_the_vector_cannot_be_exchanged(name):
+    """It would no longer be the numbers of the names."""
+    module = make(name)
+    with pytest.raises(AttributeError):
+        module.params.flat = np.zeros_like(module.flat)
+    assert_one_vector(module)

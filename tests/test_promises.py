@@ -151,7 +151,7 @@ SCHEDULES = [
 
 
 def results_under(how, p, monkeypatch):
-    for direction in ("forward", "backward"):
+    for direction in ("forward", "again", "backward"):
         monkeypatch.setattr(schedule, direction, lambda *sizes: how)
     return results(fastrnn, p)
 
@@ -360,6 +360,24 @@ def test_absent_arguments_are_zeros(cell, dtype, isa):
 
 
 # --- what flows back ----------------------------------------------------------------------------------------------
+
+
+@each_cell
+@pytest.mark.parametrize("dtype, isa", [(d, i) for d in FLOATS for i in config.available_isas()], indirect=["isa"])
+@pytest.mark.parametrize("B", [1, 3])
+@pytest.mark.parametrize("options", [{}, RAGGED, {**RAGGED, "reverse": True}], ids=["dense", "ragged", "reversed"])
+def test_what_is_made_again_is_what_was_there(cell, dtype, isa, B, options, monkeypatch):
+    """From checkpoints, all results have the bits of a tape that keeps everything, however the work is shared out."""
+    p = problem(Case(cell, T=300, B=B, I=5, H=21, **options, through="yhcs"), dtype)
+    if options:
+        p.keywords["lengths"][0] = 290  # several segments
+    expected = results(fastrnn, p)
+    expected.pop("c", None)
+    for how in (ALONE, SCHEDULES[4], SCHEDULES[6]):
+        for direction in ("forward", "again", "backward"):
+            monkeypatch.setattr(schedule, direction, lambda *sizes, how=how: how)
+        for k in (1, 130, 10**30):
+            assert_same_bits(results(fastrnn, p, checkpoint=k), expected)
 
 
 @each_cell

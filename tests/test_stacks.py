@@ -1,5 +1,8 @@
 """Layers of several layers and directions: they are their cells put together, and all promises hold for the whole, bit for bit."""
 
+import copy
+import pickle
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 
 import fastrnn
 from cases import CELLS, FLOATS
-from fastrnn import schedule
+from fastrnn import _core, schedule, tasks
 from stacks import LAYERS, Setup, Stack, assert_same_bits, named, table
 
 each_cell = pytest.mark.parametrize("cell", LAYERS)
@@ -171,6 +174,49 @@ def test_threads_do_not_change_a_bit(cell, options, monkeypatch):
         fastrnn.set_num_threads(threads)
     assert_same_bits(results[2], results[1])
     assert_same_bits(results[3], results[1])
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        *(Stack(cell, T=300, B=1, I=9, H=21) for cell in LAYERS),
+        Stack("lstm", T=300, B=1, I=9, H=21, proj_size=7, batch_first=True),
+        *(Stack(cell, T=150, B=3, H=21, lengths=True, reset=True, mask=True, hold=True) for cell in LAYERS),
+        Stack("gru-after", T=0),
+        Stack("lstm", B=0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("checkpoint", [None, 1])
+def test_directions_side_by_side_do_not_change_a_bit(stack, checkpoint, monkeypatch, own):
+    """Again and again: a thread that finds no core in time is not waited for, so no single call says much."""
+    together = []
+
+    def run_together(rows):
+        together.append(len(rows))
+        _core.run_together(rows)
+
+    monkeypatch.setattr(tasks, "run_together", run_together)
+    monkeypatch.setattr(schedule, "side_by_side", lambda *sizes: False)
+    setup = Setup(stack, np.float32)
+    expected = setup.run("hc", checkpoint=checkpoint)
+    monkeypatch.setattr(schedule, "side_by_side", lambda *sizes: True)
+    assert not together
+    for _ in range(8):
+        assert_same_bits(setup.run("hc", checkpoint=checkpoint), expected)
+    assert set(together) == ({2} if stack.T * stack.B else set())
+
+
+def test_directions_go_side_by_side_where_that_takes_more_threads():
+    def beside(runs=2, T=100, B=1, I=64, H=64, G=4, threads=2):
+        return schedule.side_by_side(runs, T, B, I, H, G, threads)
+
+    assert beside() and beside(B=1, threads=4) and beside(H=512)
+    assert not beside(runs=1)
+    assert not beside(threads=1)
+    assert not beside(T=1)  # too little to do
+    assert not beside(B=2)  # two threads have a row each
+    assert not beside(H=512, threads=8)  # eight can share the units
 
 
 @each_cell
@@ -357,6 +403,74 @@ def test_a_gradient_that_is_wrong_is_found():
         fastrnn.gradcheck(setup.layer, **setup.arguments, outputs=["c_l0"])
 
 
+# --- checkpoints: less is kept, the same comes out -----------------------------------------------------------------------------
+
+LONG: dict[str, Any] = {"T": 75, "B": 4, "I": 4, "H": 9}  # three sums of the weights' gradients, so as many segments
+MADE_AGAIN: tuple[dict[str, Any], ...] = (
+    {},
+    {"dropout": 0.4, "batch_first": True, "L": 3, "bidirectional": False},
+    {"unbatched": True, "B": 1, "T": 300, "mask": True, "hold": True, "reset": True},
+    {"lengths": True, "reset": True, "mask": True, "hold": True, "T": 150},
+    {"T": 0},
+    {"B": 0},
+)
+AGAIN = [Stack(cell, **{**LONG, **options}) for cell in LAYERS for options in MADE_AGAIN]
+AGAIN += [Stack("lstm", **{**LONG, "proj_size": 4, **options}) for options in (MADE_AGAIN[0], MADE_AGAIN[3])]
+
+
+@each_dtype
+@pytest.mark.parametrize("stack", AGAIN, ids=str)
+@pytest.mark.parametrize("truncate", [None, 21])
+def test_checkpoints_do_not_change_a_bit(stack, dtype, truncate):
+    setup = Setup(stack, dtype)
+    before, results = setup.layer.rng.bit_generator.state, {}
+    for k in (None, 1, 50, 10**30):
+        setup.layer.rng.bit_generator.state = before
+        y, state, tape = setup.forward(checkpoint=k)
+        assert all(n[0] == "h" for n in tape.outputs) or k is None
+        grads = tape.backward(setup.dy, setup.dstate, setup.doutputs, truncate)
+        results[k] = {"y": y, **named("state", state), "dx": grads.x, "dflat": grads.flat, **named("dstate", grads.state)}
+        assert_same_bits(results[k], results[None])
+
+
+@pytest.mark.parametrize("cell", ["gru-after", "lstm"])
+def test_a_tape_with_checkpoints_says_what_it_does_not_keep(cell):
+    setup = Setup(Stack(cell, L=1, bidirectional=False))
+    for T in (7, 0):
+        _, _, tape = setup.forward(x=setup.arguments["x"][:T], checkpoint=1)
+        assert list(tape.outputs) == ["h_l0"]
+        with pytest.raises(KeyError, match=r"'gates_l0': expected one of \['h_l0'\], because .* not keep c and gates"):
+            tape.outputs["gates_l0"]
+    _, _, tape = setup.forward()
+    with pytest.raises(KeyError, match=r"'gates_l7': expected one of \['h_l0', .*'gates_l0'\]\W*$"):
+        tape.outputs["gates_l7"]
+
+
+def peak(layer: Any, x: Any, dy: Any, **options: Any) -> int:
+    """The most bytes that a training step holds at once."""
+    _core.free_waiting()
+    tracemalloc.start()
+    try:
+        layer.forward(x, **options)[2].backward(dy)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_sequence_trains_in_little_memory(own):
+    """Two layers of 64 units: beside y of both and the gradients that go down, hardly anything grows with T."""
+    layer, rng = fastrnn.LSTM(8, 64, 2, rng=0), np.random.default_rng(0)
+    plain, little = {}, {}
+    for T in (10000, 20000):
+        x, dy = (rng.standard_normal((T, 1, n), dtype=np.float32) for n in (8, 64))
+        plain[T], little[T] = peak(layer, x, dy), peak(layer, x, dy, checkpoint=500)
+    step = 4 * 64
+    assert plain[20000] - plain[10000] > 10000 * 2 * (1 + 1 + 4) * step
+    sequences = 3 * step + 4 * 8  # y, y and dy of the lower layer, dx
+    assert little[20000] - little[10000] < 10000 * (sequences + 3)  # and a state in 500 steps
+    assert little[20000] < 20000 * sequences + (5 << 20)
+
+
 # --- what a tape shows ----------------------------------------------------------------------------------------------------------
 
 
@@ -407,6 +521,24 @@ def test_wrong_gradients_of_outputs():
     tape.backward(setup.dy)
 
 
+@pytest.mark.parametrize("make", [fastrnn.LSTM, fastrnn.LSTMCell])
+def test_a_pair_of_nothing_is_no_gradient(make):
+    module, x = make(3, 5, rng=0), np.ones((2, 2, 3), np.float32)
+    *_, tape = module.forward(x if make is fastrnn.LSTM else x[0])
+    for nothing in (None, (None, None), [None, None]):
+        with pytest.raises(ValueError, match=r"expected .*, got (none|None)$"):
+            tape.backward(dstate=nothing)
+    c = np.ones((1, 2, 5) if make is fastrnn.LSTM else (2, 5), np.float32)
+    assert tape.backward(dstate=(None, c)).x.any()
+
+
+def test_a_tape_is_not_copied():
+    for how in (copy.copy, copy.deepcopy, pickle.dumps):
+        _, _, tape = Setup(Stack("gru-after")).forward()
+        with pytest.raises(TypeError, match="a tape is of its call"):
+            how(tape._pass.runs[0].task)
+
+
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
 def test_a_truncated_gradient_is_that_of_pieces_that_hand_on_their_state(kind):
     rng, k = np.random.default_rng(0), 4
@@ -421,7 +553,9 @@ def test_a_truncated_gradient_is_that_of_pieces_that_hand_on_their_state(kind):
         flat += piece.flat
     np.testing.assert_allclose(grads.x, np.concatenate(dx), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(grads.flat, flat, rtol=1e-12, atol=1e-14)
-    assert not np.allclose(grads.flat, layer.forward(x)[2].backward(dy).flat)
+    whole = layer.forward(x)[2].backward(dy)
+    assert not np.allclose(grads.flat, whole.flat)
+    assert layer.forward(x)[2].backward(dy, truncate=10**30).flat.tobytes() == whole.flat.tobytes()
 
 
 def test_gradients_that_come_in_are_not_written_to():

@@ -92,14 +92,14 @@ def test_state_is_a_copy(cell):
     assert not any(member.any() for member in members(before))
 
 
-@pytest.mark.parametrize("rows", [1, [0, 2], slice(1, None), np.array([True, False, True]), None], ids=str)
+@pytest.mark.parametrize("rows", [1, [0, 2], (0, 2), [], slice(1, None), np.array([True, False, True]), None], ids=str)
 def test_reset_starts_rows_from_zero(cell, rows):
     layer, x = make(cell)
     stream = layer.stream(3)
     stream(x[:100])
     stream.reset(rows)
     cut = np.zeros((150, 3), bool)
-    cut[100, slice(None) if rows is None else rows] = True
+    cut[100, slice(None) if rows is None else list(rows) if isinstance(rows, tuple) else rows] = True
     assert stream(x[100:]).tobytes() == layer(x, reset=cut)[0][100:].tobytes()
 
 
@@ -180,10 +180,16 @@ def test_bad_state_changes_nothing(state):
     assert bits(*stream.state) == before
 
 
-@pytest.mark.parametrize("rows", [3, "a", 1.5, [True]])
+BAD_ROWS = [3, "a", 1.5, [True], True, False, ..., (0, None), np.ones((3, 19), bool), np.zeros((1, 3), int)]
+
+
+@pytest.mark.parametrize("rows", BAD_ROWS, ids=str)
 def test_bad_rows(rows):
+    stream = fastrnn.GRU(5, 19).stream(3)
+    stream.state = np.ones((1, 3, 19), np.float32)
     with pytest.raises((IndexError, TypeError, ValueError), match="rows: expected an index of 3 rows"):
-        fastrnn.GRU(5, 19).stream(3).reset(rows)
+        stream.reset(rows)
+    assert stream.state.all()
 
 
 def test_a_stream_is_not_pickled():

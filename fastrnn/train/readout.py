@@ -41,15 +41,13 @@ class Linear:
     def __init__(
         self, input_size: int, output_size: int, *, bias: bool = True, dtype: DTypeLike = np.float32, rng: Any = None
     ) -> None:
-        self.input_size = checks.integer("input_size", input_size, 1)
-        self.output_size = checks.integer("output_size", output_size, 1)
+        self.input_size = checks.size("input_size", input_size)
+        self.output_size = checks.size("output_size", output_size)
         self.bias = checks.flag("bias", bias)
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (checks.F32, checks.F64):
-            raise TypeError(f"dtype: expected float32 or float64, got {self.dtype}")
+        self.dtype = checks.float_dtype("dtype", dtype)
         self._parameters = self._new_parameters()
         limit = 1 / math.sqrt(input_size)
-        self.flat[:] = np.random.default_rng(rng).uniform(-limit, limit, self.flat.shape)
+        self.flat[:] = checks.generator("rng", rng).uniform(-limit, limit, self.flat.shape)
 
     @property
     def params(self) -> Parameters:

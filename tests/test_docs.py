@@ -1,0 +1,43 @@
+"""The examples of docs/ run, and say what they should."""
+
+import re
+
+import numpy as np
+import pytest
+
+from building import ROOT
+
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "sequences.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def page():
+    """What the examples leave behind, one after the other."""
+    names: dict = {}
+    for example in EXAMPLES:
+        exec(example, names)
+    return names
+
+
+def test_the_examples_run(page):
+    assert len(EXAMPLES) == 9
+    assert page["total"].any() and page["grads"].flat.any()
+
+
+@pytest.mark.parametrize("k1, k2, truncate", [(10, 10, 10), (7, 7, 7), (10, 50, None), (7, 70, None), (50, 50, None)])
+def test_the_loop_of_truncated_gradients(page, k1, k2, truncate):
+    """k2 = k1 is truncate=k1, and a k2 of all steps is the whole gradient."""
+    names, loop = dict(page), EXAMPLES[-1]
+    assert "k1, k2 = 10, 30" in loop
+    exec(loop.replace("k1, k2 = 10, 30", f"k1, k2 = {k1}, {k2}"), names)
+    y, _, tape = names["layer"].forward(names["x"])
+    expected = tape.backward(y - names["target"], truncate=truncate).flat
+    np.testing.assert_allclose(names["total"], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_array_equal(names["y"][-1], y[-1])
+
+
+def test_the_loop_goes_back_k2_steps(page):
+    """Neither fewer nor more: the gradients of x in its last piece."""
+    names = dict(page)
+    exec(EXAMPLES[-1].replace("total += tape.backward(dy).flat", "dx = tape.backward(dy).x"), names)
+    assert names["dx"].shape[0] == 30 and names["dx"].any(axis=(1, 2)).all()

@@ -2,7 +2,7 @@
 
     python bench/sequences.py [threads]
 
-Training steps, forward and all gradients, float32, T=100, B=32, I=H=128, lengths uniform in 1..T. Both systems take turns; the figures
+Training steps, forward and all gradients, float32, T=100, B=32, I=H=128, lengths uniform in 1..T. Both take turns; the figures
 are medians. Without PyTorch its column is missing.
 """
 

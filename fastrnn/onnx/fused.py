@@ -48,5 +48,6 @@ def weights_of(op_type: str, direction: Direction) -> tuple[Array, Array, Array 
 
 def _ours(op_type: str, rows: Array) -> Array:
     """(G*H, ...) with its blocks in our order."""
-    blocks = rows.reshape(GATES[op_type], -1, *rows.shape[1:])
+    G = GATES[op_type]
+    blocks = rows.reshape(G, len(rows) // G, *rows.shape[1:])
     return blocks[list(BLOCKS[op_type])].reshape(rows.shape)

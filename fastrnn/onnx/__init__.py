@@ -1,6 +1,7 @@
 """fastrnn.onnx: the recurrent operators of ONNX, RNN, GRU and LSTM, on NumPy arrays.
 
-`import fastrnn` does not bring it in. run_node and path_of need NumPy alone.
+run_node and path_of need NumPy alone; load, nodes, save and to_model need the package onnx (pip install 'fastrnn[onnx]').
+`import fastrnn` does not bring in any of it: `import fastrnn.onnx`.
 
 Where the specification (opset 22) leaves something open, or ONNX Runtime (1.31, on the CPU) reads it otherwise, run_node does this:
 
@@ -19,6 +20,8 @@ Where the specification (opset 22) leaves something open, or ONNX Runtime (1.31,
 - layout 1 and float64 work here; ONNX Runtime has neither. float16 and bfloat16 are refused.
 """
 
+from .export import save, to_model
+from .model import Node, load, nodes
 from .operator import path_of, run_node
 
-__all__ = ["path_of", "run_node"]
+__all__ = ["Node", "load", "nodes", "path_of", "run_node", "save", "to_model"]

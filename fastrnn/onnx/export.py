@@ -90,7 +90,7 @@ class _Builder:
         outputs = [f"Y_l{k}", *(f"{member}_l{k}" for member in self.members)]
         self.node(self.op_type, inputs, outputs, name=f"{self.op_type}_l{k}", **self.attributes())
         side_by_side = self.node("Transpose", [f"Y_l{k}"], [f"Y_transposed_l{k}"], perm=[0, 2, 1, 3])  # (T, B, D, H)
-        shape = self.constant(f"shape_l{k}", np.array([0, 0, self.D * self.layer.hidden_size]))
+        shape = self.constant(f"shape_l{k}", np.array([0, 0, self.D * self.layer.hidden_size], np.int64))
         return self.node("Reshape", [side_by_side, shape], [f"y_l{k}"])
 
     def attributes(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class _Builder:
         if not self.state:
             return [""] * self.L
         names = [f"{member}0_l{k}" for k in range(self.L)]
-        sizes = self.constant(f"sizes_{member}", np.full(self.L, self.D))
+        sizes = self.constant(f"sizes_{member}", np.full(self.L, self.D, np.int64))
         self.nodes.append(self.helper.make_node("Split", [f"{member}0", sizes], names, axis=0))
         return names
 

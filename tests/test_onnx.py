@@ -196,7 +196,7 @@ ATTRIBUTE_ERRORS = [
     ("RNN", {"activations": ["Tanh"], "direction": "bidirectional"}, ValueError, "activations: expected 2 names, 1 per direction"),
     ("RNN", {"activations": "Tanh"}, TypeError, "activations: expected a list of strings, got 'Tanh'"),
     ("RNN", {"activations": ["Swish"]}, ValueError, r"activations: expected names of Relu, .*, got \['Swish'\]"),
-    ("RNN", {"activation_alpha": [0.1]}, ValueError, "activation_alpha: expected at most 0 values, as no activation takes one, got 1"),
+    ("RNN", {"activation_alpha": [0.1]}, ValueError, "activation_alpha: expected at most 0 values, as no activation takes one"),
     (
         "RNN",
         {"activations": ["Elu"], "activation_alpha": [0.1, 0.2]},
@@ -228,15 +228,15 @@ INPUT_ERRORS = [
     (0, zeros(3, 2, 2, dtype=np.float16), TypeError, "X: expected dtype float32 or float64, got float16"),
     (0, [[1.0]], TypeError, "X: expected a NumPy array of float32 or float64, got list"),
     (0, None, ValueError, "X: expected an array, got None"),
-    (1, zeros(1, 12, 4), ValueError, r"W: expected \(num_directions, 4\*hidden_size, input_size\) = \(1, 12, 2\), got \(1, 12, 4\)"),
+    (1, zeros(1, 12, 4), ValueError, r"W: expected \(num_directions, 4\*hidden_size, input_size\) = \(1, 12, 2\), got"),
     (1, zeros(1, 12, 2, dtype=np.float32), TypeError, "W: expected dtype float64, got float32"),
-    (2, zeros(2, 12, 3), ValueError, r"R: expected \(num_directions, 4\*hidden_size, hidden_size\) = \(1, 12, 3\), got \(2, 12, 3\)"),
+    (2, zeros(2, 12, 3), ValueError, r"R: expected \(num_directions, 4\*hidden_size, hidden_size\) = \(1, 12, 3\), got"),
     (2, zeros(1, 0, 0), ValueError, r"R: expected \(num_directions, 4\*hidden_size, hidden_size\) = \(1, 4, 1\), got"),
     (3, zeros(1, 12), ValueError, r"B: expected \(num_directions, 8\*hidden_size\) = \(1, 24\), got \(1, 12\)"),
     (4, np.array([1, 4]), ValueError, "sequence_lens: expected integers from 0 to T = 3, got 4 at row 1"),
     (4, np.array([1, 2, 3]), ValueError, r"sequence_lens: expected \(batch_size,\) = \(2,\), got \(3,\)"),
     (4, np.array([1.0, 2.0]), TypeError, "sequence_lens: expected integers, got an array of float64"),
-    (5, zeros(2, 1, 3), ValueError, r"initial_h: expected \(num_directions, batch_size, hidden_size\) = \(1, 2, 3\), got \(2, 1, 3\)"),
+    (5, zeros(2, 1, 3), ValueError, r"initial_h: expected \(num_directions, batch_size, hidden_size\) = \(1, 2, 3\), got"),
     (6, zeros(1, 2, 4), ValueError, r"initial_c: expected \(num_directions, batch_size, hidden_size\) = \(1, 2, 3\), got"),
     (7, zeros(3, 3), ValueError, r"P: expected \(num_directions, 3\*hidden_size\) = \(1, 9\), got \(3, 3\)"),
 ]
@@ -252,11 +252,11 @@ def test_input_errors_name_the_input(position, value, error, message):
 
 def test_the_number_of_inputs_is_checked():
     X, W, R = node_of("RNN")
-    with pytest.raises(ValueError, match="^inputs: expected 3 to 6, X, W, R, B, sequence_lens, initial_h, got 7"):
+    with pytest.raises(ValueError, match=r"^inputs: expected 3 to 6, X, W, R, B, sequence_lens, initial_h, got 7"):
         fastrnn.onnx.run_node("RNN", {}, [X, W, R, None, None, None, None])
-    with pytest.raises(ValueError, match="^inputs: expected 3 to 6"):
+    with pytest.raises(ValueError, match=r"^inputs: expected 3 to 6"):
         fastrnn.onnx.run_node("RNN", {}, [X, W])
-    with pytest.raises(TypeError, match="^inputs: expected a list or tuple of arrays, got ndarray"):
+    with pytest.raises(TypeError, match=r"^inputs: expected a list or tuple of arrays, got ndarray"):
         fastrnn.onnx.run_node("RNN", {}, X)
 
 

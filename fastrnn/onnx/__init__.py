@@ -7,13 +7,13 @@ Where the specification (opset 22) leaves something open, or ONNX Runtime (1.31,
 
 - clip bounds what the activations f and g are applied to, biases and peepholes included. The cell state is not clipped on its way
   into h, as it is not in ONNX Runtime; the specification says "the input of activations" without exception.
-- activation_alpha and activation_beta are handed out in order to those activations that take them, forward direction first, as
-  ONNX Runtime does in GRU and LSTM (its RNN counts by direction); then come the defaults. Values that are left over are an error.
-- The defaults of alpha and beta are those of the ONNX operators of that name: LeakyRelu 0.01, ThresholdedRelu 1, HardSigmoid 0.2 and
-  0.5, Elu 1. Affine (1 and 0) and ScaledTanh (1 and 1) are no operators today; ours make them the identity and Tanh. ONNX Runtime
-  takes 0 for ThresholdedRelu, Affine and ScaledTanh and, in its RNN, for all of them.
+- activation_alpha and activation_beta are handed out in order to those activations that take them, forward direction first, as in
+  ONNX Runtime; then come the defaults. Values that are left over are an error, as they suggest that another order was meant.
+- The defaults of alpha and beta are those of the ONNX operators of that name: LeakyRelu 0.01, ThresholdedRelu 1, HardSigmoid 0.2
+  and 0.5, Elu 1. Affine (1 and 0) and ScaledTanh (1 and 1) are no operators today; ours make them the identity and Tanh. ONNX
+  Runtime takes 0 for ThresholdedRelu, Affine and ScaledTanh.
 - ThresholdedRelu keeps x = alpha, as the operators' text says; ONNX Runtime makes it 0.
-- A row without steps (sequence_lens 0, or T = 0) has final states of 0, not its initial states, as in ONNX Runtime's GRU and LSTM.
+- A row without steps (sequence_lens 0, or T = 0) has final states of 0, not its initial states, as in ONNX Runtime.
 - Y is 0 behind the end of a row and in the order of X in both directions; the reverse direction starts at the row's own end.
 - With input_forget, the forget gate is 1 - i, and its weights, bias and peephole have no effect.
 - clip must be above 0. An RNN in one direction may have two activations, as the specification's own default has; the first counts.

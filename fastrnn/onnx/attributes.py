@@ -90,7 +90,13 @@ def _parametrise(functions: list[Activation], parameter: str, given: Any) -> lis
         whom = f"one for each of {', '.join(f.name for f in takers)}" if takers else "as no activation takes one"
         raise ValueError(f"{name}: expected at most {len(takers)} values, {whom}, got {len(values)}")
     rest = iter(values)
-    return [f if getattr(f, parameter) is None else f._replace(**{parameter: next(rest, getattr(f, parameter))}) for f in functions]
+
+    def parametrised(f: Activation) -> Activation:
+        default = getattr(f, parameter)
+        value = None if default is None else next(rest, default)
+        return f._replace(alpha=value) if parameter == "alpha" else f._replace(beta=value)
+
+    return [parametrised(f) for f in functions]
 
 
 def _positive(name: str, value: Any) -> float:

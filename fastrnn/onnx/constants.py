@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 # What exporters put between stored weights and a recurrent node. Each gives the same for the same inputs.
-_FOLDED = frozenset(
-    "Add Cast Concat ConstantOfShape DequantizeLinear Expand Flatten Gather Identity Mul Neg Pad Reshape Shape Slice Split Squeeze Sub "
-    "Tile Transpose Unsqueeze".split()
-)
+_FOLDED = {
+    *("Identity", "Cast", "DequantizeLinear", "Neg", "Add", "Sub", "Mul"),
+    *("Concat", "Split", "Slice", "Gather", "Pad", "Tile", "Expand", "ConstantOfShape"),
+    *("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Shape"),
+}
 
 
 class Scope:
@@ -43,7 +44,7 @@ class Scope:
         return None if name in self._given or self._outer is None else self._outer.value(name)
 
     def _computed(self, node: Any, name: str) -> Array | None:
-        if node.domain not in ("", "ai.onnx") or (node.op_type not in _FOLDED and node.op_type != "Constant"):
+        if node.domain not in ("", "ai.onnx") or node.op_type not in {"Constant", *_FOLDED}:
             return None
         feeds = {tensor: self.value(tensor) for tensor in node.input if tensor}
         if any(value is None for value in feeds.values()):

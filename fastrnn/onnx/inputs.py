@@ -44,42 +44,46 @@ class Inputs:
 def read(attributes: Attributes, inputs: Sequence[Any]) -> Inputs:
     """Raises: TypeError, ValueError (the message names the input)."""
     given = _named(attributes.op_type, inputs)
-    D, G = len(attributes.reverse), GATES[attributes.op_type]
     X = checks.floats("X", given["X"], None, (3,))
-    I = X.shape[2]
-    N, T = X.shape[:2] if attributes.batch_first else X.shape[1::-1]
     R = checks.floats("R", given["R"], X.dtype, (3,))
-    H = attributes.hidden_size or max(R.shape[2], 1)
-
-    def shaped(name: str, symbols: str, *shape: int) -> Array | None:
-        symbols = f"({symbols})".replace("1*", "")
-        return None if given[name] is None else checks.shaped(name, given[name], X.dtype, symbols, shape)
-
-    R = shaped("R", f"num_directions, {G}*hidden_size, hidden_size", D, G * H, H)
-    W = shaped("W", f"num_directions, {G}*hidden_size, input_size", D, G * H, I)
-    B = shaped("B", f"num_directions, {2 * G}*hidden_size", D, 2 * G * H)
-    P = shaped("P", "num_directions, 3*hidden_size", D, 3 * H) if "P" in given else None
-    order, state = ("batch_size, num_directions", (N, D, H)) if attributes.batch_first else ("num_directions, batch_size", (D, N, H))
-    h0 = shaped("initial_h", f"{order}, hidden_size", *state)
-    c0 = shaped("initial_c", f"{order}, hidden_size", *state) if "initial_c" in given else None
+    shapes = _shapes(attributes, X, attributes.hidden_size or max(R.shape[2], 1))
+    given["R"] = checks.shaped("R", R, X.dtype, *shapes["R"])  # before the others, whose shapes follow from it
+    arrays = {
+        name: None if value is None else checks.shaped(name, value, X.dtype, *shapes[name])
+        for name, value in given.items()
+        if name in shapes
+    }
     lengths = given["sequence_lens"]
     if lengths is not None:
+        N, T = X.shape[:2] if attributes.batch_first else X.shape[1::-1]
         lengths = checks.integers("sequence_lens", lengths, "(batch_size,)", N, T)
+    return Inputs(X, lengths, tuple(_direction(attributes, arrays, d) for d in range(len(attributes.reverse))))
+
+
+def _shapes(attributes: Attributes, X: Array, H: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """What each float input has to be, in symbols and in numbers."""
+    D, G = len(attributes.reverse), GATES[attributes.op_type]
+    rows = "hidden_size" if G == 1 else f"{G}*hidden_size"
+    state = ("(num_directions, batch_size, hidden_size)", (D, X.shape[1], H))
+    if attributes.batch_first:
+        state = ("(batch_size, num_directions, hidden_size)", (X.shape[0], D, H))
+    return {
+        "W": (f"(num_directions, {rows}, input_size)", (D, G * H, X.shape[2])),
+        "R": (f"(num_directions, {rows}, hidden_size)", (D, G * H, H)),
+        "B": (f"(num_directions, {2 * G}*hidden_size)", (D, 2 * G * H)),
+        "P": ("(num_directions, 3*hidden_size)", (D, 3 * H)),
+        "initial_h": state,
+        "initial_c": state,
+    }
+
+
+def _direction(attributes: Attributes, arrays: dict[str, Any], d: int) -> Direction:
+    W, R, B, P = (arrays.get(name) for name in ("W", "R", "B", "P"))
+    states = (arrays.get(name) for name in ("initial_h", "initial_c"))
+    h0, c0 = (None if s is None else s.take(d, 1 if attributes.batch_first else 0) for s in states)
     assert W is not None and R is not None
-    axis = 1 if attributes.batch_first else 0
-    directions = tuple(
-        Direction(
-            W[d],
-            R[d],
-            None if B is None else B[d, : G * H],
-            None if B is None else B[d, G * H :],
-            None if P is None else P[d].reshape(3, H),
-            None if h0 is None else h0.take(d, axis),
-            None if c0 is None else c0.take(d, axis),
-        )
-        for d in range(D)
-    )
-    return Inputs(X, lengths, directions)
+    Wb, Rb = (None, None) if B is None else np.split(B[d], 2)
+    return Direction(W[d], R[d], Wb, Rb, None if P is None else P[d].reshape(3, -1), h0, c0)
 
 
 def _named(op_type: str, inputs: Sequence[Any]) -> dict[str, Any]:

@@ -63,8 +63,8 @@ class Node:
 
         The initial states, where the node has constant ones, are not the layer's: they are in node.constants.
 
-        Raises: ValueError where no layer computes what the node does (it says why; `run` does it), or where weights are no constants;
-        TypeError for other dtypes than float32 and float64.
+        Raises: ValueError where no layer computes what the node does (it says why; `run` does it), or where weights are no
+        constants; TypeError for other dtypes than float32 and float64.
 
         >>> layer = fastrnn.onnx.nodes("model.onnx")[0].layer()
         >>> y, state = layer(x)
@@ -83,7 +83,7 @@ class Node:
         return layer
 
     def _directions(self, a: _attributes.Attributes) -> tuple[_inputs.Direction, ...]:
-        """The weights, checked. The last input that is none of them does not matter here."""
+        """The weights, checked; the sequence and the states are left empty."""
         names = _inputs.NAMES[self.op_type]
         for name, tensor in zip(names, self.inputs):
             if name in ("W", "R", "B", "P") and tensor and name not in self.constants:
@@ -120,8 +120,8 @@ class Node:
 def nodes(path_or_model: Any) -> list[Node]:
     """The nodes RNN, GRU and LSTM of a model in the order of its graph, those inside If, Loop and Scan included.
 
-    path_or_model: the path of an .onnx file, or an onnx.ModelProto. Constants are initialisers, Constant nodes, and what is computed
-    from them by reshaping, slicing, joining, casting or dequantising. Model-local functions are not looked into.
+    path_or_model: the path of an .onnx file, or an onnx.ModelProto. Constants are initialisers, Constant nodes, and what is
+    computed from them by reshaping, slicing, joining, casting or dequantising. Model-local functions are not looked into.
 
     Raises: ImportError without the onnx package; what onnx.load raises.
 

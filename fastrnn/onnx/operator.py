@@ -16,7 +16,9 @@ from . import inputs as _inputs
 Array = NDArray[Any]
 
 
-def run_node(op_type: str, attributes: Mapping[str, Any], inputs: Sequence[Array | None], *, threads: int | None = None) -> list[Array]:
+def run_node(
+    op_type: str, attributes: Mapping[str, Any], inputs: Sequence[Array | None], *, threads: int | None = None
+) -> list[Array]:
     """The outputs of an ONNX node, by the equations of the operators RNN, GRU and LSTM (onnx.ai/onnx/operators, opset 22).
 
     Where the specification leaves something open, or ONNX Runtime reads it otherwise: see help(fastrnn.onnx).
@@ -26,8 +28,8 @@ def run_node(op_type: str, attributes: Mapping[str, Any], inputs: Sequence[Array
         attributes: the node's by name, in Python's types: direction, activations (names in any case), activation_alpha,
             activation_beta, clip, hidden_size, layout, linear_before_reset (GRU), input_forget (LSTM). output_sequence, of opset 1,
             has no effect.
-        inputs: X, W, R, B, sequence_lens, initial_h and, for an LSTM, initial_c, P; None where there is none, and what is missing at
-            the end is None. X [T, N, I] or, in layout 1, [N, T, I]; W [D, G*H, I], R [D, G*H, H], B [D, 2*G*H], P [D, 3*H] with
+        inputs: X, W, R, B, sequence_lens, initial_h and, for an LSTM, initial_c, P; None where there is none, and those left out at
+            the end are None. X [T, N, I] or, in layout 1, [N, T, I]; W [D, G*H, I], R [D, G*H, H], B [D, 2*G*H], P [D, 3*H] with
             their gates in the operator's order; sequence_lens [N] integers from 0 to T; initial_h, initial_c [D, N, H] or, in
             layout 1, [N, D, H]. float32 or float64, and all of one dtype.
         threads: at most so many; None: fastrnn.get_num_threads().

@@ -23,7 +23,8 @@ def run(attributes: Attributes, inputs: Inputs, d: int) -> tuple[Array, State]:
     X = inputs.X.swapaxes(0, 1) if attributes.batch_first else inputs.X
     T, N, H = *X.shape[:2], direction.R.shape[1]
     step = _STEPS[attributes.op_type](attributes, attributes.activations[d], direction)
-    state = tuple(np.zeros((N, H), X.dtype) if s is None else s.copy() for s in (direction.h0, direction.c0)[: _STATES[attributes.op_type]])
+    starts = (direction.h0, direction.c0) if attributes.op_type == "LSTM" else (direction.h0,)
+    state = tuple(np.zeros((N, H), X.dtype) if s is None else s.copy() for s in starts)
     Y = np.zeros((T, N, H), X.dtype)
     # Saturated numbers are no accident here: the compiled path does not warn either.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
@@ -78,7 +79,6 @@ def _lstm(attributes: Attributes, activations: tuple[Activation, ...], w: Direct
 
 
 _STEPS = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}
-_STATES = {"RNN": 1, "GRU": 1, "LSTM": 2}
 
 
 def _clipped(attributes: Attributes, activations: tuple[Activation, ...]) -> list[Function]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import autograd.builtins  # autograd cannot take the gradient of a tuple without it
 from autograd.extend import defvjp_argnums, primitive
 from autograd.tracer import isbox
 

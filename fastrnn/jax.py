@@ -1,9 +1,10 @@
 """fastrnn.jax: rnn, gru and lstm as functions of JAX arrays, under jit and grad.
 
-The arguments and shapes are those of fastrnn.rnn, fastrnn.gru and fastrnn.lstm without `record`; what comes back is (y, h_n), of the
-LSTM (y, (h_n, c_n)). The computation is a callback to the host: on a CPU nothing is copied on the way in; from another device the
-arrays travel. Gradients are reverse mode, once: the backward pass runs the forward pass again, so that nothing but the arguments is
-kept. vmap calls once per element. Forward mode, and gradients of gradients, are not available.
+The arguments and shapes are those of fastrnn.rnn, fastrnn.gru and fastrnn.lstm without `record`; what comes back is (y, h_n), of
+the LSTM (y, (h_n, c_n)). The computation is a callback to the host (jax.pure_callback): arrays of another device travel there and
+back. Gradients are reverse mode, once: the backward pass runs the forward pass again, so that nothing but the arguments is kept.
+vmap calls once per element. Forward mode and gradients of gradients are not available. Mistakes in shapes, dtypes and options are
+found while tracing; wrong values, such as lengths beyond T, when the callback runs, as an error of JAX's with our text in it.
 Needs the package jax: pip install 'fastrnn[jax]'.
 
 >>> import jax, fastrnn.jax

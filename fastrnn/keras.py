@@ -11,8 +11,9 @@ training, so this is inference. Needs Keras 3 with KERAS_BACKEND=numpy.
 >>> model.predict(x)
 
 On the kernels: LSTM and GRU (both values of reset_after) with activation="tanh" and recurrent_activation="sigmoid", in float32 and
-float64, alone, stacked or inside Bidirectional, with masks of any kind, initial states, go_backwards, stateful. Left to Keras: other
-activations, SimpleRNN, use_cudnn=False, recurrent_dropout, unroll with a mask, float16 and bfloat16.
+float64, alone, stacked or inside Bidirectional, with masks of any kind, initial states, go_backwards, stateful. Left to Keras:
+other activations, SimpleRNN, use_cudnn=False, recurrent_dropout, unroll with a mask, float16 and bfloat16. In float64 the kernels
+compute in float64 throughout, where Keras's own loop comes down to float32 in between.
 """
 
 from __future__ import annotations
@@ -117,9 +118,9 @@ def _gru(
     x, options = _checked(inputs, mask, go_backwards, **others)
     w_ih, w_hh, b, h0 = (_array(w, x.dtype) for w in (kernel, recurrent_kernel, bias, initial_state))
     b_ih, b_hh = (None, None) if b is None else b if b.ndim == 2 else (b, None)
-    weights = [w_ih.T, w_hh.T, b_ih, b_hh]
-    weights = [None if w is None else np.concatenate(np.split(w, 3)[1::-1] + np.split(w, 3)[2:]) for w in weights]  # z, r to r, z
-    y, h, _ = functional.gru(x, *weights, h0, reset_after=reset_after, **options)
+    options["reset_after"] = bool(reset_after)
+    weights = [_reset_first(w) for w in (w_ih.T, w_hh.T, b_ih, b_hh)]
+    y, h, _ = functional.gru(x, *weights, h0, **options)
     return _returned(y, go_backwards, [h])
 
 
@@ -149,7 +150,15 @@ def _checked(
 
 def _array(value: Any, dtype: Any) -> Any:
     """A variable or an array of Keras as an array, as Keras itself would use it beside x; None stays."""
-    return None if value is None else np.asarray(backend.convert_to_tensor(value, dtype=np.dtype(dtype).name))
+    return None if value is None else np.asarray(backend.convert_to_tensor(value), dtype)
+
+
+def _reset_first(w: Array | None) -> Any:
+    """Blocks z, r, h as ours, r, z, n."""
+    if w is None:
+        return None
+    z, r, n = np.split(w, 3)
+    return np.concatenate([r, z, n])
 
 
 def _returned(y: Array, go_backwards: bool, states: list[Array]) -> tuple[Array, Array, list[Array]]:

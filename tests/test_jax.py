@@ -28,7 +28,7 @@ def outputs_of(module, case, arrays, keywords):
 
 
 @pytest.mark.parametrize("jit", [False, True], ids=["eager", "jit"])
-@pytest.mark.parametrize("number, case", enumerate(cases.sweep(2 * len(cases.CELLS), seed=5)), ids=str)
+@pytest.mark.parametrize("number, case", list(enumerate(cases.sweep(2 * len(cases.CELLS), seed=5))), ids=str)
 def test_outputs_and_gradients_are_those_of_the_functions(number, case, jit):
     dtype = cases.FLOATS[number % 2]
     problem = cases.problem(case, dtype)

@@ -1,6 +1,5 @@
 """fastrnn.keras against Keras itself: its NumPy backend before install() is the oracle for after."""
 
-import itertools
 import os
 
 import numpy as np
@@ -14,8 +13,10 @@ if keras.backend.backend() != "numpy":
 import fastrnn.keras  # noqa: E402
 from fastrnn import functional  # noqa: E402
 
+# Keras's own variables, with NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 layers = keras.layers
-TOLERANCE = {"float32": 2e-6, "float64": 1e-13}
+TOLERANCE = 2e-6  # in float64, too: much of Keras's NumPy backend computes that in float32
 N, T, D, H = 5, 7, 3, 6
 
 
@@ -49,7 +50,7 @@ def assert_same(model, *inputs, calls, expected_calls, dtype="float32", **keywor
     for y, wanted in zip(after, before, strict=True):
         assert y.dtype == wanted.dtype == dtype
         assert y.shape == wanted.shape
-        np.testing.assert_allclose(y, wanted, rtol=0, atol=TOLERANCE[dtype])
+        np.testing.assert_allclose(y, wanted, rtol=0, atol=TOLERANCE)
 
 
 def inputs_of(dtype="float32", seed=0):
@@ -78,7 +79,8 @@ KINDS = {
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("sequences, backwards", itertools.product([False, True], repeat=2))
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("sequences", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers(kind, sequences, backwards, mask, calls):
     layer = randomised(KINDS[kind](return_sequences=sequences, return_state=True, go_backwards=backwards))
@@ -98,6 +100,24 @@ def test_masked_steps_give_what_the_layer_says(kind, sequences, zero, calls):
 def test_options(kind, options, calls):
     layer, dtype = randomised(KINDS[kind](return_sequences=True, **options)), options.get("dtype", "float32")
     assert_same(layer, inputs_of(dtype), dtype=dtype, calls=calls, expected_calls=[kind.split()[0].lower()])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_float64_is_float64_throughout(kind, calls):
+    fastrnn.keras.install()
+    layer = randomised(KINDS[kind](return_sequences=True, dtype="float64"))
+    kernel, recurrent, bias = layer.get_weights()
+    x = inputs_of("float64")
+    if kind == "LSTM":
+        expected, *_ = fastrnn.reference.lstm(x, kernel.T, recurrent.T, bias, batch_first=True)
+    else:
+        order = np.r_[H : 2 * H, :H, 2 * H : 3 * H]  # z, r, h to r, z, n
+        b_ih, b_hh = (bias[:, order]) if kind == "GRU" else (bias[order], None)
+        weights = [kernel.T[order], recurrent.T[order], b_ih, b_hh]
+        expected, *_ = fastrnn.reference.gru(x, *weights, batch_first=True, reset_after=kind == "GRU")
+    assert kernel.dtype == np.float64
+    np.testing.assert_allclose(layer(x), expected, rtol=0, atol=1e-14)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("kind, states", [("LSTM", 2), ("GRU", 1), ("GRU before", 1)])
@@ -122,7 +142,7 @@ def test_stateful_layers_go_on_where_they_were(calls):
     layer.reset_state()
     fastrnn.keras.install()
     for chunk, wanted in zip((x[:, :4], x[:, 4:]), expected, strict=True):
-        np.testing.assert_allclose(layer(chunk), wanted, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(layer(chunk), wanted, rtol=0, atol=TOLERANCE)
     assert calls == ["lstm", "lstm"]
 
 
@@ -164,7 +184,7 @@ def test_what_the_kernels_do_not_compute_is_left_to_keras(make, mask, calls):
 
 
 def test_half_precision_is_left_to_keras(calls):
-    layer = randomised(layers.GRU(H, dtype="float16"))
+    layer = randomised(layers.GRU(H, dtype="float16", recurrent_initializer="zeros"))
     expected = layer(inputs_of("float16"))
     fastrnn.keras.install()
     np.testing.assert_array_equal(layer(inputs_of("float16")), expected)

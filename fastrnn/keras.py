@@ -119,8 +119,8 @@ def _gru(
     w_ih, w_hh, b, h0 = (_array(w, x.dtype) for w in (kernel, recurrent_kernel, bias, initial_state))
     b_ih, b_hh = (None, None) if b is None else b if b.ndim == 2 else (b, None)
     options["reset_after"] = bool(reset_after)
-    weights = [_reset_first(w) for w in (w_ih.T, w_hh.T, b_ih, b_hh)]
-    y, h, _ = functional.gru(x, *weights, h0, **options)
+    w_ih, w_hh, b_ih, b_hh = (_reset_first(w) for w in (w_ih.T, w_hh.T, b_ih, b_hh))
+    y, h, _ = functional.gru(x, w_ih, w_hh, b_ih, b_hh, h0, **options)
     return _returned(y, go_backwards, [h])
 
 

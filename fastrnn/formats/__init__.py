@@ -1,8 +1,8 @@
 """The weights of recurrent networks as other systems store them.
 
-Between a format and the parameters of a layer stands one table (fastrnn.formats.table) and the code that reads it. What a format cannot
-hold raises ValueError unless it is zero; nothing is dropped. Back and forth gives the same arrays exactly. A format with one bias
-where we have two gets their sum.
+Between a format and the parameters of a layer stand one table (fastrnn.formats.table) and the code that reads it. What a format
+cannot hold raises ValueError unless it is zero; nothing is dropped. Back and forth gives the same arrays exactly. A format with one
+bias where we have two gets their sum.
 
 >>> params, sizes = fastrnn.formats.read(keras_layer.get_weights(), "keras", "lstm")
 >>> weights = fastrnn.formats.write(params, "onnx", "lstm")  # {"W": ..., "R": ..., "B": ...}
@@ -68,9 +68,9 @@ def write(params: Mapping[str, Array], format: str | Format, family: str, reset_
     found = lookup(format)
     form = _forms(found, family, reset_after)[0]
     cell, units = found.cells[form], _units(params)
-    several = len(units) > 1 or len(units[0]) > 1
+    name, several = f"the format {found.name}", len(units) > 1 or len(units[0]) > 1
     written = [
-        [cell.write(form, unit, f"the format {found.name}", _where(layer, direction, several)) for direction, unit in enumerate(both)]
+        [cell.write(form, unit, name, _where(layer, direction, several)) for direction, unit in enumerate(both)]
         for layer, both in enumerate(units)
     ]
     return found.container.join(written, cell)
@@ -133,8 +133,8 @@ def _hidden(unit: Mapping[str, Array], form: str) -> int:
 def _named(units: Units, sizes: Mapping[str, Any]) -> dict[str, Array]:
     """All parameters by their names, of one dtype; zeros for a bias or peephole that only some units have."""
     dtype = np.result_type(*(array for both in units for unit in both for array in unit.values()))
-    dtype = dtype if dtype.kind == "f" and dtype.itemsize <= 8 or dtype.kind == "V" else np.dtype(np.float64)
-    params = {}
+    dtype = np.dtype(np.float64) if dtype.kind in "iu" else dtype
+    params: dict[str, Array] = {}
     for layer, both in enumerate(units):
         for direction, unit in enumerate(both):
             rows = unit["weight_hh"].shape[0]

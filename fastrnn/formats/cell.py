@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .layout import Layout
+from .axes import Axes
 
 Array = NDArray[Any]
 GATES = {"rnn": "a", "gru_after": "rzn", "gru_before": "rzn", "lstm": "ifgo"}  # the row blocks of the layers' parameters
@@ -31,8 +31,8 @@ class Slot:
     def __init__(self, name: str, text: str, order: str) -> None:
         self.optional = name.endswith("?")
         self.name = name.removesuffix("?")
-        layout, content = text.split()
-        self.layout = Layout(layout)
+        axes, content = text.split()
+        self.axes = Axes(axes)
         self.columns = [[_block(part, order) for part in column.split("+")] for column in content.split(",")]
         self.gates = len("".join(block.gates for block in self.columns[0]))
         self.blocks = [block for column in self.columns for block in column]
@@ -43,7 +43,7 @@ class Slot:
     def shape(self, I: int, H: int) -> tuple[int, ...]:
         """Its shape for a layer without a projection."""
         n = sum({"x": I, "h": H}.get(column[0].kind, 1) for column in self.columns)
-        return self.layout.shape({"g": self.gates, "u": H, "n": n})
+        return self.axes.shape({"g": self.gates, "u": H, "n": n})
 
     def symbols(self) -> str:
         """Its shape for a reader."""
@@ -51,7 +51,7 @@ class Slot:
         n = "+".join(width.get(column[0].kind, "1") for column in self.columns)
         if set(n) == {"1", "+"}:
             n = str(len(self.columns))
-        return self.layout.symbols(self.gates, "P" if "p" in self.kinds else "H", n)
+        return self.axes.symbols(self.gates, "P" if "p" in self.kinds else "H", n)
 
 
 def _block(text: str, order: str) -> Block:
@@ -81,7 +81,7 @@ class Measures:
             known["u"] = self.sizes[units]
         if not unknown:
             known["n"] = sum(self.width(column[0].kind) for column in slot.columns)
-        axes = slot.layout.sizes(shape, known)
+        axes = slot.axes.sizes(shape, known)
         if axes is None:
             return None
         self.sizes[units] = axes["u"]
@@ -155,7 +155,7 @@ class Cell:
         axes = measures.fit(slot, array.shape)
         if axes is None:
             raise ValueError(f"{slot.name}{where}: expected {slot.symbols()}{measures}, got {array.shape}")
-        core, start = slot.layout.read(array, axes), 0
+        core, start = slot.axes.read(array, axes), 0
         parts = {}
         for column in slot.columns:
             end = start + measures.width(column[0].kind)
@@ -180,7 +180,7 @@ class Cell:
             ours["weight_ch"] = np.stack([parts.get(Block("c", gate), none)[:, 0] for gate in PEEPHOLES])
         if Block("p", "p") in parts:
             ours["weight_hr"] = parts[Block("p", "p")]
-        return {name: np.ascontiguousarray(array) for name, array in ours.items()}
+        return {name: np.array(array, order="C") for name, array in ours.items()}
 
     # --- from ours to theirs ------------------------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class Cell:
                 np.stack([self._part(form, ours, block.kind, gate, adjoint) for block in column for gate in block.gates])
                 for column in slot.columns
             ]
-            yield slot.name, slot.layout.write(np.concatenate(columns, axis=2))
+            yield slot.name, slot.axes.write(np.concatenate(columns, axis=2))
 
     def _part(self, form: str, ours: Mapping[str, Array], kind: str, gate: str, adjoint: bool) -> Array:
         """(u, n) of one kind and gate, by their scale; the gradients of a sum of two are those of the first."""

@@ -4,7 +4,7 @@ arrays of one cell, by name."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,7 +32,7 @@ def as_array(name: str, value: Any) -> Array:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}: {error}") from None
-    if array.dtype.kind in "OSUbcmM":
+    if array.dtype.kind in "OSUbcmM" or array.dtype.type is np.void:  # bfloat16 is of kind V too
         raise TypeError(f"{name}: expected an array of real numbers, got {type(value).__name__} of {array.dtype}")
     return array
 
@@ -53,7 +53,12 @@ class Named:
 
     def __init__(self, template: str) -> None:
         self.template = template
-        fields = {"name": r"(?P<name>\w+)", "layer": r"(?P<layer>\d+)", "reverse": "(?P<reverse>(_reverse)?)", "unit": r"(?P<unit>\d+)"}
+        fields = {
+            "name": r"(?P<name>\w+)",
+            "layer": r"(?P<layer>\d+)",
+            "reverse": "(?P<reverse>(_reverse)?)",
+            "unit": r"(?P<unit>\d+)",
+        }
         self.pattern = re.compile(template.format(**fields))
 
     def split(self, weights: Any, cell: Cell, given: Mapping[str, Any]) -> Units:
@@ -255,5 +260,5 @@ def _attribute(value: Any, name: str) -> Any:
 
 
 def _described(value: Any) -> str:
-    count = f" of {len(value)}" if isinstance(value, Iterable) and hasattr(value, "__len__") and not _is_array(value) else ""
+    count = f" of {len(value)}" if isinstance(value, (list, tuple)) else ""
     return f"{type(value).__name__}{count}"

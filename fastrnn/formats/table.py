@@ -25,10 +25,10 @@ class Format:
 def _each(gates: Mapping[str, str], arrays: Mapping[str, str]) -> dict[str, str]:
     """The same arrays for each gate: {} in a name is the gate's."""
     return {
-        name.format(theirs): layout + " " + ",".join(f"{kind}.{ours}" for kind in content.split(","))
+        name.format(theirs): axes + " " + ",".join(f"{kind}.{ours}" for kind in content.split(","))
         for ours, theirs in gates.items()
         for name, text in arrays.items()
-        for layout, content in [text.split()]
+        for axes, content in [text.split()]
     }
 
 
@@ -170,9 +170,7 @@ FORMATS: dict[str, Format] = dict(
             "lasagne",
             Tree(),
             rnn=Cell("a", {"input_to_hidden.W": "nu x", "input_to_hidden.b?": "u b", "hidden_to_hidden.W": "nu h"}),
-            gru_after=Cell(
-                "rzn", _each({"z": "updategate", "r": "resetgate", "n": "hidden_update"}, _LASAGNE), scale=_INVERTED
-            ),
+            gru_after=Cell("rzn", _each({"z": "updategate", "r": "resetgate", "n": "hidden_update"}, _LASAGNE), scale=_INVERTED),
             lstm=Cell(
                 "ifgo",
                 {

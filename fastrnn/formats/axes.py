@@ -18,10 +18,10 @@ Array = NDArray[Any]
 _AXES = "gun"  # of the arrays in between: gates, units, numbers
 
 
-class Layout:
+class Axes:
     """One layout, from its text.
 
-    >>> Layout("n(gu)").read(kernel, {"g": 4}).shape  # from (I, 4*H)
+    >>> Axes("n(gu)").read(kernel, {"g": 4}).shape  # from (I, 4*H)
     (4, H, I)
     """
 
@@ -30,7 +30,7 @@ class Layout:
         self.groups = _groups(text)
         self.letters = "".join(self.groups)
         if not self.letters or len(set(self.letters)) != len(self.letters) or not set(self.letters) <= set(_AXES):
-            raise ValueError(f"layout: expected letters of {_AXES!r}, each once, got {text!r}")
+            raise ValueError(f"axes: expected letters of {_AXES!r}, each once, got {text!r}")
 
     def sizes(self, shape: tuple[int, ...], known: Mapping[str, int]) -> dict[str, int] | None:
         """The size of every axis, from an array's shape and the sizes that are known already; None where they do not fit."""
@@ -78,7 +78,7 @@ def _groups(text: str) -> list[str]:
     for letter in text:
         if letter in "()":
             if inside is (letter == "("):
-                raise ValueError(f"layout: expected balanced brackets, got {text!r}")
+                raise ValueError(f"axes: expected balanced brackets, got {text!r}")
             inside = letter == "("
             groups += [""] if inside else []
         elif inside:
@@ -86,5 +86,5 @@ def _groups(text: str) -> list[str]:
         else:
             groups.append(letter)
     if inside:
-        raise ValueError(f"layout: expected balanced brackets, got {text!r}")
+        raise ValueError(f"axes: expected balanced brackets, got {text!r}")
     return groups

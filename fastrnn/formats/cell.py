@@ -31,6 +31,8 @@ class Slot:
     def __init__(self, name: str, text: str, order: str) -> None:
         self.optional = name.endswith("?")
         self.name = name.removesuffix("?")
+        if len(text.split()) != 2:
+            raise ValueError(f"{name}: expected a layout and a content, got {text!r}")
         axes, content = text.split()
         self.axes = Axes(axes)
         self.columns = [[_block(part, order) for part in column.split("+")] for column in content.split(",")]
@@ -154,7 +156,7 @@ class Cell:
         """The parts (u, n) of one array."""
         axes = measures.fit(slot, array.shape)
         if axes is None:
-            raise ValueError(f"{slot.name}{where}: expected {slot.symbols()}{measures}, got {array.shape}")
+            raise ValueError(f"{slot.name or 'weights'}{where}: expected {slot.symbols()}{measures}, got {array.shape}")
         core, start = slot.axes.read(array, axes), 0
         parts = {}
         for column in slot.columns:

@@ -97,8 +97,8 @@ class Named:
 
 
 class Tree:
-    """A cell is a mapping, nested where its names have a /, or an object with such attributes. Two directions are a pair (a tuple),
-    several layers a list.
+    """A cell is a mapping, nested where its names have a /, or an object with such attributes; an array that has no name is the
+    whole cell. Two directions are a pair (a tuple), several layers a list.
 
     positional: a cell is a list of its arrays, in their order. joined: two directions are one list.
     """
@@ -136,9 +136,9 @@ class Tree:
 
     def _cell(self, value: Any, cell: Cell) -> Arrays:
         names = [slot.name for slot in cell.slots]
-        if _is_array(value) and len(names) == 1:
-            value = {names[0]: value}
-        if self.positional:
+        if names == [""]:
+            found = {"": value}
+        elif self.positional:
             found = dict(zip(names, value)) if isinstance(value, (list, tuple)) and len(value) <= len(names) else None
             if found is None:
                 raise ValueError(f"weights: expected a list of the arrays {names}, got {_described(value)}")
@@ -148,7 +148,7 @@ class Tree:
             raise TypeError(f"weights: expected a mapping of {names}, got {_described(value)}")
         else:
             found = {name: _attribute(value, name) for name in names}
-        return {name: as_array(name, array) for name, array in found.items() if array is not None}
+        return {name: as_array(name or "weights", array) for name, array in found.items() if array is not None}
 
     def join(self, units: Units, cell: Cell) -> Any:
         layers = [self._joined([self._value(arrays, cell) for arrays in directions]) for directions in units]
@@ -162,7 +162,7 @@ class Tree:
     def _value(self, arrays: Arrays, cell: Cell) -> Any:
         if self.positional:
             return list(arrays.values())
-        return next(iter(arrays.values())) if len(cell.slots) == 1 else _nested(arrays)
+        return arrays[""] if "" in arrays else _nested(arrays)
 
 
 class Stacked:

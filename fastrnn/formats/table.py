@@ -200,7 +200,7 @@ FORMATS: dict[str, Format] = dict(
             "karpathy",
             Tree(),
             rnn=Cell("a", {"Wxh": "un x", "Whh": "un h", "bh": "un b"}),
-            lstm=Cell("ifog", {"WLSTM": "n(gu) b,x,h"}),
+            lstm=Cell("ifog", {"": "n(gu) b,x,h"}),
         ),
         # Coursera's Deep Learning Specialization, course 5, week 1.
         _format(

@@ -139,9 +139,9 @@ class Tree:
         if names == [""]:
             found = {"": value}
         elif self.positional:
-            found = dict(zip(names, value)) if isinstance(value, (list, tuple)) and len(value) <= len(names) else None
-            if found is None:
+            if not isinstance(value, (list, tuple)) or len(value) > len(names):
                 raise ValueError(f"weights: expected a list of the arrays {names}, got {_described(value)}")
+            found = dict(zip(names, value))
         elif isinstance(value, Mapping):
             found = dict(_flattened(value))
         elif isinstance(value, (list, tuple)) or _is_array(value):

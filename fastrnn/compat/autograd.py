@@ -1,8 +1,8 @@
 """HIPS autograd, examples/rnn.py and examples/lstm.py, differentiable by autograd as there (needs the package autograd).
 
 T steps, N sequences, D inputs, O outputs. The parameters are dictionaries of matrices whose last row is the bias: "init hiddens"
-(1, H), "change" (D+H+1, H), "predict" (H+1, O); of the LSTM also "init cells" (1, H), "forget", "ingate", "outgate". sigmoid(y) is the
-examples' own, logistic(2 y). Gradients are first ones: a gradient of a gradient raises NotImplementedError.
+(1, H), "change" (D+H+1, H), "predict" (H+1, O); of the LSTM also "init cells" (1, H), "forget", "ingate", "outgate". sigmoid(y) is
+the examples' own, logistic(2 y). A gradient of a gradient raises NotImplementedError.
 
 >>> from fastrnn.compat.autograd import init_lstm_params, lstm_log_likelihood
 >>> gradient = autograd.grad(lambda params: -lstm_log_likelihood(params, inputs, inputs))(params)
@@ -61,7 +61,7 @@ def create_rnn_params(
     input_size: int, state_size: int, output_size: int, param_scale: float = 0.01, rs: Any = None
 ) -> dict[str, Any]:
     """Random parameters of a plain RNN; rs: a RandomState, by default that of seed 0."""
-    rs = rs if rs is not None else np.random.RandomState(0)  # noqa: NPY002 -- the original's generator, and its draws
+    rs = rs if rs is not None else np.random.RandomState(0)  # the original's generator, and its draws
     shapes = {
         "init hiddens": (1, state_size),
         "change": (input_size + state_size + 1, state_size),
@@ -74,9 +74,9 @@ def init_lstm_params(
     input_size: int, state_size: int, output_size: int, param_scale: float = 0.01, rs: Any = None
 ) -> dict[str, Any]:
     """Random parameters of an LSTM; rs as in create_rnn_params."""
-    rs = rs if rs is not None else np.random.RandomState(0)  # noqa: NPY002
+    rs = rs if rs is not None else np.random.RandomState(0)
     shapes = {"init cells": (1, state_size), "init hiddens": (1, state_size)}
-    shapes |= {name: (input_size + state_size + 1, state_size) for name in _GATES}
+    shapes |= dict.fromkeys(_GATES, (input_size + state_size + 1, state_size))
     shapes["predict"] = (state_size + 1, output_size)
     return {name: rs.randn(*shape) * param_scale for name, shape in shapes.items()}
 
@@ -146,6 +146,8 @@ def _differentiable(*args: Array) -> Array:
 
 def _vjp(argnums: Sequence[int], ans: Array, args: Sequence[Array], kwargs: Any) -> Any:
     """What goes back: called by autograd right behind the call that gave `ans`."""
+    if isinstance(ans, Box) or any(isinstance(arg, Box) for arg in args):
+        raise NotImplementedError("fastrnn.compat.autograd: there is no gradient of a gradient")
     newest = _newest.__dict__.pop("recorded", None)
     recorded = newest if newest is not None and newest.y is ans else _record(*args)
 

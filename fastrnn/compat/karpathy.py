@@ -37,6 +37,8 @@ def lossFun(
     """
     m = _model(model)
     words, goals = _indices("inputs", inputs, len(m["Why"])), _indices("targets", targets, len(m["Why"]))
+    if len(goals) != len(words):
+        raise ValueError(f"targets: expected as many as inputs, {len(words)}, got {len(goals)}")
     # A product with a one-hot vector is a choice of columns: what is chosen goes in as it is.
     unit = np.eye(len(m["Whh"]), dtype=m["Whh"].dtype)
     recorded = Recorded(
@@ -116,7 +118,7 @@ class LSTM:
     def forward(
         X: Array, WLSTM: Array, c0: Array | None = None, h0: Array | None = None
     ) -> tuple[Array, Array, Array, dict[str, Any]]:
-        """X (n, b, input_size), c0 and h0 (b, d) or None for zeros -> Hout (n, b, d), the last C (b, d), the last h (b, d), cache."""
+        """X (n, b, input_size), c0 and h0 (b, d) or None for zeros -> Hout (n, b, d), the last C and h (b, d), cache."""
         recorded = Recorded("karpathy", "lstm", X, {"": WLSTM}, h0, c0)
         assert recorded.c_n is not None
         cache = {"WLSTM": WLSTM, "Hout": recorded.y, "c0": c0, "h0": h0, "recorded": recorded}

@@ -1,8 +1,8 @@
 """madmom.ml.nn.layers, inference: RecurrentLayer, LSTMLayer, GRULayer, BidirectionalLayer, with Gate, Cell, GRUCell.
 
-A layer takes data (T, I) and gives (T, H); with reset=False it goes on from where the last call ended. Its arrays are read when it is
-made, and cannot be written to afterwards. Activations: sigmoid of the gates, tanh, and relu of the RecurrentLayer; the kernels have no
-others. Outputs of LSTMLayer and GRULayer are float32, as in madmom.
+A layer takes data (T, I) and gives (T, H); with reset=False it goes on from where the last call ended. Its arrays are read when it
+is made, and cannot be written to afterwards. Activations: sigmoid of the gates, tanh, and relu of the RecurrentLayer; the kernels
+have no others. Outputs of LSTMLayer and GRULayer are float32, as in madmom.
 
 Networks that were made of madmom's own layers, such as its models, change in place:
 
@@ -50,7 +50,11 @@ def tanh(x: Array, out: Array | None = None) -> Array:
 
 def sigmoid(x: Array, out: Array | None = None) -> Array:
     """1 / (1 + exp(-x))."""
-    return np.copyto(out, _sigmoid(x)) or out if out is not None else _sigmoid(np.asarray(x))
+    y = _sigmoid(np.asarray(x))
+    if out is None:
+        return y
+    out[...] = y
+    return out
 
 
 def relu(x: Array, out: Array | None = None) -> Array:
@@ -224,7 +228,8 @@ class LSTMLayer(_Recurrent):
         init: Array | None = None,
         cell_init: Array | None = None,
     ) -> None:
-        self.activation_fn = _require("activation_fn", activation_fn, tanh) and activation_fn
+        _require("activation_fn", activation_fn, tanh)
+        self.activation_fn = activation_fn
         self.input_gate, self.forget_gate, self.output_gate = (_gate(gate) for gate in (input_gate, forget_gate, output_gate))
         self.cell = _gate(cell, Cell)
         super().__init__({name: _parts(getattr(self, name)) for name in ("input_gate", "forget_gate", "cell", "output_gate")}, init)
@@ -281,8 +286,10 @@ def _gate(gate: Any, kind: type[Gate] | type[Cell] = Gate) -> Any:
     """One of ours with the arrays of any."""
     if isinstance(gate, (Gate, Cell)):
         return gate
-    arrays = (gate.weights, gate.bias, gate.recurrent_weights)
-    return kind(*arrays, *([gate.peephole_weights] if kind is Gate else []), activation_fn=gate.activation_fn)
+    arrays = {"weights": gate.weights, "bias": gate.bias, "recurrent_weights": gate.recurrent_weights}
+    if kind is Gate:
+        arrays["peephole_weights"] = gate.peephole_weights
+    return kind(**arrays, activation_fn=gate.activation_fn)
 
 
 def _parts(gate: Any) -> dict[str, Any]:
@@ -297,7 +304,7 @@ _ARGUMENTS = {
 
 
 def accelerate(network: Any) -> Any:
-    """Replace the recurrent layers inside a network of madmom's by these, in place; what is itself a recurrent layer is returned anew.
+    """Replace the recurrent layers inside a network of madmom's by these, in place; a recurrent layer itself is returned anew.
 
     A layer with an activation that the kernels lack stays as it is.
     """

@@ -29,6 +29,7 @@ from keras.src import backend
 from numpy.typing import NDArray
 
 from . import functional
+from .formats import FORMATS
 
 __all__ = ["install", "uninstall"]
 
@@ -96,9 +97,9 @@ def _lstm(
 ) -> tuple[Array, Array, list[Array]]:
     """keras.src.backend.lstm: (last output (N, H), outputs (N, T, H) in the order of processing, [h, c])."""
     x, options = _checked(inputs, mask, go_backwards, **others)
-    w_ih, w_hh, b = (_array(w, x.dtype) for w in (kernel, recurrent_kernel, bias))
-    states = (_array(s, x.dtype) for s in (initial_state_h, initial_state_c))
-    y, (h, c), _ = functional.lstm(x, w_ih.T, w_hh.T, b, None, *states, **options)
+    weights = _weights("lstm", x.dtype, kernel, recurrent_kernel, bias)
+    h0, c0 = (_array(s, x.dtype) for s in (initial_state_h, initial_state_c))
+    y, (h, c), _ = functional.lstm(x, **weights, h0=h0, c0=c0, **options)
     return _returned(y, go_backwards, [h, c])
 
 
@@ -116,11 +117,9 @@ def _gru(
 ) -> tuple[Array, Array, list[Array]]:
     """keras.src.backend.gru: (last output (N, H), outputs (N, T, H) in the order of processing, [h])."""
     x, options = _checked(inputs, mask, go_backwards, **others)
-    w_ih, w_hh, b, h0 = (_array(w, x.dtype) for w in (kernel, recurrent_kernel, bias, initial_state))
-    b_ih, b_hh = (None, None) if b is None else b if b.ndim == 2 else (b, None)
-    options["reset_after"] = bool(reset_after)
-    w_ih, w_hh, b_ih, b_hh = (_reset_first(w) for w in (w_ih.T, w_hh.T, b_ih, b_hh))
-    y, h, _ = functional.gru(x, w_ih, w_hh, b_ih, b_hh, h0, **options)
+    weights = _weights("gru_after" if reset_after else "gru_before", x.dtype, kernel, recurrent_kernel, bias)
+    h0 = _array(initial_state, x.dtype)
+    y, h, _ = functional.gru(x, **weights, h0=h0, reset_after=bool(reset_after), **options)
     return _returned(y, go_backwards, [h])
 
 
@@ -149,16 +148,14 @@ def _checked(
 
 
 def _array(value: Any, dtype: Any) -> Any:
-    """A variable or an array of Keras as an array, as Keras itself would use it beside x; None stays."""
-    return None if value is None else np.asarray(backend.convert_to_tensor(value), dtype)
+    """A variable or an array of Keras as an array, as Keras itself would use it beside x."""
+    return np.asarray(backend.convert_to_tensor(value), dtype)
 
 
-def _reset_first(w: Array | None) -> Any:
-    """Blocks z, r, h as ours, r, z, n."""
-    if w is None:
-        return None
-    z, r, n = np.split(w, 3)
-    return np.concatenate([r, z, n])
+def _weights(form: str, dtype: Any, kernel: Any, recurrent_kernel: Any, bias: Any) -> dict[str, Array]:
+    """A layer's weights as our functions take them."""
+    given = {"kernel": kernel, "recurrent_kernel": recurrent_kernel} | ({} if bias is None else {"bias": bias})
+    return FORMATS["keras"].cells[form].arguments(form, {name: _array(value, dtype) for name, value in given.items()})
 
 
 def _returned(y: Array, go_backwards: bool, states: list[Array]) -> tuple[Array, Array, list[Array]]:

@@ -141,7 +141,7 @@ def test_arrays_cannot_be_written_to():
             r"update_gate/bias: expected \(H,\) with H = 5, I = 3, got",
         ),
         (lambda: layer_and_step("rnn")[0](np.zeros(3)), ValueError, r"data: expected \(T, I\), got \(3,\)"),
-        (lambda: layer_and_step("rnn")[0](np.zeros((2, 4))), ValueError, "x: expected the last axis to be input_size = 3"),
+        (lambda: layer_and_step("rnn")[0](np.zeros((2, 4))), ValueError, "x: expected the last axis to be equal to input_size = 3"),
         (lambda: layer_and_step("rnn")[0]("abc"), TypeError, "data: expected an array of real numbers"),
         (lambda: layer_and_step("rnn")[0].reset(np.zeros(2)), ValueError, r"init: expected \(H,\) = \(5,\)"),
     ],

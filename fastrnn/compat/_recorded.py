@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .. import checks, functional
 from ..formats import FORMATS
+from ..parameters import NAMES
 
 Array = NDArray[Any]
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -76,15 +77,11 @@ class Recorded:
         arrays = as_floats({"x": x, "h0": h0, "c0": c0} | dict(weights))
         if arrays["x"].ndim != 3:
             raise ValueError(f"x: expected 3 dimensions, got shape {arrays['x'].shape}")
-        ours = self.cell.read(form, {name: arrays[name] for name in weights})
-        if not self.cell.offset and not any(block.kind == "bh" for block in self.cell.held):
-            del ours["bias_hh"]  # zeros
         self.call = partial(
             _FUNCTIONS[form],
             np.ascontiguousarray(arrays["x"]),
-            *(ours.get(name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")),
+            **self.cell.arguments(form, {name: arrays[name] for name in weights}),
             **{name: arrays[name] for name in ("h0", "c0") if name in arrays},
-            **({"peephole": ours["weight_ch"]} if "weight_ch" in ours else {}),
             batch_first=batch_first,
             **options,
         )
@@ -103,7 +100,6 @@ class Recorded:
         if dy is not None:
             dy = np.ascontiguousarray(dy)
         grads = tape.backward(dy, (dh, dc) if self.form == "lstm" else dh)
-        ours = {"weight_ih": grads.w_ih, "weight_hh": grads.w_hh, "bias_ih": grads.b_ih, "bias_hh": grads.b_hh}
-        ours |= {"weight_ch": grads.peephole} if self.form == "lstm" else {}
-        theirs = self.cell.pull_back(self.form, {name: array for name, array in ours.items() if array is not None})
+        ours = {name: array for argument, name in NAMES.items() if (array := getattr(grads, argument, None)) is not None}
+        theirs = self.cell.pull_back(self.form, ours)
         return grads.x, grads.h0, getattr(grads, "c0", None), theirs

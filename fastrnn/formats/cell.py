@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..parameters import NAMES
 from .axes import Axes
 
 Array = NDArray[Any]
@@ -188,6 +189,13 @@ class Cell:
         if Block("p", "p") in parts:
             ours["weight_hr"] = np.array(parts[Block("p", "p")], order="C")
         return ours
+
+    def arguments(self, form: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """The same as keywords of fastrnn.rnn, gru or lstm; without the zeros of a recurrent bias that the format never has."""
+        ours = self.read(form, arrays)
+        if not self.offset and all(block.kind != "bh" for block in self.held):
+            ours.pop("bias_hh", None)
+        return {argument: ours[name] for argument, name in NAMES.items() if name in ours}
 
     # --- from ours to theirs ------------------------------------------------------------------------------------
 

@@ -30,6 +30,11 @@ class Attributes:
     input_forget: bool
 
     @property
+    def form(self) -> str:
+        """The cell's key in fastrnn.formats.FORMATS["onnx"].cells."""
+        return {"GRU": "gru_after" if self.linear_before_reset else "gru_before"}.get(self.op_type, self.op_type.lower())
+
+    @property
     def fused(self) -> bool:
         """Whether the compiled kernels compute this."""
         return self.clip is None and not self.input_forget and all(map(self._standard, self.activations))

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from .. import checks
 from ..layers import GRU, LSTM, RNN
-from . import fused
-from .inputs import GATES
 from .require import require_onnx
 
 Array = NDArray[Any]
@@ -34,7 +32,7 @@ def to_model(layer: RNN | GRU | LSTM, *, state: bool = False, lengths: bool = Fa
     onnx = require_onnx("to_model")
     if not isinstance(layer, (RNN, GRU, LSTM)):
         raise TypeError(f"layer: expected an RNN, GRU or LSTM of fastrnn, got {type(layer).__name__}")
-    if any(name.startswith("weight_hr") for name in layer.params):
+    if layer.proj_size:
         raise ValueError("layer: expected proj_size = 0, as ONNX has no projection of the state")
     builder = _Builder(onnx, layer, checks.flag("state", state), checks.flag("lengths", lengths))
     return builder.model()
@@ -60,8 +58,9 @@ class _Builder:
         self.helper, self.onnx, self.layer = onnx.helper, onnx, layer
         self.op_type = "LSTM" if isinstance(layer, LSTM) else "GRU" if isinstance(layer, GRU) else "RNN"
         self.members = ("h", "c") if self.op_type == "LSTM" else ("h",)
-        self.L = sum(name.startswith("weight_ih") and not name.endswith("_reverse") for name in layer.params)
-        self.D = 2 if "weight_ih_l0_reverse" in layer.params else 1
+        self.L, self.D = layer.num_layers, 2 if layer.bidirectional else 1
+        weights = layer.export_weights("onnx")
+        self.weights: list[dict[str, Array]] = weights if isinstance(weights, list) else [weights]
         self.state, self.lengths = state, lengths
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
@@ -83,10 +82,9 @@ class _Builder:
 
     def recurrent(self, k: int, x: str, starts: list[str]) -> str:
         """Layer k, from x (T, B, .) to the name of its output (T, B, D*H)."""
-        W, R, B = self.weights(k, "weight_ih"), self.weights(k, "weight_hh"), self.weights(k, "bias_ih", "bias_hh")
-        inputs = [x, W, R, B, "lengths" if self.lengths else "", *starts]
-        if self.op_type == "LSTM":
-            inputs.append(self.peepholes(k))
+        weights = {name: self.constant(f"{name}_l{k}", array) for name, array in self.weights[k].items()}
+        W, R, B, P = (weights.get(name, "") for name in "WRBP")
+        inputs = [x, W, R, B, "lengths" if self.lengths else "", *starts, *([P] if self.op_type == "LSTM" else [])]
         outputs = [f"Y_l{k}", *(f"{member}_l{k}" for member in self.members)]
         self.node(self.op_type, inputs, outputs, name=f"{self.op_type}_l{k}", **self.attributes())
         side_by_side = self.node("Transpose", [f"Y_l{k}"], [f"Y_transposed_l{k}"], perm=[0, 2, 1, 3])  # (T, B, D, H)
@@ -101,26 +99,6 @@ class _Builder:
         elif isinstance(self.layer, RNN):
             attributes["activations"] = [self.layer.nonlinearity.capitalize()] * self.D
         return attributes
-
-    def weights(self, k: int, *names: str) -> str:
-        """A weight of layer k, (D, G*H, .), in the operator's order of gates; several side by side; "" if the layer has none."""
-        arrays = [[self.layer.params.get(f"{name}_l{k}{end}") for name in names] for end in ("", "_reverse")[: self.D]]
-        if arrays[0][0] is None:
-            return ""
-        both = [np.concatenate([self.operator_order(w) for w in side]) for side in arrays]  # type: ignore[arg-type]
-        return self.constant(f"{'_and_'.join(names)}_l{k}", np.stack(both))
-
-    def operator_order(self, w: Array) -> Array:
-        G = GATES[self.op_type]
-        order = np.argsort(fused.BLOCKS[self.op_type])
-        return w.reshape(G, len(w) // G, *w.shape[1:])[order].reshape(w.shape)
-
-    def peepholes(self, k: int) -> str:
-        rows = [self.layer.params.get(f"weight_ch_l{k}{end}") for end in ("", "_reverse")[: self.D]]
-        if rows[0] is None:
-            return ""
-        order = np.argsort(fused.PEEPHOLES)
-        return self.constant(f"weight_ch_l{k}", np.stack([p[order].ravel() for p in rows if p is not None]))
 
     def starts(self, member: str) -> list[str]:
         """The names of the initial states of the layers, each (D, B, H)."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .. import checks
@@ -25,11 +24,15 @@ class Direction:
 
     W: Array  # (G*H, I)
     R: Array  # (G*H, H)
-    Wb: Array | None  # (G*H,)
-    Rb: Array | None
-    P: Array | None  # (3, H), rows i, o, f
+    B: Array | None  # (2*G*H,): that of W, that of R
+    P: Array | None  # (3*H,): i, o, f
     h0: Array | None  # (N, H)
     c0: Array | None
+
+    def weights(self) -> dict[str, Array]:
+        """Those that there are, by name."""
+        named = {"W": self.W, "R": self.R, "B": self.B, "P": self.P}
+        return {name: array for name, array in named.items() if array is not None}
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,7 @@ def _direction(attributes: Attributes, arrays: dict[str, Any], d: int) -> Direct
     states = (arrays.get(name) for name in ("initial_h", "initial_c"))
     h0, c0 = (None if s is None else s.take(d, 1 if attributes.batch_first else 0) for s in states)
     assert W is not None and R is not None
-    Wb, Rb = (None, None) if B is None else np.split(B[d], 2)
-    return Direction(W[d], R[d], Wb, Rb, None if P is None else P[d].reshape(3, -1), h0, c0)
+    return Direction(W[d], R[d], None if B is None else B[d], None if P is None else P[d], h0, c0)
 
 
 def _named(op_type: str, inputs: Sequence[Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ..layers import GRU, LSTM, RNN
 from . import attributes as _attributes
-from . import fused
 from . import inputs as _inputs
 from .constants import Scope
 from .operator import path_of, run_node
@@ -20,6 +19,7 @@ from .require import require_onnx
 
 Array = NDArray[Any]
 Layer = RNN | GRU | LSTM
+WEIGHTS = ("W", "R", "B", "P")
 
 
 @dataclass(frozen=True)
@@ -70,48 +70,35 @@ class Node:
         >>> y, state = layer(x)
         """
         a = _attributes.read(self.op_type, self.attributes)
-        directions = self._directions(a)
-        layer = self._empty_layer(a, directions[0])
-        for direction, suffix in zip(directions, ("_l0", "_l0_reverse")):
-            w_ih, w_hh, b_ih, b_hh = fused.weights_of(self.op_type, direction)
-            named = {"weight_ih": w_ih, "weight_hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh}
-            if direction.P is not None:
-                named["weight_ch"] = direction.P[list(fused.PEEPHOLES)]
-            for name, array in named.items():
-                if array is not None:
-                    layer.params[name + suffix][...] = array
-        return layer
-
-    def _directions(self, a: _attributes.Attributes) -> tuple[_inputs.Direction, ...]:
-        """The weights, checked; the sequence and the states are left empty."""
-        names = _inputs.NAMES[self.op_type]
-        for name, tensor in zip(names, self.inputs):
-            if name in ("W", "R", "B", "P") and tensor and name not in self.constants:
-                raise self.refusal(f"{name} ({tensor!r}) is not a constant of the model")
-        W = self.constants["W"]
-        if W.ndim != 3:
-            raise self.refusal(f"W: expected 3 dimensions, got shape {W.shape}")
-        weights = {name: self.constants.get(name) for name in ("W", "R", "B", "P")}
-        weights["X"] = np.zeros((0, 0, W.shape[2]), W.dtype)
-        return _inputs.read(a, [weights.get(name) for name in names]).directions
-
-    def _empty_layer(self, a: _attributes.Attributes, first: _inputs.Direction) -> Layer:
+        weights = self._weights(a)
         if not a.fused:
             raise self.refusal(f"no layer has its attributes, {dict(self.attributes)}; node.run does")
         if a.reverse == (True,):
             raise self.refusal("a layer goes forward or both ways, not in reverse alone; node.run does")
-        options: dict[str, Any] = {"bias": first.Wb is not None, "batch_first": a.batch_first, "dtype": first.W.dtype, "rng": 0}
-        if len(a.reverse) == 2:
-            options["bidirectional"] = True
-        H, I = first.R.shape[1], first.W.shape[1]
-        if self.op_type == "LSTM":
-            return LSTM(I, H, peephole=first.P is not None, **options)
-        if self.op_type == "GRU":
-            return GRU(I, H, reset_after=a.linear_before_reset, **options)
-        names = {activations[0].name for activations in a.activations}
-        if len(names) > 1:
-            raise self.refusal("its two directions have different activations, a layer has one nonlinearity; node.run does")
-        return RNN(I, H, nonlinearity=names.pop().lower(), **options)
+        kind: type[Layer] = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}[self.op_type]
+        options: dict[str, Any] = {"batch_first": a.batch_first}
+        if kind is GRU:
+            options["reset_after"] = a.linear_before_reset
+        if kind is RNN:
+            names = {activations[0].name.lower() for activations in a.activations}
+            if len(names) > 1:
+                raise self.refusal("its two directions have different activations, a layer has one nonlinearity; node.run does")
+            options["nonlinearity"] = names.pop()
+        return kind.from_weights(weights, "onnx", **options)
+
+    def _weights(self, a: _attributes.Attributes) -> dict[str, Array]:
+        """The weights, checked as run_node checks them; the sequence and the states are left empty."""
+        names = _inputs.NAMES[self.op_type]
+        for name, tensor in zip(names, self.inputs):
+            if name in WEIGHTS and tensor and name not in self.constants:
+                raise self.refusal(f"{name} ({tensor!r}) is not a constant of the model")
+        weights = {name: self.constants[name] for name in WEIGHTS if name in self.constants}
+        W = weights["W"]
+        if W.ndim != 3:
+            raise self.refusal(f"W: expected 3 dimensions, got shape {W.shape}")
+        given = {**weights, "X": np.zeros((0, 0, W.shape[2]), W.dtype)}
+        _inputs.read(a, [given.get(name) for name in names])
+        return weights
 
     def refusal(self, why: str) -> ValueError:
         return ValueError(f"{self.op_type} node {self.name!r}: {why}")

@@ -28,7 +28,7 @@ def run(attributes: Attributes, inputs: Inputs, d: int) -> tuple[Array, State]:
     Y = np.zeros((T, N, H), X.dtype)
     # Saturated numbers are no accident here: the compiled path does not warn either.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        XW = X @ direction.W.T + _bias(direction.Wb)
+        XW = X @ direction.W.T + _biases(direction)[0]
         for t in reversed(range(T)) if attributes.reverse[d] else range(T):
             rows = slice(None) if lengths is None else np.flatnonzero(t < lengths)  # those that have a step t
             new = step(XW[t, rows], tuple(s[rows] for s in state))
@@ -39,7 +39,7 @@ def run(attributes: Attributes, inputs: Inputs, d: int) -> tuple[Array, State]:
 
 
 def _rnn(attributes: Attributes, activations: tuple[Activation, ...], w: Direction) -> Step:
-    (f,), Rb = _clipped(attributes, activations), _bias(w.Rb)
+    (f,), Rb = _clipped(attributes, activations), _biases(w)[1]
 
     def step(a: Array, state: State) -> State:
         return (f(a + state[0] @ w.R.T + Rb),)
@@ -50,7 +50,7 @@ def _rnn(attributes: Attributes, activations: tuple[Activation, ...], w: Directi
 def _gru(attributes: Attributes, activations: tuple[Activation, ...], w: Direction) -> Step:
     (f, g), H = _clipped(attributes, activations), w.R.shape[1]
     Rzr, Rh = w.R[: 2 * H].T, w.R[2 * H :].T
-    bzr, bh = (0, 0) if w.Rb is None else (w.Rb[: 2 * H], w.Rb[2 * H :])
+    bzr, bh = np.split(_biases(w)[1], [2 * H])
 
     def step(a: Array, state: State) -> State:
         (h,) = state
@@ -64,8 +64,8 @@ def _gru(attributes: Attributes, activations: tuple[Activation, ...], w: Directi
 
 def _lstm(attributes: Attributes, activations: tuple[Activation, ...], w: Direction) -> Step:
     f, g = _clipped(attributes, activations[:2])
-    h_of_c, Rb = activations[2].function(), _bias(w.Rb)
-    Pi, Po, Pf = (0, 0, 0) if w.P is None else w.P
+    h_of_c, Rb = activations[2].function(), _biases(w)[1]
+    Pi, Po, Pf = (0, 0, 0) if w.P is None else np.split(w.P, 3)
 
     def step(a: Array, state: State) -> State:
         h, c = state
@@ -91,5 +91,6 @@ def _behind_clip(function: Function, clip: float) -> Function:
     return lambda a: function(np.clip(a, -clip, clip))
 
 
-def _bias(b: Array | None) -> Any:
-    return 0 if b is None else b
+def _biases(w: Direction) -> list[Array]:
+    """That of W and that of R, (G*H,); zeros where there are none."""
+    return np.split(np.zeros(2 * len(w.W), w.W.dtype) if w.B is None else w.B, 2)

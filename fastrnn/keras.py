@@ -152,7 +152,7 @@ def _array(value: Any, dtype: Any) -> Any:
     return np.asarray(backend.convert_to_tensor(value), dtype)
 
 
-def _weights(form: str, dtype: Any, kernel: Any, recurrent_kernel: Any, bias: Any) -> dict[str, Array]:
+def _weights(form: str, dtype: Any, kernel: Any, recurrent_kernel: Any, bias: Any) -> dict[str, Any]:
     """A layer's weights as our functions take them."""
     given = {"kernel": kernel, "recurrent_kernel": recurrent_kernel} | ({} if bias is None else {"bias": bias})
     return FORMATS["keras"].cells[form].arguments(form, {name: _array(value, dtype) for name, value in given.items()})

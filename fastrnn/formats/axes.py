@@ -21,8 +21,8 @@ _AXES = "gun"  # of the arrays in between: gates, units, numbers
 class Axes:
     """One layout, from its text.
 
-    >>> Axes("n(gu)").read(kernel, {"g": 4}).shape  # from (I, 4*H)
-    (4, H, I)
+    >>> full, order, core = Axes("n(gu)").views({"g": 4, "u": H, "n": I})
+    >>> kernel.reshape(full).transpose(order).reshape(core)  # (4, H, I) from (I, 4*H)
     """
 
     def __init__(self, text: str) -> None:
@@ -47,11 +47,10 @@ class Axes:
             sizes.update({axis: length // max(others, 1) for axis in unknown})
         return sizes
 
-    def read(self, array: Array, sizes: Mapping[str, int]) -> Array:
-        """(g, u, n) from an array of this layout."""
-        full = array.reshape([sizes[axis] for axis in self.letters])
-        order = [self.letters.index(axis) for axis in _AXES if axis in self.letters]
-        return full.transpose(order).reshape([sizes[axis] for axis in _AXES])
+    def views(self, sizes: Mapping[str, int]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """How an array of this layout becomes (g, u, n): what to reshape it to, how to transpose that, and (g, u, n)."""
+        order = tuple(self.letters.index(axis) for axis in _AXES if axis in self.letters)
+        return tuple(sizes[axis] for axis in self.letters), order, tuple(sizes[axis] for axis in _AXES)
 
     def write(self, core: Array) -> Array:
         """A new array of this layout from (g, u, n)."""

@@ -5,100 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..parameters import NAMES
-from .axes import Axes
+from .reading import Reading
+from .slots import GATES, PEEPHOLES, Block, Slot
 
 Array = NDArray[Any]
-GATES = {"rnn": "a", "gru_after": "rzn", "gru_before": "rzn", "lstm": "ifgo"}  # the row blocks of the layers' parameters
-PEEPHOLES = "ifo"
-_KINDS = ("x", "h", "b", "bx", "bh", "c", "p")
-
-
-class Block(NamedTuple):
-    """A part of an array: numbers of one kind for some gates."""
-
-    kind: str
-    gates: str
-
-
-class Slot:
-    """One array of a format: its name, its layout, and what stands in it."""
-
-    def __init__(self, name: str, text: str, order: str) -> None:
-        self.optional = name.endswith("?")
-        self.name = name.removesuffix("?")
-        if len(text.split()) != 2:
-            raise ValueError(f"{name}: expected a layout and a content, got {text!r}")
-        axes, content = text.split()
-        self.axes = Axes(axes)
-        self.columns = [[_block(part, order) for part in column.split("+")] for column in content.split(",")]
-        self.gates = len("".join(block.gates for block in self.columns[0]))
-        self.blocks = [block for column in self.columns for block in column]
-        self.kinds = {block.kind for block in self.blocks}
-        if any(len("".join(block.gates for block in column)) != self.gates for column in self.columns):
-            raise ValueError(f"{name}: expected as many gates in each column, got {text!r}")
-
-    def shape(self, I: int, H: int) -> tuple[int, ...]:
-        """Its shape for a layer without a projection."""
-        n = sum({"x": I, "h": H}.get(column[0].kind, 1) for column in self.columns)
-        return self.axes.shape({"g": self.gates, "u": H, "n": n})
-
-    def symbols(self) -> str:
-        """Its shape for a reader."""
-        width = {"x": "I", "h": "H", "p": "H"}
-        n = "+".join(width.get(column[0].kind, "1") for column in self.columns)
-        if set(n) == {"1", "+"}:
-            n = str(len(self.columns))
-        return self.axes.symbols(self.gates, "P" if "p" in self.kinds else "H", n)
-
-
-def _block(text: str, order: str) -> Block:
-    kind, _, gates = text.partition(".")
-    if kind not in _KINDS:
-        raise ValueError(f"block: expected one of {_KINDS}, got {text!r}")
-    return Block(kind, gates or {"c": PEEPHOLES, "p": "p"}.get(kind, order))
-
-
-class Measures:
-    """I, H and P, the width of h where it is projected, as the shapes of the arrays tell them one after the other."""
-
-    def __init__(self, projected: bool) -> None:
-        self.names = {"x": "I", "h": "P" if projected else "H", "p": "H"}
-        self.sizes: dict[str, int] = {}
-
-    def width(self, kind: str) -> int:
-        """The numbers of this kind per gate and unit."""
-        return self.sizes[self.names[kind]] if kind in self.names else 1
-
-    def fit(self, slot: Slot, shape: tuple[int, ...]) -> dict[str, int] | None:
-        """The sizes of the axes g, u, n of an array; None where it does not fit what the others said."""
-        unknown = [name for column in slot.columns if (name := self.names.get(column[0].kind)) and name not in self.sizes]
-        units = "P" if "p" in slot.kinds else "H"
-        known = {"g": slot.gates}
-        if units in self.sizes:
-            known["u"] = self.sizes[units]
-        if not unknown:
-            known["n"] = sum(self.width(column[0].kind) for column in slot.columns)
-        axes = slot.axes.sizes(shape, known)
-        if axes is None:
-            return None
-        self.sizes[units] = axes["u"]
-        unknown = [name for name in unknown if name not in self.sizes]
-        if unknown:
-            self.sizes[unknown[0]] = 0
-            self.sizes[unknown[0]] = axes["n"] - sum(self.width(column[0].kind) for column in slot.columns)
-        fits = axes["n"] == sum(self.width(column[0].kind) for column in slot.columns)
-        return axes if fits and min(self.sizes.values()) >= 0 else None
-
-    def __str__(self) -> str:
-        """For an error message."""
-        known = ", ".join(f"{name} = {size}" for name, size in self.sizes.items() if size >= 0)
-        return f" with {known}" if known else ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +42,11 @@ class Cell:
         return [Slot(name, text, self.order) for name, text in self.arrays.items()]
 
     @cached_property
+    def _readings(self) -> dict[Any, Reading]:
+        """Those made last: who reads at each call has the same shapes again and again."""
+        return {}
+
+    @cached_property
     def held(self) -> set[Block]:
         """What has its own place, gate by gate."""
         return {Block(block.kind, gate) for slot in self.slots for block in slot.blocks for gate in block.gates}
@@ -145,52 +66,15 @@ class Cell:
         unexpected = [name for name in arrays if all(name != slot.name for slot in self.slots)]
         if missing or unexpected:
             raise KeyError(f"weights{where}: expected {[*self.arrays]}, missing {missing}, unexpected {unexpected}")
-        projected = any("p" in slot.kinds and slot.name in arrays for slot in self.slots)
-        measures = Measures(projected)
-        parts: dict[Block, Array] = {}
-        for slot in self.slots:
-            if slot.name in arrays:
-                parts |= self._read_slot(slot, arrays[slot.name], measures, where)
-        return self._assemble(form, parts)
+        key = form, where, tuple((name, array.shape) for name, array in arrays.items())
+        reading = self._readings.get(key)
+        if reading is None:
+            if len(self._readings) >= 64:
+                self._readings.clear()
+            reading = self._readings[key] = Reading(form, self, {name: array.shape for name, array in arrays.items()}, where)
+        return reading(arrays)
 
-    def _read_slot(self, slot: Slot, array: Array, measures: Measures, where: str) -> dict[Block, Array]:
-        """The parts (u, n) of one array."""
-        axes = measures.fit(slot, array.shape)
-        if axes is None:
-            raise ValueError(f"{slot.name or 'weights'}{where}: expected {slot.symbols()}{measures}, got {array.shape}")
-        core, start = slot.axes.read(array, axes), 0
-        parts = {}
-        for column in slot.columns:
-            end = start + measures.width(column[0].kind)
-            for g, (kind, gate) in enumerate((block.kind, gate) for block in column for gate in block.gates):
-                part, scale = core[g, :, start:end], self.scale.get(gate, 1)
-                parts[Block(kind, gate)] = part if scale == 1 else part * scale
-            start = end
-        return parts
-
-    def _assemble(self, form: str, parts: Mapping[Block, Array]) -> dict[str, Array]:
-        """New arrays, each number copied once: the transposed ones take their time."""
-        dtype = np.result_type(*parts.values())
-        order, none = GATES[form], np.zeros((len(parts[Block("h", GATES[form][0])]), 1), dtype)
-
-        def rows(*kinds: str, offset: bool = False) -> Array:
-            """The gates in our order, each by the first kind that is there."""
-            found = [next((parts[Block(k, gate)] for k in kinds if Block(k, gate) in parts), none) for gate in order]
-            together = np.empty((len(order), *found[0].shape), dtype)
-            for gate, part, into in zip(order, found, together):
-                into[...] = part + self.offset.get(gate, 0) if offset else part
-            return together.reshape(len(order) * together.shape[1], together.shape[2])
-
-        ours = {"weight_ih": rows("x"), "weight_hh": rows("h")}
-        if self.offset or any(block.kind in ("b", "bx", "bh") for block in parts):
-            ours |= {"bias_ih": rows("bx", "b").ravel(), "bias_hh": rows("bh", offset=True).ravel()}
-        if any(block.kind == "c" for block in parts):
-            ours["weight_ch"] = np.stack([parts.get(Block("c", gate), none)[:, 0] for gate in PEEPHOLES])
-        if Block("p", "p") in parts:
-            ours["weight_hr"] = np.array(parts[Block("p", "p")], order="C")
-        return ours
-
-    def arguments(self, form: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    def arguments(self, form: str, arrays: Mapping[str, Array]) -> dict[str, Any]:
         """The same as keywords of fastrnn.rnn, gru or lstm; without the zeros of a recurrent bias that the format never has."""
         ours = self.read(form, arrays)
         if not self.offset and all(block.kind != "bh" for block in self.held):

@@ -54,6 +54,28 @@ class Portable(Module):
 
         return formats.write(self.params, format, self._family, getattr(self, "reset_after", True))
 
+    def export_gradients(self, gradients: Mapping[str, Array], format: str | Format = "pytorch") -> Any:
+        """New arrays with the gradients of this layer's parameters, laid out as another system lays out its weights' gradients.
+
+        Args:
+            gradients: grads.params of a tape of this layer.
+            format: as load_weights takes it.
+
+        They are the gradients of a loss with respect to the weights that load_weights takes, so what these do not have has none.
+
+        Raises: KeyError, ValueError, TypeError.
+
+        >>> dweights = layer.export_gradients(tape.backward(dy).params, format="keras")
+        """
+        from . import formats
+
+        if not isinstance(gradients, Mapping):
+            raise TypeError(f"gradients: expected a mapping of names to arrays, got {type(gradients).__name__}")
+        if set(gradients) != set(self.params):
+            raise KeyError(f"gradients: expected the names {list(self.params)}, got {list(gradients)}")
+        found = {name: checks.shaped(name, gradients[name], self.dtype, "its shape", self.params[name].shape) for name in self.params}
+        return formats.pull_back(found, format, self._family, getattr(self, "reset_after", True))
+
     @classmethod
     def from_weights(
         cls: type[_Layer], weights: Any, format: str | Format = "pytorch", *, dtype: DTypeLike | None = None, **options: Any

@@ -137,6 +137,33 @@ def test_gradients_go_the_way_of_the_weights(name, form):
     np.testing.assert_allclose(sum(np.vdot(theirs[key], arrays[key]) for key in arrays), expected, rtol=1e-12)
 
 
+@every_format
+def test_gradients_of_a_layer_as_the_system_has_them(name, form):
+    """Of a stack in two directions: <export_gradients(g), w> = <g, params of w - params of 0>."""
+    layer = random_layer(name, form, 2, 2, np.random.default_rng(6))
+    weights = layer.export_weights(name)
+    y, _, tape = layer.forward(np.random.default_rng(7).standard_normal((4, 2, layer.input_size)))
+    grads = tape.backward(y).params
+    before = grads.flat.copy()
+    theirs = layer.export_gradients(grads, name)
+    assert [(path, a.shape) for path, a in leaves(theirs)] == [(path, a.shape) for path, a in leaves(weights)]
+    loaded, offset = copy.deepcopy(layer), FORMATS[name].cells[form].offset
+    loaded.load_weights(weights, name)  # biases may be summed now
+    expected = np.vdot(grads.flat, loaded.flat)
+    if offset:
+        loaded.load_weights(scaled(weights, 0), name)
+        expected -= np.vdot(grads.flat, loaded.flat)
+    found = sum(np.vdot(d, w) for (_, d), (_, w) in zip(leaves(theirs), leaves(weights)))
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
+    assert np.array_equal(grads.flat, before)
+
+
+def scaled(tree, factor):
+    if isinstance(tree, dict):
+        return {key: scaled(item, factor) for key, item in tree.items()}
+    return type(tree)(scaled(item, factor) for item in tree) if isinstance(tree, (list, tuple)) else tree * factor
+
+
 def may_lack_biases(name, form):
     return all(slot.optional for slot in FORMATS[name].cells[form].slots if slot.kinds & {"b", "bx", "bh"})
 
@@ -350,6 +377,20 @@ def test_bad_options():
     ):
         with pytest.raises(ValueError, match=f"weights: expected this layer's {message}"):
             lstm().load_weights(other.state_dict())
+
+
+@pytest.mark.parametrize(
+    "gradients, error, message",
+    [
+        (3, TypeError, "gradients: expected a mapping of names to arrays, got int"),
+        ({}, KeyError, "gradients: expected the names .'weight_ih_l0', .* got .."),
+        ({**lstm().params, "bias_ih_l0": np.zeros(3)}, ValueError, r"bias_ih_l0: expected its shape = \(16,\), got \(3,\)"),
+        (lstm().astype(np.float32).params, TypeError, "weight_ih_l0"),
+    ],
+)
+def test_bad_gradients(gradients, error, message):
+    with pytest.raises(error, match=message):
+        lstm().export_gradients(gradients, "keras")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ bias where we have two gets their sum.
 
 >>> params, sizes = fastrnn.formats.read(keras_layer.get_weights(), "keras", "lstm")
 >>> weights = fastrnn.formats.write(params, "onnx", "lstm")  # {"W": ..., "R": ..., "B": ...}
+>>> dweights = fastrnn.formats.pull_back(grads.params, "onnx", "lstm")
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .cell import Cell
 from .containers import Flat, Named, Stacked, Tree, Units
 from .table import FORMATS, Format, lookup
 
-__all__ = ["FORMATS", "Cell", "Flat", "Format", "Named", "Stacked", "Tree", "read", "write"]
+__all__ = ["FORMATS", "Cell", "Flat", "Format", "Named", "Stacked", "Tree", "pull_back", "read", "write"]
 
 Array = NDArray[Any]
 _FAMILIES = {"rnn": ("rnn",), "gru": ("gru_after", "gru_before"), "lstm": ("lstm",)}
@@ -74,6 +75,21 @@ def write(params: Mapping[str, Array], format: str | Format, family: str, reset_
         for layer, both in enumerate(units)
     ]
     return found.container.join(written, cell)
+
+
+def pull_back(gradients: Mapping[str, Array], format: str | Format, family: str, reset_after: bool = True) -> Any:
+    """The gradients of weights in a format, laid out as these, from the gradients of the parameters that read makes of them.
+
+    Where read adds up or scales, this is its transpose; where the format has no place for a parameter, its gradient is dropped.
+
+    Raises: ValueError where the format does not have the cell.
+
+    >>> dweights = fastrnn.formats.pull_back(grads.params, "thinc", "lstm")
+    """
+    found = lookup(format)
+    form = _forms(found, family, reset_after)[0]
+    cell = found.cells[form]
+    return found.container.join([[cell.pull_back(form, unit) for unit in both] for both in _units(gradients)], cell)
 
 
 def _forms(format: Format, family: str, reset_after: bool | None) -> list[str]:

@@ -73,7 +73,9 @@ class Portable(Module):
             raise TypeError(f"gradients: expected a mapping of names to arrays, got {type(gradients).__name__}")
         if set(gradients) != set(self.params):
             raise KeyError(f"gradients: expected the names {list(self.params)}, got {list(gradients)}")
-        found = {name: checks.shaped(name, gradients[name], self.dtype, "its shape", self.params[name].shape) for name in self.params}
+        found = {
+            name: checks.shaped(name, gradients[name], self.dtype, "its shape", array.shape) for name, array in self.params.items()
+        }
         return formats.pull_back(found, format, self._family, getattr(self, "reset_after", True))
 
     @classmethod

@@ -383,7 +383,7 @@ def _(draw, I, H):
     w = chainer_weights(draw, 4, I, H)
 
     def step(x, h, c):
-        i, f, o, a = (x @ w[f"0/w{k}"].T + w[f"0/b{k}"] + h @ w[f"0/w{k + 4}"].T + w[f"0/b{k + 4}"] for k in range(4))
+        i, f, a, o = (x @ w[f"0/w{k}"].T + w[f"0/b{k}"] + h @ w[f"0/w{k + 4}"].T + w[f"0/b{k + 4}"] for k in range(4))
         return lstm(i, f, a, o, c)
 
     return w, step

@@ -32,6 +32,13 @@ def _each(gates: Mapping[str, str], arrays: Mapping[str, str]) -> dict[str, str]
     }
 
 
+def _numbered(gates: str) -> dict[str, str]:
+    """Chainer's w0, w1, ...: those of the input gate by gate, then those of the hidden state; and b0, b1, ... likewise."""
+    every = [(kind, gate) for kind in "xh" for gate in gates]
+    weights = {f"w{k}": f"un {kind}.{gate}" for k, (kind, gate) in enumerate(every)}
+    return weights | {f"b{k}": f"u b{kind}.{gate}" for k, (kind, gate) in enumerate(every)}
+
+
 _TORCH = {"weight_ih": "(gu)n x", "weight_hh": "(gu)n h", "bias_ih?": "(gu) bx", "bias_hh?": "(gu) bh"}
 _ONNX = {"W": "(gu)n x", "R": "(gu)n h", "B?": "(ngu) bx,bh"}
 _KERAS = {"kernel": "n(gu) x", "recurrent_kernel": "n(gu) h"}
@@ -127,25 +134,14 @@ FORMATS: dict[str, Format] = dict(
             gru_after=Cell("rzn", {"Wx": "(gu)n x", "Wh": "(gu)n h", "b?": "(gu) b", "bhn?": "u bh.n"}),
             lstm=Cell("ifgo", {"Wx": "(gu)n x", "Wh": "(gu)n h", "bias?": "(gu) b"}),
         ),
-        # chainer.links.NStepRNNTanh, NStepGRU, NStepLSTM and their NStepBi forms: as serializers.save_npz stores them.
+        # chainer.links.NStepRNNTanh, NStepGRU, NStepLSTM and their NStepBi forms: as serializers.save_npz stores them. The gates of
+        # the LSTM are those that it computes (7.8); its documentation has the last two the other way round.
         _format(
             "chainer",
             Named("{unit}/{name}"),
-            rnn=Cell("a", {"w0": "un x", "w1": "un h", "b0": "u bx", "b1": "u bh"}),
-            gru_after=Cell(
-                "rzn",
-                {
-                    **{f"w{k}": f"un {kind}.{gate}" for k, (kind, gate) in enumerate((k, g) for k in "xh" for g in "rzn")},
-                    **{f"b{k}": f"u b{kind}.{gate}" for k, (kind, gate) in enumerate((k, g) for k in "xh" for g in "rzn")},
-                },
-            ),
-            lstm=Cell(
-                "ifog",
-                {
-                    **{f"w{k}": f"un {kind}.{gate}" for k, (kind, gate) in enumerate((k, g) for k in "xh" for g in "ifog")},
-                    **{f"b{k}": f"u b{kind}.{gate}" for k, (kind, gate) in enumerate((k, g) for k in "xh" for g in "ifog")},
-                },
-            ),
+            rnn=Cell("a", _numbered("a")),
+            gru_after=Cell("rzn", _numbered("rzn")),
+            lstm=Cell("ifgo", _numbered("ifgo")),
         ),
         # chainer.links.LSTM, StatelessLSTM: the gates of a unit stand side by side.
         _format(

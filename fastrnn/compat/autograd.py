@@ -134,6 +134,8 @@ def _hiddens(*args: Array) -> Array:
 
 
 def _record(inputs: Array, h0: Array, c0: Array, *matrices: Array, record: bool = True) -> Recorded:
+    if np.ndim(inputs) != 3:
+        raise ValueError(f"inputs: expected (T, N, D), got {np.shape(inputs)}")
     weights = dict(zip(_GATES, matrices))
     return Recorded("autograd", "rnn" if c0 is None else "lstm", inputs, weights, h0, c0, record=record)
 

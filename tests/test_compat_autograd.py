@@ -16,7 +16,7 @@ CELLS = ("rnn", "lstm")
 
 def params_of(cell, scale=0.7, dtype=np.float64):
     make = ours.create_rnn_params if cell == "rnn" else ours.init_lstm_params
-    params = make(D, H, O, param_scale=scale, rs=np.random.RandomState(1))  # noqa: NPY002 -- as in the examples
+    params = make(D, H, O, param_scale=scale, rs=np.random.RandomState(1))
     return {name: array.astype(dtype) for name, array in params.items()}
 
 
@@ -125,7 +125,7 @@ def test_parameters_are_drawn_as_in_the_examples():
         (ours.create_rnn_params, ["init hiddens", "change", "predict"]),
         (ours.init_lstm_params, ["init cells", "init hiddens", "change", "forget", "ingate", "outgate", "predict"]),
     ):
-        params, rs = make(D, H, O), np.random.RandomState(0)  # noqa: NPY002
+        params, rs = make(D, H, O), np.random.RandomState(0)
         assert list(params) == names
         shapes = {"init hiddens": (1, H), "init cells": (1, H), "predict": (H + 1, O)}
         for name, array in params.items():

@@ -42,6 +42,19 @@ class Work:
     note: str = ""
 
 
+def assert_same(result, expected, tolerance):
+    """Lists are compared item by item, and what is not floating point exactly."""
+    if isinstance(expected, list):
+        assert len(result) == len(expected)
+        for one, other in zip(result, expected):
+            assert_same(one, other, tolerance)
+    elif np.asarray(expected).dtype.kind != "f":
+        assert np.array_equal(result, expected)
+    else:
+        assert np.shape(result) == np.shape(expected)
+        assert np.abs(result - expected).max() <= tolerance * np.abs(expected).max()
+
+
 # --- g2p-en: letters to phonemes ------------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,8 @@
 """Other people's packages and their trained weights: the same work on fastrnn gives the same results."""
 
-import numpy as np
 import pytest
 
-from clients import CLIENTS, STUDENTS, nagisa_layer
+from clients import CLIENTS, STUDENTS, assert_same, nagisa_layer
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of other people's code: newer Pythons and NumPys have their complaints about it
 
@@ -15,19 +14,6 @@ def works_of(name):
         if str(error.name).startswith("fastrnn"):
             raise
         pytest.skip(f"the package {name} is not installed: {error}")
-
-
-def assert_same(result, expected, tolerance):
-    """Lists are compared item by item, and what is not floating point exactly."""
-    if isinstance(expected, list):
-        assert len(result) == len(expected)
-        for one, other in zip(result, expected):
-            assert_same(one, other, tolerance)
-    elif np.asarray(expected).dtype.kind != "f":
-        assert np.array_equal(result, expected)
-    else:
-        assert np.shape(result) == np.shape(expected)
-        assert np.abs(result - expected).max() <= tolerance * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", [*CLIENTS, *STUDENTS])

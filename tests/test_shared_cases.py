@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn.formats import Cell, Format, Tree
+from clients import NAGISA, Speaker
 
 FOLDER = Path(__file__).parents[2] / "shared" / "cases"
 
@@ -55,8 +55,6 @@ PHONEMES = """
     ER0 ER1 ER2 EY0 EY1 EY2 F G HH IH0 IH1 IH2 IY0 IY1 IY2 JH K L M N NG OW0 OW1 OW2 OY0 OY1 OY2 P R S SH T TH
     UH0 UH1 UH2 UW UW0 UW1 UW2 V W Y Z ZH
 """.split()  # noqa: SIM905 -- as a list it would fill a page
-G2P_ARRAYS = {"w_ih": "(gu)n x", "w_hh": "(gu)n h", "b_ih": "(gu) bx", "b_hh": "(gu) bh"}
-G2P = Format("g2p-en", Tree(), {"gru_after": Cell("rzn", G2P_ARRAYS)})
 START, END = PHONEMES.index("<s>"), PHONEMES.index("</s>")
 
 
@@ -64,40 +62,24 @@ START, END = PHONEMES.index("<s>"), PHONEMES.index("</s>")
 @pytest.mark.parametrize("dtype, tolerance", [(np.float32, 2e-5), (np.float64, 4e-6)])
 def test_g2p_en_speaks_its_words(dtype, tolerance):
     cases = Cases("g2p_en.npz", dtype)
-    encoder, decoder = (
-        fastrnn.GRU.from_weights({name: cases.given(f"w/{part}_{name}") for name in G2P_ARRAYS}, G2P, batch_first=part == "enc")
-        for part in ("enc", "dec")
-    )
-    embedding, fc_w, fc_b = (cases.given(f"w/{name}") for name in ("dec_emb", "fc_w", "fc_b"))
+    arrays = {name.removeprefix("w/"): cases.given(name) for name in cases.arrays if name.startswith("w/")}
+    grus = [{name: arrays[f"{part}_{name}"] for name in ("w_ih", "w_hh", "b_ih", "b_hh")} for part in ("enc", "dec")]
+    speaker = Speaker(*grus, arrays["dec_emb"], arrays["fc_w"], arrays["fc_b"])
     words = [name.removeprefix("enc") for name in cases.meta["cases"] if name.startswith("enc")]
     assert len(words) == 24
     for enc, dec in ((f"enc{word}", f"dec{word}") for word in words):
-        y, h_n = encoder(cases.given(f"{enc}/x"))
+        y, h_n = speaker.encoder(cases.given(f"{enc}/x"))
         assert_close(f"{enc}/y", y, cases.expected(f"{enc}/y"), tolerance)
         assert_close(f"{dec}/h0", h_n[0], cases.expected(f"{dec}/h0"), tolerance)
-        xs, hs, spoken = speak(decoder.stream(), h_n, embedding, fc_w, fc_b)
+        xs, hs, spoken = speaker.speak(h_n, START, END)
         assert np.array_equal(xs, cases.given(f"{dec}/x"))  # the same choice at each step
         assert_close(f"{dec}/y", hs, cases.expected(f"{dec}/y"), tolerance)
-        assert np.array_equal(hs, decoder(xs, h_n)[0])
-        assert spoken == cases.meta["cases"][enc]["pron"]
+        assert np.array_equal(hs, speaker.decoder(xs, h_n)[0])
+        assert [PHONEMES[i] for i in spoken] == cases.meta["cases"][enc]["pron"]
     assert not cases.unread
 
 
-def speak(decoder, h, embedding, fc_w, fc_b):
-    """The greedy decoder, one step at a time: its inputs and outputs (T, 1, H), and the phonemes."""
-    xs, hs, chosen = [], [], [START]
-    decoder.state = h
-    while chosen[-1] != END and len(hs) < 20:
-        xs.append(embedding[chosen[-1:]])
-        hs.append(decoder(xs[-1]).copy())
-        chosen.append(int((hs[-1] @ fc_w.T + fc_b).argmax()))
-    return np.stack(xs), np.stack(hs), [PHONEMES[i] for i in chosen[1:] if i != END]
-
-
 # --- nagisa: Japanese words and their classes, by a bidirectional LSTM --------------------------------------------
-
-NAGISA = Format("nagisa", Tree(), {"lstm": Cell("ifog", {"WxT": "n(gu) x", "WhT": "n(gu) h", "b": "(gu) b"})})
-
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_nagisa_reads_both_ways(dtype):

@@ -273,7 +273,7 @@ def test_a_format_of_the_caller():
     named = Format(
         "theirs", Named("{layer}{reverse}.{name}"), {"gru_after": Cell("rzn", {"wx": "un x.r+x.z+x.n", "wh": "(gu)n h"})}
     )
-    with pytest.raises(ValueError, match="bias_ih: the format theirs has no place for that of gate r, which is not zero"):
+    with pytest.raises(ValueError, match="bias_ih_l0: the format theirs has no place for that of gate r, which is not zero"):
         layer.export_weights(named)
 
 
@@ -298,10 +298,10 @@ CANNOT_HOLD = [
     (gru(reset_after=False), "pytorch", "format: pytorch has no GRU with reset_after=False"),
     (gru(), "dynet", "format: dynet has no GRU with reset_after=True; it has rnn, gru_before, lstm"),
     (rnn(), "haste", "format: haste has no RNN; it has gru_after, lstm"),
-    (gru(), "flax-nnx", "bias_hh: the format flax-nnx has no place for that of gate n, which is not zero"),
-    (lstm(peephole=True), "keras", "weight_ch: the format keras has no place for that of gate i"),
-    (lstm(peephole=True, num_layers=2), "keras", "weight_ch of layer 0: the format keras has no place"),
-    (lstm(proj_size=2), "keras", "weight_hr: the format keras has no place for a projection"),
+    (gru(), "flax-nnx", "bias_hh_l0: the format flax-nnx has no place for that of gate n, which is not zero"),
+    (lstm(peephole=True), "keras", "weight_ch_l0: the format keras has no place for that of gate i"),
+    (lstm(peephole=True, num_layers=2), "keras", "weight_ch_l0: the format keras has no place"),
+    (lstm(proj_size=2), "keras", "weight_hr_l0: the format keras has no place for a projection"),
     (lstm(num_layers=2), "onednn", "layers of the same sizes in one array"),
 ]
 
@@ -344,7 +344,7 @@ BAD_WEIGHTS = [
     ("pytorch", [1, 2], TypeError, "weights: expected a mapping of names to arrays, got list"),
     ("pytorch", zeros(**{"lstm.weight_ih_l0": (4, 1)}), KeyError, r"unexpected \['lstm.weight_ih_l0'\]"),
     ("pytorch", zeros(weight_ih_l999999999=(4, 1)), KeyError, "expected 1000000000 layers"),
-    ("pytorch", {}, KeyError, r"missing \['weight_ih', 'weight_hh'\]"),
+    ("pytorch", {}, KeyError, r"missing \['weight_ih_l0', 'weight_hh_l0'\]"),
     ("onnx", zeros(W=(3, 16, 2), R=(3, 16, 4)), ValueError, r"expected arrays \(directions, ...\) of 1 or 2 directions, got"),
     ("onnx", zeros(W=(1, 16, 2), R=(2, 16, 4)), ValueError, "1 or 2 directions, got"),
     ("onednn", zeros(weights_layer=(1, 4), weights_iter=(1, 4)), ValueError, r"expected arrays \(layers, directions, ...\)"),
@@ -356,6 +356,67 @@ BAD_WEIGHTS = [
         r"weights of layer 1: expected \(input, output, hidden\) sizes \(4, 4, 4\) in 1 directions, got \(3, 4, 4\)",
     ),
 ]
+
+
+def places(tree, path=()):
+    """The way to each array of nested dictionaries, lists and tuples."""
+    if isinstance(tree, (dict, list, tuple)):
+        for key in tree if isinstance(tree, dict) else range(len(tree)):
+            yield from places(tree[key], (*path, key))
+    else:
+        yield path
+
+
+def changed(tree, path, change):
+    """A copy with change(array) at a place; None takes it away."""
+    if not path:
+        return change(tree)
+    items = dict(tree) if isinstance(tree, dict) else dict(enumerate(tree))
+    items[path[0]] = changed(items[path[0]], path[1:], change)
+    if items[path[0]] is None:
+        del items[path[0]]
+    return items if isinstance(tree, dict) else type(tree)(items.values())
+
+
+WRONG = [  # what is done to an array, the error, and whether it names this very array: a shape that tells a size may be right
+    (lambda a: np.zeros((*a.shape[:-1], a.shape[-1] + 1)), ValueError, False),
+    (lambda a: a[..., None, None], ValueError, True),
+    (lambda a: a.astype(object), TypeError, True),
+    (lambda a: a.astype(complex), TypeError, True),
+    (lambda a: "abc", TypeError, True),
+]
+
+
+@every_format
+@pytest.mark.parametrize("change, error, named", WRONG)
+def test_any_wrong_array_is_refused(name, form, change, error, named):
+    weights, _ = SYSTEMS[name, form](draw(np.random.default_rng(0)), 3, 5)
+    layer = from_weights(weights, name, form, **options(name, form, 3, 5))
+    before = layer.flat.copy()
+    for path in places(weights):
+        with pytest.raises(error, match=r"expected .* got ") as raised:
+            layer.load_weights(changed(weights, path, change), name)
+        is_named = not path or not isinstance(path[-1], str) or path[-1] in str(raised.value)  # the items of a list have no names
+        assert is_named or not named, raised.value
+        assert np.array_equal(layer.flat, before)
+
+
+@every_format
+def test_any_missing_array_is_named(name, form):
+    weights, _ = SYSTEMS[name, form](draw(np.random.default_rng(0)), 3, 5)
+    layer, cell = from_weights(weights, name, form, **options(name, form, 3, 5)), FORMATS[name].cells[form]
+    label = FORMATS[name].container.label(0, 0, 1, 1)
+    for path in places(weights) if isinstance(weights, dict) else ():
+        key, less = "/".join(path), changed(weights, path, lambda a: None)
+        if any(slot.optional and label.format(slot.name) == key for slot in cell.slots):
+            layer.load_weights(less, name)
+            continue
+        with pytest.raises(KeyError, match=r"expected .* missing ") as raised:
+            layer.load_weights(less, name)
+        assert repr(key) in str(raised.value).partition("missing")[2]
+    if isinstance(weights, list):
+        with pytest.raises((KeyError, ValueError), match=r"expected a list of|missing"):
+            layer.load_weights(weights[:1], name)
 
 
 @pytest.mark.parametrize("name, weights, error, message", BAD_WEIGHTS)

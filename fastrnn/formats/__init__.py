@@ -68,10 +68,9 @@ def write(params: Mapping[str, Array], format: str | Format, family: str, reset_
     """
     found = lookup(format)
     form = _forms(found, family, reset_after)[0]
-    cell, units = found.cells[form], _units(params)
-    name, several = f"the format {found.name}", len(units) > 1 or len(units[0]) > 1
+    cell, units, name = found.cells[form], _units(params), f"the format {found.name}"
     written = [
-        [cell.write(form, unit, name, _where(layer, direction, several)) for direction, unit in enumerate(both)]
+        [cell.write(form, unit, name, f"{{}}_l{layer}{'_reverse' * direction}") for direction, unit in enumerate(both)]
         for layer, both in enumerate(units)
     ]
     return found.container.join(written, cell)
@@ -109,15 +108,10 @@ def _forms(format: Format, family: str, reset_after: bool | None) -> list[str]:
 def _read(weights: Any, format: Format, form: str, given: Mapping[str, Any]) -> Units:
     cell = format.cells[form]
     units = format.container.split(weights, cell, given)
-    several = len(units) > 1 or len(units[0]) > 1
     return [
-        [cell.read(form, arrays, _where(layer, direction, several)) for direction, arrays in enumerate(both)]
-        for layer, both in enumerate(units)
+        [cell.read(form, arrays, format.container.label(k, d, len(units), len(both))) for d, arrays in enumerate(both)]
+        for k, both in enumerate(units)
     ]
-
-
-def _where(layer: int, direction: int, several: bool) -> str:
-    return f" of layer {layer}{', reverse' if direction else ''}" if several else ""
 
 
 def _sizes(units: Units, form: str) -> dict[str, Any]:
@@ -131,7 +125,8 @@ def _sizes(units: Units, form: str) -> dict[str, Any]:
             shapes = unit["weight_ih"].shape[1], unit["weight_hh"].shape[1], _hidden(unit, form)
             if len(both) != directions or shapes != (inputs, output, hidden):
                 expected = f"(input, output, hidden) sizes {(inputs, output, hidden)} in {directions} directions"
-                raise ValueError(f"weights{_where(layer, direction, True)}: expected {expected}, got {shapes} in {len(both)}")
+                where = f"layer {layer}{', reverse' if direction else ''}"
+                raise ValueError(f"weights of {where}: expected {expected}, got {shapes} in {len(both)}")
     every = {name for both in units for unit in both for name in unit}
     sizes: dict[str, Any] = {"input_size": first["weight_ih"].shape[1], "hidden_size": hidden, "num_layers": len(units)}
     sizes |= {"bias": "bias_ih" in every, "bidirectional": directions == 2}

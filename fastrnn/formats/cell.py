@@ -57,21 +57,24 @@ class Cell:
 
     # --- from theirs to ours ------------------------------------------------------------------------------------
 
-    def read(self, form: str, arrays: Mapping[str, Array], where: str = "") -> dict[str, Array]:
+    def read(self, form: str, arrays: Mapping[str, Array], label: str = "{}") -> dict[str, Array]:
         """weight_ih, weight_hh and, where there are any, bias_ih, bias_hh, weight_ch, weight_hr.
+
+        label: what errors call an array, with {} for its name.
 
         Raises: KeyError for names that are missing or unexpected, ValueError for a wrong shape.
         """
-        missing = [slot.name for slot in self.slots if slot.name not in arrays and not slot.optional]
-        unexpected = [name for name in arrays if all(name != slot.name for slot in self.slots)]
+        missing = [label.format(slot.name) for slot in self.slots if slot.name not in arrays and not slot.optional]
+        unexpected = [label.format(name) for name in arrays if all(name != slot.name for slot in self.slots)]
         if missing or unexpected:
-            raise KeyError(f"weights{where}: expected {[*self.arrays]}, missing {missing}, unexpected {unexpected}")
-        key = form, where, tuple((name, array.shape) for name, array in arrays.items())
+            expected = [label.format(name) for name in self.arrays]
+            raise KeyError(f"weights: expected {expected}, missing {missing}, unexpected {unexpected}")
+        key = form, label, tuple((name, array.shape) for name, array in arrays.items())
         reading = self._readings.get(key)
         if reading is None:
             if len(self._readings) >= 64:
                 self._readings.clear()
-            reading = self._readings[key] = Reading(form, self, {name: array.shape for name, array in arrays.items()}, where)
+            reading = self._readings[key] = Reading(form, self, {name: array.shape for name, array in arrays.items()}, label)
         return reading(arrays)
 
     def arguments(self, form: str, arrays: Mapping[str, Array]) -> dict[str, Any]:
@@ -83,9 +86,9 @@ class Cell:
 
     # --- from ours to theirs ------------------------------------------------------------------------------------
 
-    def write(self, form: str, ours: Mapping[str, Array], name: str = "the format", where: str = "") -> dict[str, Array]:
+    def write(self, form: str, ours: Mapping[str, Array], name: str = "the format", label: str = "{}") -> dict[str, Array]:
         """The arrays of the format. Raises: ValueError where something that is not zero has no place in it."""
-        self._check_held(form, ours, name, where)
+        self._check_held(form, ours, name, label)
         return dict(self._write(form, ours, adjoint=False))
 
     def pull_back(self, form: str, gradients: Mapping[str, Array]) -> dict[str, Array]:
@@ -116,7 +119,7 @@ class Cell:
             part = part + (recurrent - self.offset.get(gate, 0))
         return part if scale == 1 else part / scale
 
-    def _check_held(self, form: str, ours: Mapping[str, Array], name: str, where: str) -> None:
+    def _check_held(self, form: str, ours: Mapping[str, Array], name: str, label: str) -> None:
         """Raise if something has no place in the format."""
         held = set(self.held)
         held |= {Block("bx", block.gates) for block in held if block.kind == "b"}
@@ -125,9 +128,9 @@ class Cell:
         for kind, parameter in (("bx", "bias_ih"), ("bh", "bias_hh"), ("c", "weight_ch")):
             for row, gate in enumerate(PEEPHOLES if kind == "c" else GATES[form]) if parameter in ours else ():
                 if Block(kind, gate) not in held and _rows(ours, parameter, row, H).any():
-                    raise ValueError(f"{parameter}{where}: {name} has no place for that of gate {gate}, which is not zero")
+                    raise ValueError(f"{label.format(parameter)}: {name} has no place for that of gate {gate}, which is not zero")
         if "weight_hr" in ours and Block("p", "p") not in held:
-            raise ValueError(f"weight_hr{where}: {name} has no place for a projection")
+            raise ValueError(f"{label.format('weight_hr')}: {name} has no place for a projection")
 
 
 def _rows(ours: Mapping[str, Array], name: str, block: int, H: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,22 @@ Arrays = dict[str, Array]
 Units = list[list[Arrays]]
 
 
-class Container(Protocol):
-    """`given` says what is known of the layer: num_layers, bidirectional, input_size, hidden_size, proj_size, bias."""
+class Container:
+    """What each of them can do."""
 
-    def split(self, weights: Any, cell: Cell, given: Mapping[str, Any]) -> Units: ...
+    def split(self, weights: Any, cell: Cell, given: Mapping[str, Any]) -> Units:
+        """`given` says what is known of the layer: num_layers, bidirectional, input_size, hidden_size, proj_size, bias."""
+        raise NotImplementedError("a subclass has it")
 
-    def join(self, units: Units, cell: Cell) -> Any: ...
+    def join(self, units: Units, cell: Cell) -> Any:
+        """The inverse."""
+        raise NotImplementedError("a subclass has it")
+
+    def label(self, layer: int, direction: int, layers: int, directions: int) -> str:
+        """What errors call an array of this layer and direction, with {} for its name in the cell."""
+        if layers == directions == 1:
+            return "{}"
+        return f"{{}} of layer {layer}{', reverse' if direction else ''}"
 
 
 def as_array(name: str, value: Any) -> Array:
@@ -47,7 +57,7 @@ def _is_array(value: Any) -> bool:
     return hasattr(value, "shape")
 
 
-class Named:
+class Named(Container):
     """One mapping for all; `template` makes its names of {name}, {layer}, {reverse} (nothing or _reverse), or of {unit}, which
     counts the directions of the layers."""
 
@@ -91,12 +101,15 @@ class Named:
             for name, array in arrays.items()
         }
 
+    def label(self, layer: int, direction: int, layers: int, directions: int) -> str:
+        return self._key("{}", layer, direction, directions)
+
     def _key(self, name: str, layer: int, direction: int, directions: int) -> str:
         reverse = "_reverse" if direction else ""
         return self.template.format(name=name, layer=layer, reverse=reverse, unit=layer * directions + direction)
 
 
-class Tree:
+class Tree(Container):
     """A cell is a mapping, nested where its names have a /, or an object with such attributes; an array that has no name is the
     whole cell. Two directions are a pair (a tuple), several layers a list.
 
@@ -165,7 +178,7 @@ class Tree:
         return arrays[""] if "" in arrays else _nested(arrays)
 
 
-class Stacked:
+class Stacked(Container):
     """A mapping of arrays with leading axes: "ld" layers and directions; "d" directions, and several layers are a list."""
 
     def __init__(self, axes: str) -> None:
@@ -196,7 +209,7 @@ class Stacked:
         return {name: np.stack([layer[name] for layer in layers]) for name in layers[0]}
 
 
-class Flat:
+class Flat(Container):
     """One vector. `passes`: the names that stand one behind the other for each layer and direction, and so on."""
 
     def __init__(self, *passes: tuple[str, ...]) -> None:

@@ -96,7 +96,7 @@ class Reading:
     Raises: ValueError for a shape that does not fit the others.
     """
 
-    def __init__(self, form: str, cell: Cell, shapes: Mapping[str, tuple[int, ...]], where: str) -> None:
+    def __init__(self, form: str, cell: Cell, shapes: Mapping[str, tuple[int, ...]], label: str) -> None:
         slots = [slot for slot in cell.slots if slot.name in shapes]
         measures = Measures(any("p" in slot.kinds for slot in slots))
         self.sources: dict[str, Source] = {}
@@ -104,7 +104,8 @@ class Reading:
         for slot in slots:
             axes = measures.fit(slot, shapes[slot.name])
             if axes is None:
-                raise ValueError(f"{slot.name or 'weights'}{where}: expected {slot.symbols()}{measures}, got {shapes[slot.name]}")
+                name = label.format(slot.name or "weights")
+                raise ValueError(f"{name}: expected {slot.symbols()}{measures}, got {shapes[slot.name]}")
             self.sources[slot.name] = Source(*slot.axes.views(axes))
             parts.update(_parts(slot, measures))
         self.targets: dict[str, Target] = {}

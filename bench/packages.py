@@ -3,9 +3,9 @@
     python bench/packages.py                  the packages that are installed, and code that is no package by its equations
     python bench/packages.py nagisa cs231n    these alone
 
-pip install 'fastrnn[clients]' brings the packages; madmom wants a NumPy below 2 and so an environment of its own. One thread on one
-core (--threads for more), results compared before they are timed, and then both take turns; the median of their turns counts. The
-table is in Markdown.
+`make packages` installs the packages first, all but madmom: that wants a NumPy below 2 and so an environment of its own, which
+`make systems-old` makes. One thread on one core (--threads for more), results compared before they are timed, and then both take
+turns; the median of their turns counts. The table is in Markdown.
 """
 
 from __future__ import annotations

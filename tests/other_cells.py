@@ -603,3 +603,35 @@ def _(draw, I, H):
         return gate["outgate"] * np.tanh(c), c
 
     return w, step
+
+
+# --- Dive into Deep Learning ------------------------------------------------------------------------------------------
+
+
+def d2l_weights(draw, gates, I, H):
+    """The weights, and the preactivation of a gate."""
+    w = {name: draw(*shape) for g in gates for name, shape in ((f"W_x{g}", (I, H)), (f"W_h{g}", (H, H)), (f"b_{g}", (H,)))}
+    return w, lambda g, x, h: x @ w[f"W_x{g}"] + h @ w[f"W_h{g}"] + w[f"b_{g}"]
+
+
+@system("d2l rnn")
+def _(draw, I, H):
+    w, gate = d2l_weights(draw, "h", I, H)
+    return w, lambda x, h: np.tanh(gate("h", x, h))
+
+
+@system("d2l gru_before")
+def _(draw, I, H):
+    w, gate = d2l_weights(draw, "zrh", I, H)
+
+    def step(x, h):
+        z, r = sigmoid(gate("z", x, h)), sigmoid(gate("r", x, h))
+        return z * h + (1 - z) * np.tanh(gate("h", x, r * h))
+
+    return w, step
+
+
+@system("d2l lstm")
+def _(draw, I, H):
+    w, gate = d2l_weights(draw, "ifoc", I, H)
+    return w, lambda x, h, c: lstm(gate("i", x, h), gate("f", x, h), gate("c", x, h), gate("o", x, h), c)

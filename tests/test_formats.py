@@ -1,6 +1,7 @@
 """Weights of other systems: each format against its system's equations, there and back, and what cannot be held."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,8 +73,14 @@ def random_layer(name, form, L, D, rng, dtype=np.float64, I=3, H=4):
 # --- the numbers ----------------------------------------------------------------------------------------------------
 
 
-def test_every_format_has_its_equations():
+def test_every_format_has_its_equations_and_its_place_in_the_documentation():
     assert set(SYSTEMS) == set(ALL)
+    text = (Path(__file__).parents[1] / "docs" / "other_systems.md").read_text("utf-8")
+    for name, format in FORMATS.items():
+        (row,) = (line for line in text.splitlines() if line.startswith(f'| `"{name}"` |'))
+        _, _, rnn, gru, lstm, _, _ = row.split("|")
+        assert ("yes" in rnn, "yes" in lstm) == ("rnn" in format.cells, "lstm" in format.cells), row
+        assert ("after" in gru, "before" in gru) == ("gru_after" in format.cells, "gru_before" in format.cells), row
 
 
 @every_format

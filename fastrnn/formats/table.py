@@ -47,6 +47,7 @@ _ONEDNN = {"weights_layer": "ngu x", "weights_iter": "ngu h"}
 _MADMOM = {"{}/weights": "nu x", "{}/bias": "u b", "{}/recurrent_weights": "nu h"}
 _LASAGNE = {"W_in_to_{}": "nu x", "W_hid_to_{}": "nu h", "b_{}?": "u b"}
 _LASAGNE_LSTM = {"i": "ingate", "f": "forgetgate", "g": "cell", "o": "outgate"}
+_D2L = {"W_x{}": "nu x", "W_h{}": "nu h", "b_{}": "u b"}
 _INVERTED = {"z": -1.0}  # h = (1 - u) h + u n, and u = 1 - z = logistic(-a)
 
 
@@ -222,6 +223,14 @@ FORMATS: dict[str, Format] = dict(
                 _each({"g": "change", "f": "forget", "i": "ingate", "o": "outgate"}, {"{}": "nu x,h,b"}),
                 scale=dict.fromkeys("ifo", 2.0),
             ),
+        ),
+        # Dive into Deep Learning's RNNScratch, GRUScratch, LSTMScratch: the module itself, or the same as a dictionary.
+        _format(
+            "d2l",
+            Tree(),
+            rnn=Cell("a", _each({"a": "h"}, _D2L)),
+            gru_before=Cell("zrn", _each({"z": "z", "r": "r", "n": "h"}, _D2L)),
+            lstm=Cell("ifog", _each({"i": "i", "f": "f", "o": "o", "g": "c"}, _D2L)),
         ),
         # thinc.layers.LSTM: its flat vector of parameters.
         _format(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn.formats import FORMATS, Cell, Format, Named, Tree
+from fastrnn.formats import FORMATS, Cell, Format, Named, Tree, pull_back, write
 from other_cells import SYSTEMS
 
 FAMILIES = {"rnn": "rnn", "gru_after": "gru", "gru_before": "gru", "lstm": "lstm"}
@@ -354,6 +354,8 @@ BAD_WEIGHTS = [
     ("pytorch", {}, KeyError, r"missing \['weight_ih_l0', 'weight_hh_l0'\]"),
     ("onnx", zeros(W=(3, 16, 2), R=(3, 16, 4)), ValueError, r"expected arrays \(directions, ...\) of 1 or 2 directions, got"),
     ("onnx", zeros(W=(1, 16, 2), R=(2, 16, 4)), ValueError, "1 or 2 directions, got"),
+    ("onnx", [], ValueError, "expected one item for each layer"),
+    ("pytorch", {"weight_ih_l0": np.ma.zeros((16, 3))}, TypeError, "weight_ih_l0: expected an array, got MaskedArray"),
     ("onednn", zeros(weights_layer=(1, 4), weights_iter=(1, 4)), ValueError, r"expected arrays \(layers, directions, ...\)"),
     ("jax", np.zeros(5), ValueError, "input_size: expected an integer, because a vector"),
     (
@@ -430,6 +432,37 @@ def test_any_missing_array_is_named(name, form):
 def test_bad_weights(name, weights, error, message):
     with pytest.raises(error, match=message):
         fastrnn.LSTM.from_weights(weights, name)
+
+
+@pytest.mark.parametrize(
+    "more, error, message",
+    [
+        ({"input_size": "2"}, TypeError, "input_size: expected an integer, got '2'"),
+        ({"hidden_size": -3}, ValueError, "hidden_size: expected an integer greater than zero, got -3"),
+        ({"num_layers": 1.0}, TypeError, "num_layers: expected an integer, got 1.0"),
+        ({"num_layers": 10**12}, ValueError, r"weights: expected a vector \(95999999999988,\) for these sizes, got \(5,\)"),
+        ({"bidirectional": "no"}, TypeError, "bidirectional: expected True or False, got 'no'"),
+    ],
+)
+def test_bad_sizes(more, error, message):
+    with pytest.raises(error, match=message):
+        fastrnn.LSTM.from_weights(np.zeros(5), "jax", **{"input_size": 2, "hidden_size": 3} | more)
+
+
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"a": np.zeros(1)}, KeyError, "expected names such as weight_ih_l0 and bias_hh_l1_reverse, got 'a'"),
+        ({"weight_ih_l7777777777": np.zeros(1)}, KeyError, "expected the layers one after the other, got 'weight_ih_l7777777777'"),
+        ({"weight_ih_l1": np.zeros((16, 4))}, KeyError, r"missing \['weight_hh_l1'\]"),
+        ({"weight_ih_l0": np.zeros((15, 3))}, ValueError, r"weight_ih_l0: expected \(16, 3\), got \(15, 3\)"),
+        ({"bias_hh_l0": np.zeros(4)}, ValueError, r"bias_hh_l0: expected \(16,\), got \(4,\)"),
+    ],
+)
+def test_bad_params(change, error, message):
+    for function in (write, pull_back):
+        with pytest.raises(error, match=message):
+            function({**lstm().params, **change}, "keras", "lstm")
 
 
 def test_bad_options():

@@ -11,19 +11,27 @@ bias where we have two gets their sum.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import checks
 from .cell import Cell
 from .containers import Flat, Named, Stacked, Tree, Units
+from .slots import GATES
 from .table import FORMATS, Format, lookup
 
 __all__ = ["FORMATS", "Cell", "Flat", "Format", "Named", "Stacked", "Tree", "pull_back", "read", "write"]
 
 Array = NDArray[Any]
+_KNOWN: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("input_size", "hidden_size", "num_layers"), checks.size),
+    **dict.fromkeys(("bidirectional", "reset_after"), checks.flag),
+}
+_OURS = re.compile(r"(weight_[ih]h|bias_[ih]h|weight_ch|weight_hr)_l(\d+)(_reverse)?")
 _FAMILIES = {"rnn": ("rnn",), "gru": ("gru_after", "gru_before"), "lstm": ("lstm",)}
 
 
@@ -43,7 +51,7 @@ def read(
 
     Raises: KeyError for names that are missing or unexpected; ValueError, TypeError.
     """
-    given = dict(given or {})
+    given = {name: _KNOWN.get(name, _any)(name, value) for name, value in (given or {}).items() if value is not None}
     found = lookup(format)
     forms = _forms(found, family, given.get("reset_after"))
     results, errors = {}, []
@@ -64,11 +72,11 @@ def read(
 def write(params: Mapping[str, Array], format: str | Format, family: str, reset_after: bool = True) -> Any:
     """The parameters of a layer, by their names, as weights in a format.
 
-    Raises: ValueError where the format has no place for something.
+    Raises: ValueError where the format has no place for something, or a shape is wrong; KeyError for names that are no layer's.
     """
     found = lookup(format)
     form = _forms(found, family, reset_after)[0]
-    cell, units, name = found.cells[form], _units(params), f"the format {found.name}"
+    cell, units, name = found.cells[form], _units(params, form), f"the format {found.name}"
     written = [
         [cell.write(form, unit, name, f"{{}}_l{layer}{'_reverse' * direction}") for direction, unit in enumerate(both)]
         for layer, both in enumerate(units)
@@ -88,7 +96,12 @@ def pull_back(gradients: Mapping[str, Array], format: str | Format, family: str,
     found = lookup(format)
     form = _forms(found, family, reset_after)[0]
     cell = found.cells[form]
-    return found.container.join([[cell.pull_back(form, unit) for unit in both] for both in _units(gradients)], cell)
+    return found.container.join([[cell.pull_back(form, unit) for unit in both] for both in _units(gradients, form)], cell)
+
+
+def _any(name: str, value: Any) -> Any:
+    """What no format asks for."""
+    return value
 
 
 def _forms(format: Format, family: str, reset_after: bool | None) -> list[str]:
@@ -157,15 +170,34 @@ def _named(units: Units, sizes: Mapping[str, Any]) -> dict[str, Array]:
     return params
 
 
-def _units(params: Mapping[str, Array]) -> Units:
-    """The inverse of _named."""
+def _units(params: Mapping[str, Array], form: str) -> Units:
+    """The inverse of _named. Raises: KeyError, ValueError for what are not the parameters of a layer."""
     units: Units = []
     for name, array in params.items():
-        kind, _, place = name.rpartition("_l")
-        layer, _, reverse = place.partition("_")
-        while len(units) <= int(layer):
-            units.append([{}])
-        if reverse and len(units[int(layer)]) == 1:
-            units[int(layer)].append({})
-        units[int(layer)][bool(reverse)][kind] = array
+        match = _OURS.fullmatch(name)
+        if match is None:
+            raise KeyError(f"params: expected names such as weight_ih_l0 and bias_hh_l1_reverse, got {name!r}")
+        layer = int(match[2])
+        if layer > len(params):
+            raise KeyError(f"params: expected the layers one after the other, got {name!r}")
+        units += [[{}] for _ in range(layer + 1 - len(units))]
+        if match[3] and len(units[layer]) == 1:
+            units[layer].append({})
+        units[layer][bool(match[3])][match[1]] = array
+    for k, both in enumerate(units):
+        for d, unit in enumerate(both):
+            _check_shapes(unit, f"_l{k}{'_reverse' * d}", form)
     return units
+
+
+def _check_shapes(unit: Mapping[str, Array], suffix: str, form: str) -> None:
+    missing = [name + suffix for name in ("weight_ih", "weight_hh") if name not in unit]
+    if missing:
+        raise KeyError(f"params: missing {missing}")
+    G, (I, P) = len(GATES[form]), (np.shape(unit[name])[-1:] or (0,) for name in ("weight_ih", "weight_hh"))
+    H = len(unit["weight_hh"]) // G
+    shapes = {"weight_ih": (G * H, *I), "weight_hh": (G * H, *P), "weight_ch": (3, H), "weight_hr": (*P, H)}
+    for name, array in unit.items():
+        expected = shapes.get(name, (G * H,))
+        if np.shape(array) != expected:
+            raise ValueError(f"{name}{suffix}: expected {expected}, got {np.shape(array)}")

@@ -67,7 +67,7 @@ class Cell:
         missing = [label.format(slot.name) for slot in self.slots if slot.name not in arrays and not slot.optional]
         unexpected = [label.format(name) for name in arrays if all(name != slot.name for slot in self.slots)]
         if missing or unexpected:
-            expected = [label.format(name) for name in self.arrays]
+            expected = [label.format(slot.name) for slot in self.slots]
             raise KeyError(f"weights: expected {expected}, missing {missing}, unexpected {unexpected}")
         key = form, label, tuple((name, array.shape) for name, array in arrays.items())
         reading = self._readings.get(key)

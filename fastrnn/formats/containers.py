@@ -3,6 +3,7 @@ arrays of one cell, by name."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -38,6 +39,8 @@ class Container:
 def as_array(name: str, value: Any) -> Array:
     """A NumPy array of numbers from an array of any library; a tensor of PyTorch may need gradients and live elsewhere."""
     value = value.detach().cpu() if hasattr(value, "detach") else value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -85,7 +88,7 @@ class Named(Container):
             place = divmod(int(fields["unit"]), directions) if "unit" in fields else (int(fields["layer"]), bool(fields["reverse"]))
             found.setdefault((place[0], int(place[1])), {})[match["name"]] = as_array(str(key), value)
         if unexpected:
-            expected = ", ".join(self._key(name, 0, 0, directions) for name in cell.arrays)
+            expected = ", ".join(self._key(slot.name, 0, 0, directions) for slot in cell.slots)
             raise KeyError(f"weights: expected {expected} and so on, unexpected {unexpected}")
         layers = 1 + max((layer for layer, _ in found), default=0)
         directions = 1 + max((direction for _, direction in found), default=0)
@@ -187,6 +190,8 @@ class Stacked(Container):
     def split(self, weights: Any, cell: Cell, given: Mapping[str, Any]) -> Units:
         if self.axes == "ld":
             return self._split(_mapping(weights), 2)
+        if weights == []:
+            raise ValueError("weights: expected one item for each layer, got an empty list")
         return [self._split(_mapping(layer), 1)[0] for layer in (weights if isinstance(weights, list) else [weights])]
 
     def _split(self, weights: Mapping[str, Any], axes: int) -> Units:
@@ -222,6 +227,10 @@ class Flat(Container):
         vector = as_array("weights", weights)
         layers, directions = given.get("num_layers") or 1, 2 if given.get("bidirectional") else 1
         H, slots = given["hidden_size"], {slot.name: slot for slot in cell.slots}
+        one, above = (sum(math.prod(slots[name].shape(I, H)) for name in slots) for I in (given["input_size"], directions * H))
+        total = directions * (one + (layers - 1) * above)
+        if vector.shape != (total,):
+            raise ValueError(f"weights: expected a vector ({total},) for these sizes, got {vector.shape}")
         inputs = [given["input_size"]] + [directions * H] * (layers - 1)
         shapes = [
             (layer, direction, name, slots[name].shape(I, H))
@@ -230,13 +239,10 @@ class Flat(Container):
             for direction in range(directions)
             for name in names
         ]
-        total = sum(int(np.prod(shape)) for *_, shape in shapes)
-        if vector.shape != (total,):
-            raise ValueError(f"weights: expected a vector ({total},) for these sizes, got {vector.shape}")
         units: Units = [[{} for _ in range(directions)] for _ in range(layers)]
         start = 0
         for layer, direction, name, shape in shapes:
-            end = start + int(np.prod(shape))
+            end = start + math.prod(shape)
             units[layer][direction][name] = vector[start:end].reshape(shape)
             start = end
         return units

@@ -4,6 +4,7 @@ Between a format and the parameters of a layer stand one table (fastrnn.formats.
 cannot hold raises ValueError unless it is zero; nothing is dropped. Back and forth gives the same arrays exactly. A format with one
 bias where we have two gets their sum.
 
+>>> import fastrnn.formats
 >>> params, sizes = fastrnn.formats.read(keras_layer.get_weights(), "keras", "lstm")
 >>> weights = fastrnn.formats.write(params, "onnx", "lstm")  # {"W": ..., "R": ..., "B": ...}
 >>> dweights = fastrnn.formats.pull_back(grads.params, "onnx", "lstm")

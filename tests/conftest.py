@@ -11,9 +11,9 @@ def pytest_addoption(parser):
 
 def pytest_sessionfinish(session):
     """A package that was meant to be there, and is not, must not go unnoticed."""
-    if not session.config.getoption("--all-installed"):
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")  # None in a worker of pytest-xdist
+    if reporter is None or not session.config.getoption("--all-installed"):
         return
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     skipped = [report.longrepr[2] for report in reporter.stats.get("skipped", ()) if "not installed" in str(report.longrepr)]
     if skipped:
         reporter.write_line(f"\n--all-installed: {len(skipped)} tests were skipped", red=True)

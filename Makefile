@@ -4,6 +4,7 @@
 #   make test      the test suite                    make lint, make types   ruff, mypy
 #   make bench     timings, then make compare        make sanitize           the suite under ASan and UBSan
 #   make compare   side by side with the peers, into docs/speed.json and docs/speed.png
+#   make systems   the tests beside other systems    make packages           how much faster than other packages
 #   make wheel     dist/*.whl                        make clean              remove everything made here
 #
 # PYTHON=python3.12 chooses the Python that .venv is made of; ARGS="-k lstm" goes to pytest, to the demo or, by make compare, to
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test bench compare lint types sanitize wheel clean
+.PHONY: demo test bench compare systems systems-old packages lint types sanitize wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
@@ -32,6 +33,30 @@ bench: $(VENV)/with-test $(VENV)/with-bench
 compare: $(VENV)/with-peers
 	$(BIN)/python bench/compare.py --json docs/speed.json --picture docs/speed.png $(ARGS)
 
+# Beside the other systems: each of these tests fails if its package is not there. Two of them want an old NumPy, and so an
+# environment of their own.
+BESIDE := $(wildcard tests/test_torch_*.py tests/test_onnx*.py tests/test_compat_*.py) \
+          $(patsubst %,tests/test_%.py,formats_systems clients jax autograd keras)
+OLD := .venv-old
+OLD_PIP := $(OLD)/bin/python -m pip --disable-pip-version-check --quiet
+
+systems: $(VENV)/with-test $(VENV)/with-systems
+	$(BIN)/pytest -q --all-installed -k "not chainer and not madmom" $(BESIDE) $(ARGS)
+
+systems-old: $(OLD)/installed
+	PYTHONPATH=. $(OLD)/bin/pytest -q --all-installed -k "chainer or madmom" \
+	    $(patsubst %,tests/test_%.py,formats_systems clients compat_madmom) $(ARGS)
+
+packages: $(VENV)/with-systems
+	$(BIN)/python bench/packages.py $(ARGS)
+	if [ -e $(OLD)/installed ]; then PYTHONPATH=. $(OLD)/bin/python bench/packages.py madmom; fi
+
+$(OLD)/installed: $(VENV)/installed
+	$(PYTHON) -m venv $(OLD)
+	$(OLD_PIP) install 'numpy<2' 'scipy<1.12' 'setuptools<70' 'Cython<3' wheel mido chainer pytest
+	$(OLD_PIP) install --no-build-isolation madmom==0.16.1
+	@touch $@
+
 lint: $(VENV)/with-lint
 	$(BIN)/ruff check .
 
@@ -43,7 +68,7 @@ wheel: | $(BIN)/python
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info fastrnn/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(OLD) build dist *.egg-info fastrnn/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment: a change of the C or Cython sources compiles the editable install anew --------------------
@@ -74,7 +99,7 @@ sanitize: $(SAN)/built
 	rm -rf $(SAN)/tests $(SAN)/examples $(SAN)/docs
 	cp -R tests examples docs $(SAN)
 	cp fastrnn/*.py $(SAN)/fastrnn
-	cp fastrnn/train/*.py $(SAN)/fastrnn/train
+	cp -R $(patsubst %/__init__.py,%,$(wildcard fastrnn/*/__init__.py)) $(SAN)/fastrnn
 	cd $(SAN) && env FASTRNN_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SAN) \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	    LD_PRELOAD="$$($(SAN_CC) -print-file-name=libasan.so) $$($(SAN_CC) -print-file-name=libstdc++.so)" \

@@ -12,8 +12,9 @@ from . import checks, config
 from .engine import Cell
 from .layer_tape import LayerTape
 from .layout import Layout
-from .parameters import Module, shapes_of
+from .parameters import shapes_of
 from .plan import Plan, make_plan
+from .portable import Portable
 from .stack import Options, Pass
 from .stream import Stream, make_stream
 from .tape import State
@@ -22,7 +23,7 @@ Array = NDArray[Any]
 MOST_LAYERS = 10_000  # each has names and views, so that more would fill any memory before a parameter is made
 
 
-class Recurrent(Module):
+class Recurrent(Portable):
     """What RNN, GRU and LSTM share. See those."""
 
     _cell: Cell
@@ -218,6 +219,8 @@ class RNN(Recurrent):
     >>> y, h_n = layer(x)
     """
 
+    _family = "rnn"
+
     def __init__(
         self,
         input_size: int,
@@ -283,6 +286,8 @@ class GRU(Recurrent):
     >>> y, h_n = layer(x)  # (T, B, 128), (4, B, 64)
     """
 
+    _family = "gru"
+
     def __init__(
         self,
         input_size: int,
@@ -314,6 +319,8 @@ class LSTM(Recurrent):
     >>> layer = fastrnn.LSTM(3, 64, rng=0)
     >>> y, (h_n, c_n) = layer(x)
     """
+
+    _family = "lstm"
 
     def __init__(
         self,

@@ -5,6 +5,21 @@ import pytest
 from fastrnn import _core, config
 
 
+def pytest_addoption(parser):
+    parser.addoption("--all-installed", action="store_true", help="fail if a test was skipped because a package is not installed")
+
+
+def pytest_sessionfinish(session):
+    """A package that was meant to be there, and is not, must not go unnoticed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")  # None in a worker of pytest-xdist
+    if reporter is None or not session.config.getoption("--all-installed"):
+        return
+    skipped = [report.longrepr[2] for report in reporter.stats.get("skipped", ()) if "not installed" in str(report.longrepr)]
+    if skipped:
+        reporter.write_line(f"\n--all-installed: {len(skipped)} tests were skipped", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture
 def use(monkeypatch):
     """use(isa="v3", gemm="own") for the rest of the test."""

@@ -76,7 +76,7 @@ def test_the_wheel_holds_the_package_with_its_types_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fastrnn"}
     assert {"fastrnn/py.typed", "fastrnn/_core.pyi"} <= set(names)
-    assert {f"fastrnn/{path.name}" for path in (ROOT / "fastrnn").glob("*.py")} <= set(names)
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "fastrnn").rglob("*.py")} <= set(names)
     assert not [name for name in names if name.endswith((".c", ".h", ".pyx"))]
 
 

@@ -1,0 +1,61 @@
+"""fastrnn.autograd: rnn, gru and lstm as primitives of HIPS autograd (github.com/HIPS/autograd).
+
+The arguments, their shapes and errors are those of fastrnn.rnn, fastrnn.gru and fastrnn.lstm without `record`; what comes back is
+(y, h_n), of the LSTM (y, (h_n, c_n)). Gradients, of any of the float arrays, come from the compiled backward pass; gradients of
+gradients are not available. Needs the package autograd: pip install 'fastrnn[autograd]'.
+
+>>> import autograd, autograd.numpy as np, fastrnn.autograd
+>>> def loss(w_hh):
+...     y, h_n = fastrnn.autograd.gru(x, w_ih, w_hh)
+...     return np.sum(y**2)
+>>> dw_hh = autograd.grad(loss)(w_hh)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autograd.extend import defvjp_argnums, primitive
+from autograd.tracer import isbox
+
+from .bridge import FLOATS, Arrays, Call, function
+
+__all__ = ["gru", "lstm", "rnn"]
+
+
+def _run(call: Call, floats: Arrays, of_rows: Arrays) -> tuple[Any, ...]:
+    if not any(map(isbox, floats.values())):
+        return call.forward({**floats, **of_rows})[0]
+    outputs = _recorded(call, of_rows, [], *(floats.get(name) for name in FLOATS))
+    return tuple(outputs[i] for i in range(len(outputs)))
+
+
+def _record(call: Call, of_rows: Arrays, tapes: list[Any], *floats: Any) -> tuple[Any, ...]:
+    """The outputs. The tape is left in tapes, for the vector-Jacobian product."""
+    given = {name: value for name, value in zip(FLOATS, floats) if value is not None}
+    outputs, tape = call.forward({**given, **of_rows}, record=True)
+    tapes.append(tape)
+    return outputs
+
+
+def _vjp(argnums: tuple[int, ...], outputs: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    call, of_rows, tapes, *floats = arguments
+    names = [FLOATS[i - 3] for i in argnums]
+
+    def product(cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
+        if any(map(isbox, (*floats, *cotangents))):
+            raise NotImplementedError("fastrnn.autograd: gradients of gradients are not available")
+        if not tapes:  # a Jacobian asks once per number of y, and a tape can be used once
+            _record(call, of_rows, tapes, *floats)
+        gradients = call.backward(tapes.pop(), tuple(d.astype(y.dtype) for d, y in zip(cotangents, outputs)))
+        return tuple(gradients[name] for name in names)
+
+    return product
+
+
+_recorded = primitive(_record)
+defvjp_argnums(_recorded, _vjp)
+
+rnn = function("rnn", "autograd", _run)
+gru = function("gru", "autograd", _run)
+lstm = function("lstm", "autograd", _run)

@@ -1,0 +1,189 @@
+"""Coursera, Deep Learning Specialization, course 5, week 1: "Building your Recurrent Neural Network - Step by Step".
+
+m rows stand in columns: x (n_x, m, T_x), a (n_a, m, T_x), y (n_y, m, T_x). parameters is the notebook's dictionary: Wax (n_a, n_x),
+Waa (n_a, n_a), Wya (n_y, n_a), ba (n_a, 1), by (n_y, 1); of the LSTM Wf, Wi, Wc, Wo (n_a, n_a + n_x), bf, bi, bc, bo (n_a, 1),
+Wy (n_y, n_a), by.
+
+Caches have the notebook's structure, so that they go together with steps of one's own: caches is (steps, x), and steps[t] is
+(a_next, a_prev, xt, parameters) or (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters), made when it is asked for.
+lstm_backward is the whole gradient; early versions of the notebook left out what flows back from one step to the one before.
+
+>>> from fastrnn.compat.coursera import lstm_backward, lstm_forward
+>>> a, y, c, caches = lstm_forward(x, a0, parameters)
+>>> gradients = lstm_backward(da, caches)  # dx, da0, dWf, dbf, dWi, ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _step
+from ._recorded import Recorded
+from ._step import sigmoid
+
+__all__ = [
+    "lstm_backward",
+    "lstm_cell_backward",
+    "lstm_cell_forward",
+    "lstm_forward",
+    "rnn_backward",
+    "rnn_cell_backward",
+    "rnn_cell_forward",
+    "rnn_forward",
+    "sigmoid",
+    "softmax",
+]
+
+Array = NDArray[Any]
+Parameters = Mapping[str, Any]
+_RNN, _LSTM = ("Wax", "Waa", "ba"), ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "bo")
+
+
+def softmax(x: Array) -> Array:
+    """exp(x) by columns (axis 0), divided by its sum."""
+    e = np.exp(x - np.max(x, axis=0))
+    return e / e.sum(axis=0)
+
+
+# --- one step ---------------------------------------------------------------------------------------------------
+
+
+def rnn_cell_forward(xt: Array, a_prev: Array, parameters: Parameters) -> tuple[Array, Array, tuple[Any, ...]]:
+    """xt (n_x, m), a_prev (n_a, m) -> a_next (n_a, m), yt_pred (n_y, m), cache."""
+    p = parameters
+    a_next = np.tanh(p["Waa"] @ a_prev + p["Wax"] @ xt + p["ba"])
+    return a_next, softmax(p["Wya"] @ a_next + p["by"]), (a_next, a_prev, xt, parameters)
+
+
+def rnn_cell_backward(da_next: Array, cache: Sequence[Any]) -> dict[str, Array]:
+    """da_next (n_a, m) -> dxt, da_prev, dWax, dWaa, dba."""
+    a_next, a_prev, xt, p = cache
+    d = da_next * (1 - a_next**2)
+    return {
+        "dxt": p["Wax"].T @ d,
+        "da_prev": p["Waa"].T @ d,
+        "dWax": d @ xt.T,
+        "dWaa": d @ a_prev.T,
+        "dba": d.sum(axis=1, keepdims=True),
+    }
+
+
+def lstm_cell_forward(
+    xt: Array, a_prev: Array, c_prev: Array, parameters: Parameters
+) -> tuple[Array, Array, Array, tuple[Any, ...]]:
+    """xt (n_x, m), a_prev and c_prev (n_a, m) -> a_next, c_next (n_a, m), yt_pred (n_y, m), cache."""
+    p, both = parameters, np.concatenate([a_prev, xt])
+    i, f, g, o = (p[f"W{gate}"] @ both + p[f"b{gate}"] for gate in "ifco")
+    a_next, c_next, gates = _step.forward(i, f, g, o, c_prev)
+    cache = (a_next, c_next, a_prev, c_prev, gates.f, gates.i, gates.g, gates.o, xt, parameters)
+    return a_next, c_next, softmax(p["Wy"] @ a_next + p["by"]), cache
+
+
+def lstm_cell_backward(da_next: Array, dc_next: Array, cache: Sequence[Any]) -> dict[str, Array]:
+    """da_next, dc_next (n_a, m) -> dxt, da_prev, dc_prev, dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo."""
+    _, c_next, a_prev, c_prev, f, i, g, o, xt, p = cache
+    d, dc_prev = _step.backward(da_next, dc_next, _step.Gates(i, f, g, o), c_prev, c_next)
+    d_of, both = {"f": d.f, "i": d.i, "c": d.g, "o": d.o}, np.concatenate([a_prev, xt])
+    d_both = sum(p[f"W{gate}"].T @ d_gate for gate, d_gate in d_of.items())
+    gradients = {"dxt": d_both[len(a_prev) :], "da_prev": d_both[: len(a_prev)], "dc_prev": dc_prev}
+    for gate, d_gate in d_of.items():
+        gradients |= {f"dW{gate}": d_gate @ both.T, f"db{gate}": d_gate.sum(axis=1, keepdims=True)}
+    return gradients
+
+
+# --- sequences ----------------------------------------------------------------------------------------------------
+
+
+class Steps(Sequence[Any]):
+    """The caches of all steps, each made when it is asked for, and the pass that they are of."""
+
+    def __init__(self, recorded: Recorded, make: Callable[[int], Any], T: int) -> None:
+        self.recorded, self._make, self._T = recorded, make, T
+
+    def __len__(self) -> int:
+        return self._T
+
+    @overload
+    def __getitem__(self, t: int) -> Any: ...
+
+    @overload
+    def __getitem__(self, t: slice) -> list[Any]: ...
+
+    def __getitem__(self, t: Any) -> Any:
+        which = range(self._T)[t]
+        return [self._make(k) for k in which] if isinstance(which, range) else self._make(which)
+
+
+def rnn_forward(x: Array, a0: Array, parameters: Parameters) -> tuple[Array, Array, tuple[Steps, Array]]:
+    """x (n_x, m, T_x), a0 (n_a, m) -> a (n_a, m, T_x), y_pred (n_y, m, T_x), caches."""
+    recorded = _record("rnn", x, a0, {name: parameters[name] for name in _RNN})
+    a = _columns(recorded.y)
+
+    def step(t: int) -> tuple[Any, ...]:
+        return a[:, :, t], a[:, :, t - 1] if t else a0, x[:, :, t], parameters
+
+    return a, _predict(parameters["Wya"], a, parameters["by"]), (Steps(recorded, step, a.shape[2]), x)
+
+
+def rnn_backward(da: Array, caches: tuple[Sequence[Any], Array]) -> dict[str, Array]:
+    """da (n_a, m, T_x) -> dx, da0, dWax, dWaa, dba."""
+    steps, x = caches
+    if isinstance(steps, Steps):
+        recorded = steps.recorded
+    else:
+        _, a0, _, p = steps[0]
+        recorded = _record("rnn", x, a0, {name: p[name] for name in _RNN})
+    return _backward(recorded, da)
+
+
+def lstm_forward(x: Array, a0: Array, parameters: Parameters) -> tuple[Array, Array, Array, tuple[Steps, Array]]:
+    """From a cell state of zeros: x (n_x, m, T_x), a0 (n_a, m) -> a (n_a, m, T_x), y (n_y, m, T_x), c (n_a, m, T_x), caches."""
+    recorded = _record("lstm", x, a0, {name: parameters[name] for name in _LSTM})
+    assert recorded.c is not None
+    a, c = _columns(recorded.y), _columns(recorded.c)
+
+    def step(t: int) -> tuple[Any, ...]:
+        xt, a_prev, c_prev = x[:, :, t], a[:, :, t - 1] if t else a0, c[:, :, t - 1] if t else np.zeros_like(a[:, :, 0])
+        both = np.concatenate([a_prev, xt])
+        f, i, g, o = (parameters[f"W{gate}"] @ both + parameters[f"b{gate}"] for gate in "fico")
+        return a[:, :, t], c[:, :, t], a_prev, c_prev, sigmoid(f), sigmoid(i), np.tanh(g), sigmoid(o), xt, parameters
+
+    return a, _predict(parameters["Wy"], a, parameters["by"]), c, (Steps(recorded, step, a.shape[2]), x)
+
+
+def lstm_backward(da: Array, caches: tuple[Sequence[Any], Array]) -> dict[str, Array]:
+    """da (n_a, m, T_x) -> dx, da0, dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo."""
+    steps, x = caches
+    if isinstance(steps, Steps):
+        recorded = steps.recorded
+    else:
+        _, _, a0, c0, *_, p = steps[0]
+        recorded = _record("lstm", x, a0, {name: p[name] for name in _LSTM}, c0)
+    return _backward(recorded, da)
+
+
+def _record(form: str, x: Any, a0: Any, weights: Mapping[str, Any], c0: Any = None) -> Recorded:
+    x, a0 = np.asarray(x), np.asarray(a0)
+    if x.ndim != 3 or a0.ndim != 2:
+        raise ValueError(f"x, a0: expected (n_x, m, T_x), (n_a, m), got {x.shape}, {a0.shape}")
+    c0 = None if c0 is None else np.asarray(c0).T
+    return Recorded("coursera", form, x.transpose(2, 1, 0), weights, a0.T, c0, cells=form == "lstm")
+
+
+def _backward(recorded: Recorded, da: Any) -> dict[str, Array]:
+    dx, da0, _, weights = recorded.backward(np.asarray(da).transpose(2, 1, 0))
+    return {"dx": _columns(dx), "da0": np.ascontiguousarray(da0.T), **{f"d{name}": array for name, array in weights.items()}}
+
+
+def _columns(y: Array) -> Array:
+    """(n, m, T) from (T, m, n), as a new array."""
+    return np.ascontiguousarray(y.transpose(2, 1, 0))
+
+
+def _predict(W: Array, a: Array, b: Array) -> Array:
+    """softmax(W a + b) at all steps at once."""
+    return softmax(np.tensordot(W, a, 1) + np.asarray(b)[:, :, None])

@@ -1,0 +1,204 @@
+"""The weights of recurrent networks as other systems store them.
+
+Between a format and the parameters of a layer stand one table (fastrnn.formats.table) and the code that reads it. What a format
+cannot hold raises ValueError unless it is zero; nothing is dropped. Back and forth gives the same arrays exactly. A format with one
+bias where we have two gets their sum.
+
+>>> import fastrnn.formats
+>>> params, sizes = fastrnn.formats.read(keras_layer.get_weights(), "keras", "lstm")
+>>> weights = fastrnn.formats.write(params, "onnx", "lstm")  # {"W": ..., "R": ..., "B": ...}
+>>> dweights = fastrnn.formats.pull_back(grads.params, "onnx", "lstm")
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import checks
+from .cell import Cell
+from .containers import Flat, Named, Stacked, Tree, Units
+from .slots import GATES
+from .table import FORMATS, Format, lookup
+
+__all__ = ["FORMATS", "Cell", "Flat", "Format", "Named", "Stacked", "Tree", "pull_back", "read", "write"]
+
+Array = NDArray[Any]
+_KNOWN: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("input_size", "hidden_size", "num_layers"), checks.size),
+    **dict.fromkeys(("bidirectional", "reset_after"), checks.flag),
+}
+_OURS = re.compile(r"(weight_[ih]h|bias_[ih]h|weight_ch|weight_hr)_l(\d+)(_reverse)?")
+_FAMILIES = {"rnn": ("rnn",), "gru": ("gru_after", "gru_before"), "lstm": ("lstm",)}
+
+
+def read(
+    weights: Any, format: str | Format, family: str, given: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Weights in a format as the parameters of a layer, and the arguments of its constructor that they tell.
+
+    Args:
+        weights: see the format in fastrnn.formats.table; arrays of any library that NumPy takes.
+        format: its name, or a Format of the caller's.
+        family: "rnn", "gru" or "lstm".
+        given: what is known: input_size, hidden_size, num_layers, bidirectional, reset_after. Needed where the format does not
+            say it.
+
+    Returns: {"weight_ih_l0": (G*H, I), ...} and {"input_size": I, "hidden_size": H, "num_layers": ..., ...}.
+
+    Raises: KeyError for names that are missing or unexpected; ValueError, TypeError.
+    """
+    given = {name: _KNOWN.get(name, _any)(name, value) for name, value in (given or {}).items() if value is not None}
+    found = lookup(format)
+    forms = _forms(found, family, given.get("reset_after"))
+    results, errors = {}, []
+    for form in forms:
+        try:
+            results[form] = _read(weights, found, form, given)
+        except (KeyError, ValueError, TypeError) as error:
+            errors.append(error)
+    if not results:
+        raise errors[0]
+    if len(results) > 1:
+        raise ValueError(f"reset_after: expected True or False, because weights in the format {found.name} do not tell")
+    form, units = results.popitem()
+    sizes = _sizes(units, form)
+    return _named(units, sizes), sizes
+
+
+def write(params: Mapping[str, Array], format: str | Format, family: str, reset_after: bool = True) -> Any:
+    """The parameters of a layer, by their names, as weights in a format.
+
+    Raises: ValueError where the format has no place for something, or a shape is wrong; KeyError for names that are no layer's.
+    """
+    found = lookup(format)
+    form = _forms(found, family, reset_after)[0]
+    cell, units, name = found.cells[form], _units(params, form), f"the format {found.name}"
+    written = [
+        [cell.write(form, unit, name, f"{{}}_l{layer}{'_reverse' * direction}") for direction, unit in enumerate(both)]
+        for layer, both in enumerate(units)
+    ]
+    return found.container.join(written, cell)
+
+
+def pull_back(gradients: Mapping[str, Array], format: str | Format, family: str, reset_after: bool = True) -> Any:
+    """The gradients of weights in a format, laid out as these, from the gradients of the parameters that read makes of them.
+
+    Where read adds up or scales, this is its transpose; where the format has no place for a parameter, its gradient is dropped.
+
+    Raises: ValueError where the format does not have the cell.
+
+    >>> dweights = fastrnn.formats.pull_back(grads.params, "thinc", "lstm")
+    """
+    found = lookup(format)
+    form = _forms(found, family, reset_after)[0]
+    cell = found.cells[form]
+    return found.container.join([[cell.pull_back(form, unit) for unit in both] for both in _units(gradients, form)], cell)
+
+
+def _any(name: str, value: Any) -> Any:
+    """What no format asks for."""
+    return value
+
+
+def _forms(format: Format, family: str, reset_after: bool | None) -> list[str]:
+    """The forms of a cell that a format has, of those that may be meant."""
+    if family not in _FAMILIES:
+        raise ValueError(f"family: expected one of {', '.join(_FAMILIES)}, got {family!r}")
+    wanted = list(_FAMILIES[family])
+    if family == "gru" and reset_after is not None:
+        wanted = ["gru_after" if reset_after else "gru_before"]
+    forms = [form for form in wanted if form in format.cells]
+    if not forms:
+        what = family.upper() if len(wanted) > 1 or family != "gru" else f"GRU with reset_after={bool(reset_after)}"
+        raise ValueError(f"format: {format.name} has no {what}; it has {', '.join(format.cells)}")
+    return forms
+
+
+def _read(weights: Any, format: Format, form: str, given: Mapping[str, Any]) -> Units:
+    cell = format.cells[form]
+    units = format.container.split(weights, cell, given)
+    return [
+        [cell.read(form, arrays, format.container.label(k, d, len(units), len(both))) for d, arrays in enumerate(both)]
+        for k, both in enumerate(units)
+    ]
+
+
+def _sizes(units: Units, form: str) -> dict[str, Any]:
+    """The arguments of the constructor; the units must agree on them."""
+    first, directions = units[0][0], len(units[0])
+    output = first["weight_hh"].shape[1]
+    hidden = first["weight_ch"].shape[1] if "weight_ch" in first else _hidden(first, form)
+    for layer, both in enumerate(units):
+        inputs = first["weight_ih"].shape[1] if layer == 0 else directions * output
+        for direction, unit in enumerate(both):
+            shapes = unit["weight_ih"].shape[1], unit["weight_hh"].shape[1], _hidden(unit, form)
+            if len(both) != directions or shapes != (inputs, output, hidden):
+                expected = f"(input, output, hidden) sizes {(inputs, output, hidden)} in {directions} directions"
+                where = f"layer {layer}{', reverse' if direction else ''}"
+                raise ValueError(f"weights of {where}: expected {expected}, got {shapes} in {len(both)}")
+    every = {name for both in units for unit in both for name in unit}
+    sizes: dict[str, Any] = {"input_size": first["weight_ih"].shape[1], "hidden_size": hidden, "num_layers": len(units)}
+    sizes |= {"bias": "bias_ih" in every, "bidirectional": directions == 2}
+    if form == "lstm":
+        sizes |= {"proj_size": output if "weight_hr" in every else 0, "peephole": "weight_ch" in every}
+    if form.startswith("gru"):
+        sizes["reset_after"] = form == "gru_after"
+    return sizes
+
+
+def _hidden(unit: Mapping[str, Array], form: str) -> int:
+    return unit["weight_hh"].shape[0] // {"rnn": 1, "lstm": 4}.get(form, 3)
+
+
+def _named(units: Units, sizes: Mapping[str, Any]) -> dict[str, Array]:
+    """All parameters by their names, of one dtype; zeros for a bias or peephole that only some units have."""
+    dtype = np.result_type(*(array for both in units for unit in both for array in unit.values()))
+    dtype = np.dtype(np.float64) if dtype.kind in "iu" else dtype
+    params: dict[str, Array] = {}
+    for layer, both in enumerate(units):
+        for direction, unit in enumerate(both):
+            rows = unit["weight_hh"].shape[0]
+            shapes: dict[str, tuple[int, ...]] = {"bias_ih": (rows,), "bias_hh": (rows,)} if sizes["bias"] else {}
+            shapes |= {"weight_ch": (3, sizes["hidden_size"])} if sizes.get("peephole") else {}
+            unit = {name: unit.get(name, np.zeros(shapes.get(name, ()), dtype)) for name in dict.fromkeys([*unit, *shapes])}
+            suffix = "_reverse" if direction else ""
+            params |= {f"{name}_l{layer}{suffix}": array.astype(dtype, copy=False) for name, array in unit.items()}
+    return params
+
+
+def _units(params: Mapping[str, Array], form: str) -> Units:
+    """The inverse of _named. Raises: KeyError, ValueError for what are not the parameters of a layer."""
+    units: Units = []
+    for name, array in params.items():
+        match = _OURS.fullmatch(name)
+        if match is None:
+            raise KeyError(f"params: expected names such as weight_ih_l0 and bias_hh_l1_reverse, got {name!r}")
+        layer = int(match[2])
+        if layer > len(params):
+            raise KeyError(f"params: expected the layers one after the other, got {name!r}")
+        units += [[{}] for _ in range(layer + 1 - len(units))]
+        if match[3] and len(units[layer]) == 1:
+            units[layer].append({})
+        units[layer][bool(match[3])][match[1]] = array
+    for k, both in enumerate(units):
+        for d, unit in enumerate(both):
+            _check_shapes(unit, f"_l{k}{'_reverse' * d}", form)
+    return units
+
+
+def _check_shapes(unit: Mapping[str, Array], suffix: str, form: str) -> None:
+    missing = [name + suffix for name in ("weight_ih", "weight_hh") if name not in unit]
+    if missing:
+        raise KeyError(f"params: missing {missing}")
+    G, (I, P) = len(GATES[form]), (np.shape(unit[name])[-1:] or (0,) for name in ("weight_ih", "weight_hh"))
+    H = len(unit["weight_hh"]) // G
+    shapes = {"weight_ih": (G * H, *I), "weight_hh": (G * H, *P), "weight_ch": (3, H), "weight_hr": (*P, H)}
+    for name, array in unit.items():
+        expected = shapes.get(name, (G * H,))
+        if np.shape(array) != expected:
+            raise ValueError(f"{name}{suffix}: expected {expected}, got {np.shape(array)}")

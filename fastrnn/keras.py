@@ -1,0 +1,163 @@
+"""fastrnn.keras: keras.layers.LSTM and GRU on Keras 3's NumPy backend, at compiled speed.
+
+That backend leaves its functions lstm and gru unimplemented, and Keras then calls the cell step by step. install() puts ours there:
+nothing else about a model changes, and what the kernels do not compute is left to Keras, as before. The NumPy backend has no
+training, so this is inference. Needs Keras 3 with KERAS_BACKEND=numpy.
+
+>>> import os; os.environ["KERAS_BACKEND"] = "numpy"
+>>> import keras, fastrnn.keras
+>>> fastrnn.keras.install()
+>>> model = keras.saving.load_model("model.keras")
+>>> model.predict(x)
+
+On the kernels: LSTM and GRU (both values of reset_after) with activation="tanh" and recurrent_activation="sigmoid", in float32 and
+float64, alone, stacked or inside Bidirectional, with masks of any kind, initial states, go_backwards, stateful. Left to Keras:
+other activations, SimpleRNN, use_cudnn=False, recurrent_dropout, unroll with a mask, float16 and bfloat16. In float64 the kernels
+compute in float64 throughout, where Keras's own loop comes down to float32 in between.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src import backend
+from numpy.typing import NDArray
+
+from . import functional
+from .formats import FORMATS
+
+__all__ = ["install", "uninstall"]
+
+Array = NDArray[Any]
+
+# What Keras tells its own loop but not lstm and gru: what a masked step gives out. None: not told, as no layer is calling.
+_zero_output_for_mask: ContextVar[bool | None] = ContextVar("zero_output_for_mask", default=None)
+_replaced: list[tuple[Any, str, Any]] = []  # what uninstall puts back
+
+
+def install() -> None:
+    """From now on, Keras layers compute on the kernels where these can. A second call changes nothing.
+
+    Raises: RuntimeError if Keras runs on another backend than NumPy's.
+
+    >>> fastrnn.keras.install()
+    """
+    if keras.backend.backend() != "numpy":
+        name = keras.backend.backend()
+        raise RuntimeError(f"keras: expected the backend 'numpy', got {name!r}; set KERAS_BACKEND=numpy before keras is imported")
+    if _replaced:
+        return
+    _replace(backend, "lstm", _lstm)
+    _replace(backend, "gru", _gru)
+    for layer in (keras.layers.LSTM, keras.layers.GRU):
+        _replace(layer, "inner_loop", _telling(layer.inner_loop))
+
+
+def uninstall() -> None:
+    """As it was before install()."""
+    while _replaced:
+        setattr(*_replaced.pop())
+
+
+def _replace(owner: Any, name: str, new: Any) -> None:
+    _replaced.append((owner, name, getattr(owner, name)))
+    setattr(owner, name, new)
+
+
+def _telling(inner_loop: Callable[..., Any]) -> Callable[..., Any]:
+    """The layer's inner_loop, which lets lstm and gru know what the layer does with masked steps."""
+
+    @functools.wraps(inner_loop)
+    def telling(layer: Any, *arguments: Any, **keywords: Any) -> Any:
+        token = _zero_output_for_mask.set(layer.zero_output_for_mask)
+        try:
+            return inner_loop(layer, *arguments, **keywords)
+        finally:
+            _zero_output_for_mask.reset(token)
+
+    return telling
+
+
+def _lstm(
+    inputs: Any,
+    initial_state_h: Any,
+    initial_state_c: Any,
+    mask: Any,
+    *,
+    kernel: Any,
+    recurrent_kernel: Any,
+    bias: Any,
+    go_backwards: bool = False,
+    **others: Any,
+) -> tuple[Array, Array, list[Array]]:
+    """keras.src.backend.lstm: (last output (N, H), outputs (N, T, H) in the order of processing, [h, c])."""
+    x, options = _checked(inputs, mask, go_backwards, **others)
+    weights = _weights("lstm", x.dtype, kernel, recurrent_kernel, bias)
+    h0, c0 = (_array(s, x.dtype) for s in (initial_state_h, initial_state_c))
+    y, (h, c), _ = functional.lstm(x, **weights, h0=h0, c0=c0, **options)
+    return _returned(y, go_backwards, [h, c])
+
+
+def _gru(
+    inputs: Any,
+    initial_state: Any,
+    mask: Any,
+    *,
+    kernel: Any,
+    recurrent_kernel: Any,
+    bias: Any,
+    go_backwards: bool = False,
+    reset_after: bool = True,
+    **others: Any,
+) -> tuple[Array, Array, list[Array]]:
+    """keras.src.backend.gru: (last output (N, H), outputs (N, T, H) in the order of processing, [h])."""
+    x, options = _checked(inputs, mask, go_backwards, **others)
+    weights = _weights("gru_after" if reset_after else "gru_before", x.dtype, kernel, recurrent_kernel, bias)
+    h0 = _array(initial_state, x.dtype)
+    y, h, _ = functional.gru(x, **weights, h0=h0, reset_after=bool(reset_after), **options)
+    return _returned(y, go_backwards, [h])
+
+
+def _checked(
+    inputs: Any,
+    mask: Any,
+    go_backwards: bool,
+    activation: Any = None,
+    recurrent_activation: Any = None,
+    unroll: bool = False,
+    return_sequences: bool = False,
+) -> tuple[Array, dict[str, Any]]:
+    """x and the keywords for our function; NotImplementedError, which makes Keras go its own way, where there is none."""
+    x = np.asarray(inputs)
+    standard = activation is keras.activations.tanh and recurrent_activation is keras.activations.sigmoid
+    if not standard or x.ndim != 3 or x.shape[1] == 0 or x.dtype not in (np.float32, np.float64):
+        raise NotImplementedError
+    options: dict[str, Any] = {"batch_first": True, "reverse": bool(go_backwards)}
+    if mask is not None:
+        zero = _zero_output_for_mask.get()
+        if unroll or zero is None:
+            raise NotImplementedError
+        options["mask"] = np.asarray(mask, np.bool_).reshape(x.shape[:2]).T
+        options["masked"] = "zero" if zero else "hold"
+    return x, options
+
+
+def _array(value: Any, dtype: Any) -> Any:
+    """A variable or an array of Keras as an array, as Keras itself would use it beside x."""
+    return np.asarray(backend.convert_to_tensor(value), dtype)
+
+
+def _weights(form: str, dtype: Any, kernel: Any, recurrent_kernel: Any, bias: Any) -> dict[str, Any]:
+    """A layer's weights as our functions take them."""
+    given = {"kernel": kernel, "recurrent_kernel": recurrent_kernel} | ({} if bias is None else {"bias": bias})
+    return FORMATS["keras"].cells[form].arguments(form, {name: _array(value, dtype) for name, value in given.items()})
+
+
+def _returned(y: Array, go_backwards: bool, states: list[Array]) -> tuple[Array, Array, list[Array]]:
+    outputs = y[:, ::-1] if go_backwards else y
+    return outputs[:, -1], outputs, states

@@ -74,6 +74,7 @@ sanitize: $(SAN)/built
 	rm -rf $(SAN)/tests $(SAN)/examples $(SAN)/docs
 	cp -R tests examples docs $(SAN)
 	cp fastrnn/*.py $(SAN)/fastrnn
+	cp fastrnn/torch/*.py $(SAN)/fastrnn/torch
 	cp fastrnn/train/*.py $(SAN)/fastrnn/train
 	cd $(SAN) && env FASTRNN_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SAN) \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \

@@ -73,7 +73,7 @@ class Weights:
 
     def zeros_like(self) -> Weights:
         arrays = (getattr(self, name) for name in self.NAMES)
-        return Weights(*(None if a is None else np.zeros_like(a) for a in arrays))  # type: ignore[arg-type]
+        return Weights(*(None if a is None else np.zeros(a.shape, a.dtype) for a in arrays))  # type: ignore[arg-type]
 
 
 # dy, dcs, dh, dc, dx, into, truncate: see Run.backward

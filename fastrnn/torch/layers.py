@@ -108,7 +108,8 @@ class _Masks:
     """Dropout's masks, from PyTorch's generator as torch.nn's modules draw them on a CPU; a second run gets the same again."""
 
     def __init__(self, layout: Layout) -> None:
-        self.layout, self.drawn, self.used = layout, list[NDArray[np.bool_]](), 0
+        self.layout, self.used = layout, 0
+        self.drawn: list[NDArray[np.bool_]] = []
 
     def __call__(self, shape: tuple[int, ...], p: float) -> NDArray[np.bool_]:
         if self.used == len(self.drawn):

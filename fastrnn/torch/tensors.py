@@ -23,10 +23,7 @@ def left_to_torch() -> bool:
     """Does PyTorch want to see inside the call? Traced, compiled, under torch.func's transforms or forward-mode differentiation, a
     module has to be made of PyTorch's operations, so there its own forward is taken."""
     return bool(
-        torch.jit.is_tracing()
-        or torch.compiler.is_compiling()
-        or _transforming()
-        or getattr(forward_ad, "_current_level", -1) >= 0
+        torch.jit.is_tracing() or torch.compiler.is_compiling() or _transforming() or getattr(forward_ad, "_current_level", -1) >= 0
     )
 
 
@@ -93,7 +90,7 @@ def pair(hx: Any) -> tuple[Any, Any]:
 
 def array(tensor: Tensor) -> Array:
     """The same memory as a NumPy array."""
-    return np.asarray(tensor.numpy(force=True))
+    return tensor.numpy(force=True)  # without `force` it would refuse those that need a gradient
 
 
 def tensors(arrays: Iterable[Array]) -> tuple[Tensor, ...]:

@@ -295,6 +295,18 @@ def test_a_graph_can_be_gone_back_through_again_if_retained(kind):
         total.backward()
 
 
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "GRUCell"])
+def test_nothing_is_held_after_backward(kind):
+    """A loss that is kept for a plot must not keep its inputs."""
+    module = getattr(fastrnn.torch, kind)(3, 4, **({} if kind.endswith("Cell") else {"num_layers": 2, "dropout": 0.5}))
+    data = np.zeros((5, 3) if kind.endswith("Cell") else (5, 2, 3), np.float32)
+    alone = sys.getrefcount(data)
+    loss = members(module(torch.from_numpy(data)))[0].sum()
+    assert sys.getrefcount(data) > alone
+    loss.backward()
+    assert sys.getrefcount(data) == alone
+
+
 def test_outputs_may_be_modified_in_place():
     """As a ReLU behind the layer does, or an attention mask; y is what backward reads."""
     results = []
@@ -400,6 +412,24 @@ def test_inside_autocast_it_computes_and_returns_its_own_dtype(kind):
 
 X = torch.zeros(5, 2, 3)
 
+
+def _on_meta(kind):
+    with torch.device("meta"):
+        return getattr(fastrnn.torch, kind)(3, 4)
+
+
+def _with_weight(w):
+    layer = gru()
+    layer.weight_hh_l0 = torch.nn.Parameter(w)
+    return layer
+
+
+def _without_weight():
+    layer = gru()
+    layer.weight_hh_l0 = None
+    layer(X)
+
+
 BAD = {
     "device": (lambda: fastrnn.torch.GRU(3, 4, device="meta"), ValueError, "device: expected the CPU, .* got meta"),
     "default device": (lambda: _on_meta("LSTM"), ValueError, "device: expected the CPU, .* got meta"),
@@ -410,9 +440,13 @@ BAD = {
         "dtype: expected .* got torch.float16",
     ),
     "proj_size": (lambda: fastrnn.torch.GRU(3, 4, proj_size=2), ValueError, "proj_size argument is only supported for LSTM"),
-    "half": (lambda: gru().half()(X), TypeError, "weight_ih_l0: expected torch.float32 or .* got torch.float16"),
+    "half": (lambda: gru().half()(X), TypeError, "weight_ih_l0: expected a tensor of torch.float32 or .* got torch.float16"),
     "elsewhere": (lambda: gru().to("meta")(X), TypeError, "weight_ih_l0: expected .* on the CPU, got .* on meta"),
-    "mixed": (lambda: _with_weight(torch.zeros(12, 4).double())(X), TypeError, "weight_hh_l0: expected torch.float32 on the CPU"),
+    "mixed": (
+        lambda: _with_weight(torch.zeros(12, 4).double())(X),
+        TypeError,
+        "weight_hh_l0: expected a tensor of torch.float32 on the CPU",
+    ),
     "shape": (
         lambda: _with_weight(torch.zeros(4, 12))(X),
         ValueError,
@@ -452,17 +486,6 @@ BAD = {
     "nonlinearity": (lambda: fastrnn.torch.RNNCell(3, 4, nonlinearity="sin")(X[0]), ValueError, "nonlinearity: expected 'tanh' or"),
     "model": (lambda: fastrnn.torch.accelerate("model"), TypeError, "model: expected a torch.nn.Module, got str"),
 }
-
-
-def _on_meta(kind):
-    with torch.device("meta"):
-        return getattr(fastrnn.torch, kind)(3, 4)
-
-
-def _with_weight(w):
-    layer = gru()
-    layer.weight_hh_l0 = torch.nn.Parameter(w)
-    return layer
 
 
 @pytest.mark.parametrize("case", BAD)

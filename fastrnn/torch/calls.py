@@ -15,14 +15,14 @@ Array = NDArray[Any]
 
 
 class Call(Protocol):
-    """A module's call: all its arrays, which are the memory of its tensors.
+    """A module's call, but for its tensors: those are handed to each run, so that PyTorch alone says how long they live.
 
     exposed: how many of the outputs, from the first on, are arrays that the way back reads.
     """
 
     exposed: int
 
-    def run(self, record: bool) -> tuple[Tensor, ...]:
+    def run(self, given: tuple[Tensor, ...], record: bool) -> tuple[Tensor, ...]:
         """The outputs, each time anew; recorded, what `gradients` needs is kept, in place of what an earlier run has kept."""
         ...
 
@@ -40,11 +40,11 @@ def threads() -> int:
     return min(config.get_num_threads(), torch.get_num_threads())
 
 
-def outputs_of(call: Call, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+def outputs_of(call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
     """The outputs, recorded if one of the tensors that the call depends on wants a gradient."""
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors if t is not None):
         return _Recorded.apply(call, *tensors)
-    return call.run(record=False)
+    return call.run(tensors, record=False)
 
 
 class _Recorded(torch.autograd.Function):
@@ -55,8 +55,8 @@ class _Recorded(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, call: Call, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        outputs = call.run(record=True)
+    def forward(ctx: Any, call: Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        outputs = call.run(tensors, record=True)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)  # so that PyTorch notices if one of them is modified before backward
         ctx.call = call
@@ -71,6 +71,6 @@ class _Recorded(torch.autograd.Function):
         if all(d is None for d in given):
             return (None,) * (1 + len(saved))
         if not call.has_tape() or any(alias._version != version for alias, version in ctx.exposed):
-            call.run(record=True)
-            ctx.exposed = []
+            call.run(saved, record=True)
+        ctx.exposed = []  # nobody has seen the outputs of a further run
         return None, *call.gradients(given, needed)

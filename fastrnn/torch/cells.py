@@ -14,7 +14,7 @@ from ..engine import Cell, Run, Weights
 from ..parameters import Shapes, shapes_of
 from ..plan import Plan
 from .calls import outputs_of, threads
-from .tensors import Tensor, argument, array, check_placement, left_to_torch, pair, parameter, tensors
+from .tensors import Tensor, argument, array, check_placement, dtype_of, left_to_torch, pair, parameter, tensors
 
 Array = NDArray[Any]
 
@@ -42,12 +42,10 @@ class RecurrentCell:
         cell = self._kind()
         shapes = _shapes(cell, self.input_size, self.hidden_size, self.bias)
         weights = [getattr(self, name) for name in shapes]
-        dtype = getattr(weights[0], "dtype", None)
-        named = [parameter(name, w, dtype, shape) for (name, shape), w in zip(shapes.items(), weights)]
+        dtype = dtype_of("weight_ih", weights[0])
         x = argument("input", input, dtype, (1, 2), self.input_size, "input_size")
         states = _states(cell, hx, dtype, x, self.hidden_size)
-        call = _CellCall(cell, array(x), [array(s) for s in states], named)
-        final = outputs_of(call, x, *states, *weights)
+        final = outputs_of(_CellCall(cell, dtype, shapes, len(states)), x, *states, *weights)
         return final if cell.is_lstm else final[0]
 
     def _kind(self) -> Cell:
@@ -77,18 +75,19 @@ class _CellCall:
 
     exposed = 0  # the new state is a copy of what the way back reads
 
-    def __init__(self, cell: Cell, x: Array, states: list[Array], parameters: list[Array]) -> None:
-        self.cell, self.unbatched, self.threads = cell, x.ndim == 1, threads()
-        x = checks.rows_contiguous("input", x)
-        self.x = x[None, None] if self.unbatched else x[None]
-        self.states = [np.ascontiguousarray(s).reshape(-1, s.shape[-1]) for s in states]
-        w_ih, w_hh, *biases = parameters
-        self.weights = Weights(w_ih, w_hh, *biases) if biases else Weights(w_ih, w_hh, None, None)
+    def __init__(self, cell: Cell, dtype: Any, shapes: Shapes, states: int) -> None:
+        self.cell, self.dtype, self.shapes, self.states, self.threads = cell, dtype, shapes, states, threads()
         self._run: Run | None = None
 
-    def run(self, record: bool) -> tuple[Tensor, ...]:
-        h0, c0 = (*self.states, None, None)[:2]
-        run = Run(self.cell, Plan(1, self.x.shape[1], False), self.x, self.weights, h0, c0, self.threads)
+    def run(self, given: tuple[Tensor, ...], record: bool) -> tuple[Tensor, ...]:
+        first = 1 + self.states
+        named = [parameter(name, w, self.dtype, shape) for (name, shape), w in zip(self.shapes.items(), given[first:])]
+        weights = Weights(named[0], named[1], *(named[2:] or (None, None)))
+        x = checks.rows_contiguous("input", array(given[0]))
+        self.unbatched = x.ndim == 1
+        x = x[None, None] if self.unbatched else x[None]
+        h0, c0 = (*(np.ascontiguousarray(array(s)).reshape(-1, s.shape[-1]) for s in given[1:first]), None, None)[:2]
+        run = Run(self.cell, Plan(1, x.shape[1], False), x, weights, h0, c0, self.threads)
         run.forward(record)
         self._run = run if record else None
         return tensors(self._outward(end) for end in (run.h_n, run.c_n) if end is not None)
@@ -97,15 +96,14 @@ class _CellCall:
         return self._run is not None
 
     def gradients(self, given: tuple[Tensor | None, ...], needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        run = self._run
-        assert run is not None
-        self._run = None
+        assert self._run is not None
+        run, self._run = self._run, None
         ends = [end for end in (run.h_n, run.c_n) if end is not None]
         ends = [np.zeros_like(end) if d is None else array(d).reshape(end.shape).copy() for end, d in zip(ends, given)]
-        into = self.weights.zeros_like()
+        into = run.weights.zeros_like()
         dx = run.backward(None, ends[0], ends[1] if len(ends) > 1 else None, into, need_x=needed[0])
-        found = [None if dx is None else self._outward(dx[0]), *(self._outward(end) for end in ends[: len(self.states)])]
-        found += [into.w_ih, into.w_hh] if into.b_ih is None else [into.w_ih, into.w_hh, into.b_ih, into.b_hh]
+        found = [None if dx is None else self._outward(dx[0]), *(self._outward(end) for end in ends[: self.states])]
+        found += [into.w_ih, into.w_hh, into.b_ih, into.b_hh][: len(self.shapes)]
         return tuple(torch.from_numpy(a) if need and a is not None else None for a, need in zip(found, needed, strict=True))
 
     def _outward(self, a: Array) -> Array:

@@ -17,7 +17,7 @@ from ..parameters import shapes_of
 from ..plan import make_plan
 from ..stack import Options, Pass
 from .calls import outputs_of, threads
-from .tensors import DTYPES, Tensor, argument, array, check_placement, left_to_torch, pair, parameter, tensors
+from .tensors import DTYPES, Tensor, argument, array, check_placement, dtype_of, left_to_torch, pair, parameter, tensors
 
 Array = NDArray[Any]
 CELLS = {"RNN_TANH": Cell.RNN_TANH, "RNN_RELU": Cell.RNN_RELU, "GRU": Cell.GRU_AFTER, "LSTM": Cell.LSTM}
@@ -44,21 +44,18 @@ class Recurrent:
         if left_to_torch():
             return super().forward(input, hx)  # type: ignore[misc]
         self._update_flat_weights()
-        packed = isinstance(input, PackedSequence)
-        x = input.data if packed else input
+        weights = self._flat_weights
+        packed = input if isinstance(input, PackedSequence) else None
         sizes = self.input_size, self.hidden_size, self.proj_size
         form = _form(CELLS[self.mode], *sizes, self.num_layers, self.bidirectional, self.bias)
-        weights = self._flat_weights
-        dtype = getattr(weights[0], "dtype", None)
-        named = [parameter(name, w, dtype, shape) for (name, shape), w in zip(form.shapes, weights, strict=True)]
-        x = argument("input", x, dtype, (2,) if packed else (2, 3), form.I, "input_size")
-        given = input._replace(data=array(x)) if packed else array(x)
-        layout = Layout(given, DTYPES[dtype], form.I, self.batch_first)
-        states = _states(form, hx, dtype, layout)
+        dtype = dtype_of(form.shapes[0][0], weights[0])
+        x, ndim = (input, (2, 3)) if packed is None else (packed.data, (2,))
+        x = argument("input", x, dtype, ndim, form.I, "input_size")
+        states = _states(form, hx, dtype, _rows(x, packed, self.batch_first))
         dropout = float(self.dropout) if self.training and self.num_layers > 1 else 0.0
-        call = _LayerCall(form, layout, [array(s) for s in states], named, dropout)
+        call = _LayerCall(form, dtype, packed, self.batch_first, dropout, len(states))
         y, *final = outputs_of(call, x, *states, *weights)
-        y = PackedSequence(y, *input[1:]) if packed else y
+        y = y if packed is None else PackedSequence(y, *packed[1:])
         return y, tuple(final) if form.cell.is_lstm else final[0]
 
 
@@ -86,44 +83,43 @@ def _form(cell: Cell, I: int, H: int, proj_size: int, L: int, bidirectional: boo
     return Form(cell, I, H, P, L, D, fields, tuple(shapes))
 
 
-def _states(form: Form, hx: Any, dtype: Any, layout: Layout) -> list[Tensor]:
+def _rows(x: Tensor, packed: Any, batch_first: bool) -> tuple[int, ...]:
+    """(B,), or () without a batch."""
+    if packed is not None:
+        return (int(packed.batch_sizes[0]),)
+    return () if x.ndim == 2 else (x.shape[0 if batch_first else 1],)
+
+
+def _states(form: Form, hx: Any, dtype: Any, rows: tuple[int, ...]) -> list[Tensor]:
     """[h_0], [h_0, c_0], or [] for zeros; of the right shapes."""
     if hx is None:
         return []
     members = [("hx[0]", form.P), ("hx[1]", form.H)] if form.cell.is_lstm else [("hx", form.H)]
     given = pair(hx) if form.cell.is_lstm else (hx,)
-    rows, symbols = ((), "L*D") if layout.unbatched else ((layout.B,), "L*D, B")
     found = []
     for (name, n), tensor in zip(members, given):
         size = "proj_size" if n != form.H else "hidden_size"
         tensor = argument(name, tensor, dtype, (2 + len(rows),), n, size)
         shape = (form.L * form.D, *rows, n)
         if tensor.shape != shape:
-            raise ValueError(f"{name}: expected ({symbols}, {size}) = {shape}, got {tuple(tensor.shape)}")
+            raise ValueError(f"{name}: expected (L*D, {'B, ' if rows else ''}{size}) = {shape}, got {tuple(tensor.shape)}")
         found.append(tensor)
     return found
 
 
 class _Masks:
-    """Dropout's masks, from PyTorch's generator as torch.nn's modules draw them on a CPU; a second run gets the same again."""
+    """Dropout's masks, drawn as torch.nn's modules draw them on a CPU."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout, self.used = layout, 0
-        self.drawn: list[NDArray[np.bool_]] = []
+    def __init__(self, packed: Packed | None, dtype: Any, generator: Any) -> None:
+        self._packed, self._dtype, self._generator = packed, dtype, generator
 
     def __call__(self, shape: tuple[int, ...], p: float) -> NDArray[np.bool_]:
-        if self.used == len(self.drawn):
-            self.drawn.append(self._draw(shape, p))
-        self.used += 1
-        return self.drawn[self.used - 1]
-
-    def _draw(self, shape: tuple[int, ...], p: float) -> NDArray[np.bool_]:
         """PyTorch draws for the steps that there are, so of a packed sequence in the order of its data; and none for p = 1."""
         if p == 1 or 0 in shape:
             return np.zeros(shape, np.bool_)
-        packed, dtype = self.layout.packed, torch.from_numpy(self.layout.x).dtype
+        packed = self._packed
         size = shape if packed is None else (len(packed.data), shape[2])
-        drawn = torch.empty(size, dtype=dtype).bernoulli_(1 - p).bool().numpy()
+        drawn = torch.empty(size, dtype=self._dtype).bernoulli_(1 - p, generator=self._generator).bool().numpy()
         if packed is None:
             return drawn
         padded = np.zeros(shape, np.bool_)
@@ -131,47 +127,64 @@ class _Masks:
         return padded
 
 
+class _Kept(NamedTuple):
+    """What a recorded run leaves for the way back."""
+
+    done: Pass
+    layout: Layout
+    weights: list[Weights]
+
+
 class _LayerCall:
     """A calls.Call of a layer. Its tensors are the input, the states that are given, and the parameters in PyTorch's order."""
 
     exposed = 1  # y
 
-    def __init__(self, form: Form, layout: Layout, states: list[Array], parameters: list[Array], dropout: float) -> None:
-        self.form, self.layout, self.dropout, self.threads = form, layout, dropout, threads()
-        self.weights = _by_cell(form, parameters)
-        rows = form.L * form.D, layout.B
-        self.states = [np.ascontiguousarray(s).reshape(*rows, s.shape[-1]) for s in states]
-        self.plans = [make_plan(layout.T, layout.B, reverse, layout.lengths) for reverse in (False, True)[: form.D]]
-        self.masks = _Masks(layout)
-        self._pass: Pass | None = None
+    def __init__(self, form: Form, dtype: Any, packed: Any, batch_first: bool, dropout: float, states: int) -> None:
+        self.form, self.dtype, self.batch_first, self.dropout, self.states = form, dtype, batch_first, dropout, states
+        self.indices = None if packed is None else packed[1:]
+        self.threads = threads()
+        self._drawn_from: Tensor | None = None  # the state of PyTorch's generator before the first run
+        self._kept: _Kept | None = None
 
-    def run(self, record: bool) -> tuple[Tensor, ...]:
-        form, layout = self.form, self.layout
-        self.masks.used = 0
-        options = Options(form.cell, form.D, layout.batch_first, self.threads, record, self.dropout, self.masks)
-        h0, c0 = (*self.states, None, None)[:2]
-        done = Pass(options, self.plans, layout.x, self.weights, h0, c0)
-        self._pass = done if record else None
+    def run(self, given: tuple[Tensor, ...], record: bool) -> tuple[Tensor, ...]:
+        form, first = self.form, 1 + self.states
+        named = [parameter(name, w, self.dtype, shape) for (name, shape), w in zip(form.shapes, given[first:], strict=True)]
+        weights, x = _by_cell(form, named), array(given[0])
+        layout = Layout(x if self.indices is None else Packed(x, *self.indices), DTYPES[self.dtype], form.I, self.batch_first)
+        rows = form.L * form.D, layout.B
+        h0, c0 = (*(np.ascontiguousarray(array(s)).reshape(*rows, s.shape[-1]) for s in given[1:first]), None, None)[:2]
+        plans = [make_plan(layout.T, layout.B, reverse, layout.lengths) for reverse in (False, True)[: form.D]]
+        masks = _Masks(layout.packed, self.dtype, self._generator()) if self.dropout else None
+        options = Options(form.cell, form.D, layout.batch_first, self.threads, record, self.dropout, masks)
+        done = Pass(options, plans, layout.x, weights, h0, c0)
+        self._kept = _Kept(done, layout, weights) if record else None
         final = [layout.returned_state(s) for s in (done.h_n, done.c_n) if s is not None]
         return tensors([_data(layout.returned(done.y)), *final])
 
+    def _generator(self) -> Any:
+        """PyTorch's own (None) for the first run; for another one that draws the same again."""
+        if self._drawn_from is None:
+            self._drawn_from = torch.get_rng_state()
+            return None
+        return torch.Generator().set_state(self._drawn_from)
+
     def has_tape(self) -> bool:
-        return self._pass is not None
+        return self._kept is not None
 
     def gradients(self, given: tuple[Tensor | None, ...], needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
-        form, layout, done = self.form, self.layout, self._pass
-        assert done is not None
-        self._pass = None
+        assert self._kept is not None
+        form, (done, layout, weights), self._kept = self.form, self._kept, None
         dy, *dstates = (None if d is None else array(d) for d in given)
         if dy is not None:
             dy = layout.sequence("dy", dy if layout.packed is None else layout.packed._replace(data=dy), form.D * form.P, "D*P")
         ends = [end for end in (done.h_n, done.c_n) if end is not None]
         ends = [np.zeros_like(end) if d is None else d.reshape(end.shape).copy() for end, d in zip(ends, dstates)]
-        into = [w.zeros_like() for w in self.weights]
+        into = [w.zeros_like() for w in weights]
         none: list[Array | None] = [None] * len(into)
         dx = done.backward(dy, none, none, ends[0], ends[1] if len(ends) > 1 else None, into, None, need_x=needed[0])
         found = [None if dx is None else _data(layout.returned(dx))]
-        found += [layout.returned_state(end) for end in ends[: len(self.states)]]
+        found += [layout.returned_state(end) for end in ends[: self.states]]
         found += [getattr(w, field) for w in into for field in form.fields]
         return tuple(torch.from_numpy(a) if need and a is not None else None for a, need in zip(found, needed, strict=True))
 

@@ -48,15 +48,26 @@ def misplaced(parameters: Iterable[Tensor]) -> str | None:
     return None
 
 
+def dtype_of(name: str, tensor: Tensor) -> Any:
+    """That of the first weight, which is that of the module."""
+    dtype = getattr(tensor, "dtype", None)
+    if dtype not in DTYPES:
+        raise _misplaced(name, "torch.float32 or torch.float64", tensor)
+    return dtype
+
+
 def parameter(name: str, tensor: Tensor, dtype: Any, shape: tuple[int, ...]) -> Array:
     """A weight as the kernels read it: a view, if its numbers stand side by side."""
-    if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{name}: expected a tensor of {dtype}, got {type(tensor).__name__}")
-    if dtype not in DTYPES or tensor.dtype != dtype or not tensor.is_cpu:
-        wanted = f"{dtype} on the CPU" if dtype in DTYPES else "torch.float32 or torch.float64 on the CPU"
-        text = f"{name}: expected {wanted}, got {tensor.dtype} on {tensor.device}"
-        raise TypeError(f"{text}; fastrnn.torch.restore(model) gives the module back to PyTorch")
+    if not isinstance(tensor, torch.Tensor) or tensor.dtype != dtype or not tensor.is_cpu:
+        raise _misplaced(name, str(dtype), tensor)
     return checks.shaped(name, array(tensor), DTYPES[dtype], "its shape", shape)
+
+
+def _misplaced(name: str, wanted: str, tensor: Tensor) -> TypeError:
+    is_tensor = isinstance(tensor, torch.Tensor)
+    got = f"{tensor.dtype} on {tensor.device}" if is_tensor else type(tensor).__name__
+    advice = "; fastrnn.torch.restore(model) gives the module back to PyTorch" if is_tensor else ""
+    return TypeError(f"{name}: expected a tensor of {wanted} on the CPU, got {got}{advice}")
 
 
 def argument(name: str, tensor: Tensor, dtype: Any, ndim: tuple[int, ...], n: int, size: str) -> Tensor:

@@ -163,13 +163,23 @@ def test_tensors_and_arrays_are_the_same_memory():
     assert np.shares_memory(tensors.array(w), w.detach().numpy())
 
 
-@pytest.mark.parametrize(
-    "change", [lambda x: x.permute(2, 1, 0), lambda x: x[::2, :, :3], torch._neg_view, lambda x: x[:1].expand(4, 3, 3)]
-)
-def test_inputs_may_be_views_of_any_kind(change):
-    theirs, ours = both("GRU", 3, 4)
-    x = change(numbers(3, 3, 3))
-    close(ours(x)[0], theirs(x)[0])
+VIEWS = [lambda x: x.permute(2, 1, 0), lambda x: x[::2, :, :3], torch._neg_view, lambda x: x[:1].expand(4, 3, 3)]
+
+
+@pytest.mark.parametrize("change", VIEWS)
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "LSTMCell"])
+def test_inputs_states_and_weights_may_be_views_of_any_kind(kind, change):
+    theirs, ours = both(kind, 3, 3)
+    x, h, c = (change(numbers(3, 3, 3, seed=seed)) for seed in range(3))
+    x, h, c = (x[0], h[0], c[0]) if kind.endswith("Cell") else (x[:, :2], h[:1, :2], c[:1, :2])
+    results = []
+    for module in (ours, theirs):
+        for w in module.parameters():
+            w.data = torch.stack([w.data, w.data], dim=-1)[..., 0]
+        output = module(x, h if kind == "RNN" else (h, c))
+        results.append([t for member in output for t in members(member)])
+    for a, b in zip(*results, strict=True):
+        close(a, b)
 
 
 def test_an_empty_batch_has_outputs_and_gradients():

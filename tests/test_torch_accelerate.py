@@ -14,13 +14,7 @@ from torch import nn  # noqa: E402
 import fastrnn.torch  # noqa: E402
 from fastrnn.torch import accelerate, restore  # noqa: E402
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+torch.set_num_threads(1)  # they wait for each other in a loop, which takes long where others want the processor too
 
 
 class Tagger(nn.Module):

@@ -30,15 +30,6 @@ LAYERS = [("RNN", {}), ("RNN", {"nonlinearity": "relu"}), ("GRU", {}), ("LSTM", 
 CELLS = [("RNNCell", {}), ("RNNCell", {"nonlinearity": "relu"}), ("GRUCell", {}), ("LSTMCell", {})]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """PyTorch's threads wait for each other in a loop, which takes long where others want the processor too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def both(kind, *arguments, dtype=torch.float64, **options):
     """A module of torch.nn and ours, with the same weights."""
     theirs, ours = (getattr(package, kind)(*arguments, **options, dtype=dtype) for package in (torch.nn, fastrnn.torch))

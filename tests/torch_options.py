@@ -13,6 +13,7 @@ import hypothesis.strategies as st
 import numpy as np
 import torch
 
+torch.set_num_threads(1)  # they wait for each other in a loop, which takes long where others want the processor too
 SEED = os.environ.get("HYPOTHESIS_SEED")
 # Of the largest value of an array: both round; PyTorch's float32 sums and functions are its own.
 TOLERANCE = {"float64": 1e-10, "float32": 2e-4}

@@ -113,7 +113,8 @@ class Pass:
             for d, k in enumerate(range(first, first + D)):
                 P, ends = runs[k].P, (dh[k], None if dc is None else dc[k])
                 dy_k = _sum(None if dy is None else dy[..., d * P : (d + 1) * P], dhs[k])
-                rows.append(runs[k].backward_tasks(dy_k, *ends, into[k], dcs[k], truncate, 1 if beside else None, need_x or first > 0))
+                how = (truncate, 1 if beside else None, need_x or first > 0)
+                rows.append(runs[k].backward_tasks(dy_k, *ends, into[k], dcs[k], *how))
             dx, *others = go_all(rows, beside)
             for other in others:
                 if dx is not None and other is not None:

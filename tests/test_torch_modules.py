@@ -106,9 +106,12 @@ def test_gradients_are_those_of_differences(kind, options):
     assert torch.autograd.gradcheck(run, (x, *module.parameters()))
 
 
+@pytest.mark.parametrize("gemm", ["own", "blas"])
+@pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
-def test_gradients_go_where_they_are_wanted_and_nowhere_else(kind):
-    theirs, ours = both(kind, 3, 4, 2)
+def test_gradients_go_where_they_are_wanted_and_nowhere_else(kind, bidirectional, gemm, use):
+    use(gemm=gemm)
+    theirs, ours = both(kind, 3, 4, 2, bidirectional=bidirectional)
     results = []
     for module in (ours, theirs):
         module.weight_hh_l0.requires_grad_(False)

@@ -13,6 +13,7 @@ from .. import checks
 from ..engine import Cell, Run, Weights
 from ..parameters import Shapes, shapes_of
 from ..plan import Plan
+from ..tasks import go
 from .calls import outputs_of, threads
 from .tensors import Tensor, argument, array, check_placement, dtype_of, left_to_torch, pair, parameter, tensors
 
@@ -101,8 +102,10 @@ class _CellCall:
         ends = [end for end in (run.h_n, run.c_n) if end is not None]
         ends = [np.zeros_like(end) if d is None else array(d).reshape(end.shape).copy() for end, d in zip(ends, given)]
         into = run.weights.zeros_like()
-        dx = run.backward(None, ends[0], ends[1] if len(ends) > 1 else None, into, need_x=needed[0])
-        found = [None if dx is None else self._outward(dx[0]), *(self._outward(end) for end in ends[: self.states])]
+        dc = ends[1] if len(ends) > 1 else None
+        dx = go(run.backward_tasks(None, ends[0], dc, into, need_x=needed[0]))
+        found: list[Array | None] = [None if dx is None else self._outward(dx[0])]
+        found += [self._outward(end) for end in ends[: self.states]]
         found += [into.w_ih, into.w_hh, into.b_ih, into.b_hh][: len(self.shapes)]
         return tuple(torch.from_numpy(a) if need and a is not None else None for a, need in zip(found, needed, strict=True))
 

@@ -73,11 +73,11 @@ class Weights:
 
     def zeros_like(self) -> Weights:
         arrays = (getattr(self, name) for name in self.NAMES)
-        return Weights(*(None if a is None else np.zeros_like(a) for a in arrays))  # type: ignore[arg-type]
+        return Weights(*(None if a is None else np.zeros(a.shape, a.dtype) for a in arrays))  # type: ignore[arg-type]
 
 
 # dy, dcs, dh, dc, dx, into, truncate: see Run.backward
-_Gradients = tuple[Array | None, Array | None, Array, Array | None, Array, Weights, int]
+_Gradients = tuple[Array | None, Array | None, Array, Array | None, Array | None, Weights, int]
 
 
 class Run:
@@ -188,7 +188,9 @@ class Run:
         """Add the weights' gradients to `into`; return dx. dh (B, P) and dc (B, H): gradients of the final state come in, and those
         of the initial state go out in the same arrays. dy (T, B, P), strided as `out` may be, or None. dcs (T, B, H), strided
         likewise, or None: the gradient of cells(). truncate: none flows from a row's step k, 2k, ... to the step before."""
-        return go(self.backward_tasks(dy, dh, dc, into, dcs, truncate))
+        dx = go(self.backward_tasks(dy, dh, dc, into, dcs, truncate))
+        assert dx is not None
+        return dx
 
     def backward_tasks(
         self,
@@ -199,9 +201,11 @@ class Run:
         dcs: Array | None = None,
         truncate: int | None = None,
         threads: int | None = None,
-    ) -> Tasks[Array]:
-        """backward, by whoever runs each task before the next is asked for. threads: fewer than the run's."""
-        plan, dx = self.plan, self._new_dx()
+        need_x: bool = True,
+    ) -> Tasks[Array | None]:
+        """backward, by whoever runs each task before the next is asked for. threads: fewer than the run's. need_x: dx is None
+        where nobody needs it."""
+        plan, dx = self.plan, self._new_dx() if need_x else None
         dy, more = states.hold_backward(plan, dy)
         dcs, more_c = states.hold_backward(plan, dcs)
         states.cut_behind(plan, dh)

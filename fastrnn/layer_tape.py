@@ -94,6 +94,7 @@ class LayerTape:
             into = layer._zeros()
             self._pass = None
             dx = done.backward(dy, dhs, dcs, dh, dc, layer._by_cell(into.named), truncate)
+            assert dx is not None
         except MemoryError as error:
             raise checks.out_of_memory("x", error) from None
         dh = layout.returned_state(dh)

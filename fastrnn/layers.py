@@ -154,11 +154,15 @@ class Recurrent(Portable):
         plans = self._plans(layout, lengths, reset, mask, checks.choice("masked", masked, "zero", "hold"))
         dropout = self.dropout if record and self.num_layers > 1 else 0.0
         threads = config.get_num_threads()
-        options = Options(self._cell, self._directions, layout.batch_first, threads, record, dropout, self.rng, checkpoint)
+        options = Options(self._cell, self._directions, layout.batch_first, threads, record, dropout, self._draw, checkpoint)
         try:
             return layout, Pass(options, plans, layout.x, self._weights(), h0, c0)
         except MemoryError as error:
             raise checks.out_of_memory("x", error) from None
+
+    def _draw(self, shape: tuple[int, ...], p: float) -> NDArray[np.bool_]:
+        """Which elements dropout lets through."""
+        return self.rng.random(shape, np.float32) >= p
 
     def _plans(self, layout: Layout, lengths: Any, reset: Any, mask: Any, masked: str) -> list[Plan]:
         """Which steps there are: for each direction."""

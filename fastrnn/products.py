@@ -57,7 +57,7 @@ def forward_pieces(task: Task, s0: int, s1: int, inputs: Inputs | None) -> Tasks
 class Gradients:
     """dx and the weights' gradients, from the dgates of a prepared task."""
 
-    def __init__(self, run: Run, task: Task, chunk: int, dx: Array, into: Weights) -> None:
+    def __init__(self, run: Run, task: Task, chunk: int, dx: Array | None, into: Weights) -> None:
         self._run, self._task, self._chunk, self._dx, self._into = run, task, chunk, dx, into
         self._width, self._x_at = task.dgates_layout()
         self._dgates = np.empty((max(chunk, run.plan.B), self._width), run.x.dtype)  # one for all: a piece reads that of the last
@@ -79,7 +79,8 @@ class Gradients:
         counts = self._step_counts(s0, s1)
         d = self._dgates[:items][_rows_downwards(counts)]
         dx_part = d[:, self._x_at : self._x_at + GH]
-        self._dx[time, row] = np.matmul(dx_part, run.weights.w_ih)
+        if self._dx is not None:
+            self._dx[time, row] = np.matmul(dx_part, run.weights.w_ih)
         into.w_ih += np.matmul(dx_part.T, run.x[time, row])
         h = states.gather(run.y, run.h0, prev, row)
         if self._x_at:  # a reset-after GRU has columns n, r, z

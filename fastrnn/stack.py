@@ -6,6 +6,7 @@ of one direction's output, which is H but for an LSTM with a projection.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +18,11 @@ from .plan import Plan
 from .tasks import go_all
 
 Array = NDArray[Any]
+Draw = Callable[[tuple[int, ...], float], NDArray[np.bool_]]  # of a shape and p: which elements dropout lets through
 
 
 class Options(NamedTuple):
-    """How a layer is called. dropout: probability between layers, with its generator. checkpoint: as Run.forward's."""
+    """How a layer is called. dropout: probability between layers; draw: who draws its masks. checkpoint: as Run.forward's."""
 
     cell: Cell
     directions: int
@@ -28,15 +30,15 @@ class Options(NamedTuple):
     threads: int
     record: bool
     dropout: float = 0.0
-    rng: np.random.Generator | None = None
+    draw: Draw | None = None
     checkpoint: int | None = None
 
 
 class Dropout:
     """Zeros with probability p, the rest times 1 / (1 - p): PyTorch's between the layers, drawn anew for every element."""
 
-    def __init__(self, shape: tuple[int, ...], p: float, rng: np.random.Generator) -> None:
-        self.kept = rng.random(shape, np.float32) >= p
+    def __init__(self, shape: tuple[int, ...], p: float, draw: Draw) -> None:
+        self.kept = draw(shape, p)
         self.scale = 1 / (1 - p) if p < 1 else 0.0
 
     def __call__(self, a: Array) -> Array:
@@ -59,8 +61,8 @@ class Pass:
         for first in range(0, len(weights), D):
             dropout = None
             if first and options.dropout:
-                assert options.rng is not None
-                dropout = Dropout(x.shape, options.dropout, options.rng)
+                assert options.draw is not None
+                dropout = Dropout(x.shape, options.dropout, options.draw)
                 x = dropout(x)
             cells = range(first, first + D)
             states = [(None if h0 is None else h0[k], None if c0 is None else c0[k]) for k in cells]
@@ -98,8 +100,9 @@ class Pass:
         dc: Array | None,
         into: list[Weights],
         truncate: int | None,
-    ) -> Array:
-        """Add the weights' gradients to `into`; return dx (T, B, I).
+        need_x: bool = True,
+    ) -> Array | None:
+        """Add the weights' gradients to `into`; return dx (T, B, I), or None where nobody needs it.
 
         dy (T, B, D*P): of the output. dhs, dcs: of each cell's sequences, (T, B, P) and (T, B, H). dh, dc (L*D, B, .): of the final
         state; those of the initial state go out in the same arrays. truncate: as Run.backward's.
@@ -108,16 +111,17 @@ class Pass:
         for first in reversed(range(0, len(runs), D)):
             rows, beside = [], side_by_side(runs[first:])
             for d, k in enumerate(range(first, first + D)):
-                P, dc_k = runs[k].P, None if dc is None else dc[k]
+                P, ends = runs[k].P, (dh[k], None if dc is None else dc[k])
                 dy_k = _sum(None if dy is None else dy[..., d * P : (d + 1) * P], dhs[k])
-                rows.append(runs[k].backward_tasks(dy_k, dh[k], dc_k, into[k], dcs[k], truncate, 1 if beside else None))
+                threads = 1 if beside else None
+                rows.append(runs[k].backward_tasks(dy_k, *ends, into[k], dcs[k], truncate, threads, need_x or first > 0))
             dx, *others = go_all(rows, beside)
             for other in others:
-                dx += other
+                if dx is not None and other is not None:
+                    dx += other
             del runs[first:]  # their memory is free for what comes
             dropout = self.dropouts[first // D]
-            dy = dx if dropout is None else dropout(dx)
-        assert dy is not None
+            dy = dx if dropout is None or dx is None else dropout(dx)
         return dy
 
 

@@ -1,142 +1,19 @@
-"""Layers against PyTorch's own, forward and backward, over all options together.
-
-Hypothesis draws the options; FASTRNN_EXAMPLES says how many of them (200), and with HYPOTHESIS_SEED they are others each time:
-
-    FASTRNN_EXAMPLES=20000 HYPOTHESIS_SEED=1 pytest tests/test_torch_sweep.py
-"""
+"""Layers against PyTorch's own, forward and backward, over all options together: see torch_options.py."""
 
 import os
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 import fastrnn
 
-torch = pytest.importorskip("torch", reason="PyTorch is not installed; the extra `torch` names the version to compare with")
-hypothesis = pytest.importorskip("hypothesis")
-st = hypothesis.strategies
+if os.environ.get("FASTRNN_SANITIZED") == "1":
+    pytest.skip("PyTorch is not run under sanitizers", allow_module_level=True)
+torch = pytest.importorskip("torch", reason="PyTorch is not installed; `pip install 'fastrnn[torch]'` brings it")
+pytest.importorskip("hypothesis")
+from torch_options import OPTIONS, Numbers, by_module, check_equal, kind_of, sweep  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
-EXAMPLES = int(os.environ.get("FASTRNN_EXAMPLES", "200"))
-SEED = os.environ.get("HYPOTHESIS_SEED")
-# Of the largest value of an array: both round; PyTorch's float32 sums and functions are its own.
-TOLERANCE = {"float64": 1e-10, "float32": 2e-4}
-
-
-@dataclass(frozen=True)
-class Options:
-    """One layer and one call of it. sequences: as an array, or as one that is packed before or behind the call."""
-
-    kind: str
-    I: int
-    H: int
-    L: int
-    bidirectional: bool
-    projected: int
-    bias: bool
-    batch_first: bool
-    dtype: str
-    T: int
-    B: int
-    sequences: str
-    state: bool
-    through: str
-    seed: int
-
-    @property
-    def D(self):
-        return 2 if self.bidirectional else 1
-
-    @property
-    def proj_size(self):
-        return self.projected % self.H if self.kind == "lstm" else 0
-
-    @property
-    def P(self):
-        return self.proj_size or self.H
-
-    @property
-    def unbatched(self):
-        return self.sequences == "unbatched"
-
-    def arguments(self):
-        """Those that both packages' layers share."""
-        of_kind = {"nonlinearity": self.kind} if self.kind in ("tanh", "relu") else {}
-        of_kind |= {"proj_size": self.proj_size} if self.kind == "lstm" else {}
-        common = {"bias": self.bias, "batch_first": self.batch_first, "bidirectional": self.bidirectional}
-        return {"input_size": self.I, "hidden_size": self.H, "num_layers": self.L, **common, **of_kind}
-
-
-FLAG = st.booleans()
-OPTIONS = st.builds(
-    Options,
-    kind=st.sampled_from(["tanh", "relu", "gru", "lstm"]),
-    I=st.integers(1, 6),
-    H=st.integers(1, 20),
-    L=st.integers(1, 3),
-    bidirectional=FLAG,
-    projected=st.integers(0, 19),
-    bias=FLAG,
-    batch_first=FLAG,
-    dtype=st.sampled_from(["float64", "float32"]),
-    T=st.integers(1, 7),
-    B=st.integers(1, 6),
-    sequences=st.sampled_from(["plain", "unbatched", "lengths", "sorted lengths", "packed"]),
-    state=FLAG,
-    through=st.sampled_from(["ys", "y", "s"]),
-    seed=st.integers(0, 2**32 - 1),
-)
-
-
-class Numbers:
-    """The arrays of a problem; float64 numbers that float32 holds too, so that both dtypes have the same."""
-
-    def __init__(self, o):
-        rng = np.random.default_rng(o.seed)
-
-        def normal(*shape):
-            return rng.standard_normal(shape).astype(np.float32).astype(o.dtype)
-
-        rows = () if o.unbatched else (o.B,)
-        sequence = (o.T,) if o.unbatched else (o.B, o.T) if o.batch_first else (o.T, o.B)
-        widths = (o.P, o.H) if o.kind == "lstm" else (o.P,)
-        self.x, self.dy = normal(*sequence, o.I), normal(*sequence, o.D * o.P)
-        self.state, self.dstate = ([normal(o.L * o.D, *rows, n) for n in widths] for _ in range(2))
-        self.lengths = None
-        if o.sequences not in ("plain", "unbatched"):
-            self.lengths = rng.integers(1, o.T + 1, o.B)
-            self.lengths[rng.integers(o.B)] = o.T
-            if o.sequences == "sorted lengths":
-                self.lengths[::-1].sort()
-
-
-def by_torch(o, n, weights):
-    """All results by name."""
-    kind = {"tanh": torch.nn.RNN, "relu": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[o.kind]
-    layer = kind(**o.arguments(), dtype=getattr(torch, o.dtype))
-    assert [(name, tuple(w.shape)) for name, w in layer.state_dict().items()] == [(name, w.shape) for name, w in weights.items()]
-    layer.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
-    x = torch.tensor(n.x, requires_grad=True)
-    state = [torch.tensor(s, requires_grad=True) for s in n.state]
-    given = x
-    if n.lengths is not None:
-        lengths = torch.tensor(n.lengths)
-        enforce = o.sequences == "sorted lengths"
-        given = torch.nn.utils.rnn.pack_padded_sequence(x, lengths, o.batch_first, enforce_sorted=enforce)
-    y, final = layer(given, (tuple(state) if o.kind == "lstm" else state[0]) if o.state else None)
-    if n.lengths is not None:
-        y, _ = torch.nn.utils.rnn.pad_packed_sequence(y, o.batch_first, total_length=o.T)
-    final = final if o.kind == "lstm" else (final,)
-    loss = (y * torch.tensor(n.dy)).sum() if "y" in o.through else 0
-    if "s" in o.through:
-        loss = loss + sum((f * torch.tensor(d)).sum() for f, d in zip(final, n.dstate))
-    loss.backward()
-    results = {"y": y, "dx": x.grad, **{f"d{name}": w.grad for name, w in layer.named_parameters()}}
-    results |= {f"state[{i}]": f for i, f in enumerate(final)}
-    if o.state:
-        results |= {f"dstate[{i}]": s.grad for i, s in enumerate(state)}
-    return {name: np.zeros(()) if a is None else a.detach().numpy() for name, a in results.items()}
 
 
 def by_us(o, n, layer):
@@ -159,28 +36,16 @@ def by_us(o, n, layer):
     return results
 
 
-@hypothesis.settings(
-    max_examples=EXAMPLES,
-    derandomize=SEED is None,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
-@(hypothesis.seed(int(SEED)) if SEED else lambda test: test)
-@hypothesis.given(OPTIONS)
+@sweep(OPTIONS)
 def test_a_layer_is_torchs_layer(o):
     n = Numbers(o)
-    kind = {"tanh": fastrnn.RNN, "relu": fastrnn.RNN, "gru": fastrnn.GRU, "lstm": fastrnn.LSTM}[o.kind]
-    layer = kind(**o.arguments(), dtype=o.dtype, rng=o.seed)
-    expected, got = by_torch(o, n, layer.params), by_us(o, n, layer)
-    assert got.keys() == expected.keys()
-    for name, a in got.items():
-        b = expected[name]
-        if b.shape == ():  # PyTorch's None: nothing depends on it
-            assert not a.any(), name
-            continue
-        assert (a.shape, a.dtype) == (b.shape, o.dtype), name
-        assert np.abs(a - b).max() <= TOLERANCE[o.dtype] * max(1, np.abs(b).max()), name
+    layer = kind_of(fastrnn, o)(**o.arguments(), dtype=o.dtype, rng=o.seed)
+    theirs = kind_of(torch.nn, o)(**o.arguments(), dtype=getattr(torch, o.dtype))
+    shapes = [(name, tuple(w.shape)) for name, w in theirs.state_dict().items()]
+    assert shapes == [(name, w.shape) for name, w in layer.params.items()]
+    theirs.load_state_dict({name: torch.tensor(w) for name, w in layer.params.items()})
+    got = by_us(o, n, layer)
+    check_equal(o, got, by_module(o, n, theirs))
     y, final = layer(n.x, None if not o.state else tuple(n.state) if o.kind == "lstm" else n.state[0], n.lengths)
     assert y.tobytes() == got["y"].tobytes()
     assert (final[0] if o.kind == "lstm" else final).tobytes() == got["state[0]"].tobytes()

@@ -1,0 +1,22 @@
+"""fastrnn.torch: PyTorch's recurrent modules, computed on the CPU by fastrnn's kernels, forward and backward.
+
+RNN, GRU, LSTM and RNNCell, GRUCell, LSTMCell are subclasses of PyTorch's own: the constructor's arguments, parameters, state_dict,
+hooks and packed sequences are theirs, the computation is ours. accelerate() turns the modules inside an existing model into these,
+with the same Parameter objects, and restore() turns them back. Needs the package torch: pip install 'fastrnn[torch]'.
+
+>>> import torch, fastrnn.torch
+>>> layer = fastrnn.torch.LSTM(10, 20, num_layers=2, batch_first=True)
+>>> y, (h_n, c_n) = layer(torch.randn(8, 50, 10))
+>>> y.square().mean().backward()
+
+>>> print(fastrnn.torch.accelerate(model))
+2 modules compute on fastrnn:
+  encoder       LSTM(10, 20, num_layers=2)
+  decoder.cell  GRUCell(20, 20)
+"""
+
+from .cells import GRUCell, LSTMCell, RNNCell
+from .layers import GRU, LSTM, RNN
+from .replace import Report, accelerate, restore
+
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "Report", "accelerate", "restore"]

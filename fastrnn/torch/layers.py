@@ -1,0 +1,230 @@
+"""RNN, GRU and LSTM as modules: PyTorch's own, but for forward."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.utils.rnn import PackedSequence
+
+from ..engine import Cell, Weights
+from ..layout import Layout
+from ..packed import Packed, scatter
+from ..parameters import shapes_of
+from ..plan import make_plan
+from ..stack import Options, Pass
+from .calls import outputs_of, threads
+from .tensors import DTYPES, Tensor, argument, array, check_placement, dtype_of, left_to_torch, pair, parameter, tensors
+
+Array = NDArray[Any]
+CELLS = {"RNN_TANH": Cell.RNN_TANH, "RNN_RELU": Cell.RNN_RELU, "GRU": Cell.GRU_AFTER, "LSTM": Cell.LSTM}
+
+
+class Recurrent:
+    """In front of a module of torch.nn: its forward on our kernels."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        check_placement(kwargs.get("device"), kwargs.get("dtype"))
+        super().__init__(*args, **kwargs)
+
+    def forward(self: Any, input: Any, hx: Any = None) -> Any:
+        """As the forward of the module of torch.nn: its arguments, shapes and results.
+
+        Args:
+            input: (T, B, I); (B, T, I) with batch_first; (T, I) without a batch; or a PackedSequence. The parameters' dtype.
+            hx: (L*D, B, P), or (L*D, P) without a batch; an LSTM's is a pair (h_0, c_0) with c_0 (L*D, B, H); None for zeros.
+
+        Returns: y (T, B, D*P), or as input is; h_n, or (h_n, c_n), as hx.
+
+        Raises: TypeError, ValueError (the message names the argument), MemoryError.
+        """
+        if left_to_torch():
+            return super().forward(input, hx)  # type: ignore[misc]
+        self._update_flat_weights()
+        weights = self._flat_weights
+        packed = input if isinstance(input, PackedSequence) else None
+        sizes = self.input_size, self.hidden_size, self.proj_size
+        form = _form(CELLS[self.mode], *sizes, self.num_layers, self.bidirectional, self.bias)
+        dtype = dtype_of(form.shapes[0][0], weights[0])
+        x, ndim = (input, (2, 3)) if packed is None else (packed.data, (2,))
+        x = argument("input", x, dtype, ndim, form.I, "input_size")
+        states = _states(form, hx, dtype, _rows(x, packed, self.batch_first))
+        dropout = float(self.dropout) if self.training and self.num_layers > 1 else 0.0
+        call = _LayerCall(form, dtype, packed, self.batch_first, dropout, len(states))
+        y, *final = outputs_of(call, x, *states, *weights)
+        y = y if packed is None else PackedSequence(y, *packed[1:])
+        return y, tuple(final) if form.cell.is_lstm else final[0]
+
+
+class Form(NamedTuple):
+    """What a module's attributes say. shapes: of all parameters by name, in PyTorch's order."""
+
+    cell: Cell
+    I: int
+    H: int
+    P: int
+    L: int
+    D: int
+    fields: tuple[str, ...]  # of each cell
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@lru_cache(maxsize=256)
+def _form(cell: Cell, I: int, H: int, proj_size: int, L: int, bidirectional: bool, bias: bool) -> Form:
+    P, D = proj_size or H, 2 if bidirectional else 1
+    shapes = []
+    for k in range(L):
+        one = shapes_of(cell, D * P if k else I, H, P, bias)
+        shapes += [(f"{name}_l{k}{way}", shape) for way in ("", "_reverse")[:D] for name, shape in one.items()]
+    fields = ("w_ih", "w_hh", *(("b_ih", "b_hh") if bias else ()), *(("w_hr",) if proj_size else ()))
+    return Form(cell, I, H, P, L, D, fields, tuple(shapes))
+
+
+def _rows(x: Tensor, packed: Any, batch_first: bool) -> tuple[int, ...]:
+    """(B,), or () without a batch."""
+    if packed is not None:
+        return (int(packed.batch_sizes[0]),)
+    return () if x.ndim == 2 else (x.shape[0 if batch_first else 1],)
+
+
+def _states(form: Form, hx: Any, dtype: Any, rows: tuple[int, ...]) -> list[Tensor]:
+    """[h_0], [h_0, c_0], or [] for zeros; of the right shapes."""
+    if hx is None:
+        return []
+    members = [("hx[0]", form.P), ("hx[1]", form.H)] if form.cell.is_lstm else [("hx", form.H)]
+    given = pair(hx) if form.cell.is_lstm else (hx,)
+    found = []
+    for (name, n), tensor in zip(members, given):
+        size = "proj_size" if n != form.H else "hidden_size"
+        tensor = argument(name, tensor, dtype, (2 + len(rows),), n, size)
+        shape = (form.L * form.D, *rows, n)
+        if tensor.shape != shape:
+            raise ValueError(f"{name}: expected (L*D, {'B, ' if rows else ''}{size}) = {shape}, got {tuple(tensor.shape)}")
+        found.append(tensor)
+    return found
+
+
+class _Masks:
+    """Dropout's masks, drawn as torch.nn's modules draw them on a CPU."""
+
+    def __init__(self, packed: Packed | None, dtype: Any, generator: Any) -> None:
+        self._packed, self._dtype, self._generator = packed, dtype, generator
+
+    def __call__(self, shape: tuple[int, ...], p: float) -> NDArray[np.bool_]:
+        """PyTorch draws for the steps that there are, so of a packed sequence in the order of its data; and none for p = 1."""
+        if p == 1 or 0 in shape:
+            return np.zeros(shape, np.bool_)
+        packed = self._packed
+        size = shape if packed is None else (len(packed.data), shape[2])
+        drawn = torch.empty(size, dtype=self._dtype).bernoulli_(1 - p, generator=self._generator).bool().numpy()
+        if packed is None:
+            return drawn
+        padded = np.zeros(shape, np.bool_)
+        scatter(packed._replace(data=drawn), padded)
+        return padded
+
+
+class _Kept(NamedTuple):
+    """What a recorded run leaves for the way back."""
+
+    done: Pass
+    layout: Layout
+    weights: list[Weights]
+
+
+class _LayerCall:
+    """A calls.Call of a layer. Its tensors are the input, the states that are given, and the parameters in PyTorch's order."""
+
+    exposed = 1  # y
+
+    def __init__(self, form: Form, dtype: Any, packed: Any, batch_first: bool, dropout: float, states: int) -> None:
+        self.form, self.dtype, self.batch_first, self.dropout, self.states = form, dtype, batch_first, dropout, states
+        self.indices = None if packed is None else packed[1:]
+        self.threads = threads()
+        self._drawn_from: Tensor | None = None  # the state of PyTorch's generator before the first run
+        self._kept: _Kept | None = None
+
+    def run(self, given: tuple[Tensor, ...], record: bool) -> tuple[Tensor, ...]:
+        form, first = self.form, 1 + self.states
+        named = [parameter(name, w, self.dtype, shape) for (name, shape), w in zip(form.shapes, given[first:], strict=True)]
+        weights, x = _by_cell(form, named), array(given[0])
+        layout = Layout(x if self.indices is None else Packed(x, *self.indices), DTYPES[self.dtype], form.I, self.batch_first)
+        rows = form.L * form.D, layout.B
+        h0, c0 = (*(np.ascontiguousarray(array(s)).reshape(*rows, s.shape[-1]) for s in given[1:first]), None, None)[:2]
+        plans = [make_plan(layout.T, layout.B, reverse, layout.lengths) for reverse in (False, True)[: form.D]]
+        masks = _Masks(layout.packed, self.dtype, self._generator()) if self.dropout else None
+        options = Options(form.cell, form.D, layout.batch_first, self.threads, record, self.dropout, masks)
+        done = Pass(options, plans, layout.x, weights, h0, c0)
+        self._kept = _Kept(done, layout, weights) if record else None
+        final = [layout.returned_state(s) for s in (done.h_n, done.c_n) if s is not None]
+        return tensors([_data(layout.returned(done.y)), *final])
+
+    def _generator(self) -> Any:
+        """PyTorch's own (None) for the first run; for another one that draws the same again."""
+        if self._drawn_from is None:
+            self._drawn_from = torch.get_rng_state()
+            return None
+        return torch.Generator().set_state(self._drawn_from)
+
+    def has_tape(self) -> bool:
+        return self._kept is not None
+
+    def gradients(self, given: tuple[Tensor | None, ...], needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
+        assert self._kept is not None
+        form, (done, layout, weights), self._kept = self.form, self._kept, None
+        dy, *dstates = (None if d is None else array(d) for d in given)
+        if dy is not None:
+            dy = layout.sequence("dy", dy if layout.packed is None else layout.packed._replace(data=dy), form.D * form.P, "D*P")
+        ends = [end for end in (done.h_n, done.c_n) if end is not None]
+        ends = [np.zeros_like(end) if d is None else d.reshape(end.shape).copy() for end, d in zip(ends, dstates)]
+        into = [w.zeros_like() for w in weights]
+        none: list[Array | None] = [None] * len(into)
+        dx = done.backward(dy, none, none, ends[0], ends[1] if len(ends) > 1 else None, into, None, need_x=needed[0])
+        found = [None if dx is None else _data(layout.returned(dx))]
+        found += [layout.returned_state(end) for end in ends[: self.states]]
+        found += [getattr(w, field) for w in into for field in form.fields]
+        return tuple(torch.from_numpy(a) if need and a is not None else None for a, need in zip(found, needed, strict=True))
+
+
+def _by_cell(form: Form, parameters: list[Array]) -> list[Weights]:
+    n = len(form.fields)
+    cells = [dict(zip(form.fields, parameters[k : k + n])) for k in range(0, len(parameters), n)]
+    return [Weights(c["w_ih"], c["w_hh"], c.get("b_ih"), c.get("b_hh"), w_hr=c.get("w_hr")) for c in cells]
+
+
+def _data(y: Array | Packed) -> Array:
+    return y.data if isinstance(y, Packed) else y
+
+
+class RNN(Recurrent, torch.nn.RNN):
+    """torch.nn.RNN on fastrnn's kernels: its arguments, parameters (initialised as there) and results; see Recurrent.forward.
+
+    Raises beside PyTorch's own errors: ValueError for a device other than the CPU, TypeError for a dtype other than torch.float32
+    and torch.float64.
+
+    >>> layer = fastrnn.torch.RNN(10, 20, nonlinearity="relu")
+    >>> y, h_n = layer(torch.randn(5, 3, 10))
+    """
+
+
+class GRU(Recurrent, torch.nn.GRU):
+    """torch.nn.GRU on fastrnn's kernels: its arguments, parameters (initialised as there) and results; see Recurrent.forward.
+
+    Raises: as fastrnn.torch.RNN.
+
+    >>> layer = fastrnn.torch.GRU(10, 20, num_layers=2, bidirectional=True)
+    >>> y, h_n = layer(torch.randn(5, 3, 10))
+    """
+
+
+class LSTM(Recurrent, torch.nn.LSTM):
+    """torch.nn.LSTM on fastrnn's kernels: its arguments, parameters (initialised as there) and results; see Recurrent.forward.
+
+    Raises: as fastrnn.torch.RNN.
+
+    >>> layer = fastrnn.torch.LSTM(10, 20, proj_size=5)
+    >>> y, (h_n, c_n) = layer(torch.randn(5, 3, 10))
+    """

@@ -947,7 +947,7 @@ def equal(a, b):
     return all(np.array_equal(*pair) for pair in zip(a, b))
 
 fastrnn.set_num_threads(2)
-limit(6 << 20)  # too little for the stack of a second thread
+limit(7 << 20)  # too little for the stack of a second thread
 expected = run() if sys.argv[2] == "no threads" else None
 unlimit()
 reference = run()

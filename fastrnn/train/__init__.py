@@ -7,7 +7,18 @@ in the same order, and a model of several parts is a list of such vectors.
 """
 
 from .clip import clip_global_norm, global_norm
+from .losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from .optim import Adam
+from .padding import reverse_padded
 from .readout import Linear
 
-__all__ = ["Adam", "Linear", "clip_global_norm", "global_norm"]
+__all__ = [
+    "Adam",
+    "Linear",
+    "clip_global_norm",
+    "global_norm",
+    "reverse_padded",
+    "sigmoid_cross_entropy",
+    "softmax_cross_entropy",
+    "squared_error",
+]

@@ -6,18 +6,30 @@ Everything works on flat vectors, in place: `layer.flat` holds all parameters of
 in the same order, and a model of several parts is a list of such vectors.
 """
 
+from . import schedules
+from .average import Average
+from .checkpoint import load, save
 from .clip import clip_global_norm, global_norm
 from .losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
-from .optim import Adam
+from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from .padding import reverse_padded
 from .readout import Linear
 
 __all__ = [
+    "SGD",
+    "Adagrad",
     "Adam",
+    "AdamW",
+    "Average",
     "Linear",
+    "Optimizer",
+    "RMSprop",
     "clip_global_norm",
     "global_norm",
+    "load",
     "reverse_padded",
+    "save",
+    "schedules",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "squared_error",

@@ -6,10 +6,10 @@ Everything works on flat vectors, in place: `layer.flat` holds all parameters of
 in the same order, and a model of several parts is a list of such vectors.
 """
 
-from . import schedules
+from . import initialisers, schedules
 from .average import Average
 from .checkpoint import load, save
-from .clip import clip_global_norm, global_norm
+from .clip import clip_global_norm, clip_value, global_norm
 from .losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from .padding import reverse_padded
@@ -25,7 +25,9 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "clip_global_norm",
+    "clip_value",
     "global_norm",
+    "initialisers",
     "load",
     "reverse_padded",
     "save",

@@ -14,6 +14,7 @@ from .losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from .padding import reverse_padded
 from .readout import Linear
+from .recurrences import OutputRNN, PreactivationRNN, scheduled_sampling
 
 __all__ = [
     "SGD",
@@ -23,6 +24,8 @@ __all__ = [
     "Average",
     "Linear",
     "Optimizer",
+    "OutputRNN",
+    "PreactivationRNN",
     "RMSprop",
     "clip_global_norm",
     "clip_value",
@@ -31,6 +34,7 @@ __all__ = [
     "load",
     "reverse_padded",
     "save",
+    "scheduled_sampling",
     "schedules",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",

@@ -325,6 +325,19 @@ def test_the_state_of_a_readout():
     assert np.array_equal(b.flat, before)
 
 
+def test_the_vector_of_a_readout_may_be_changed_in_place_or_assigned():
+    readout = Linear(3, 2, rng=0)
+    flat = readout.flat
+    before = flat.copy()
+    readout.flat -= 1
+    assert np.array_equal(readout.params["bias"], before[6:] - 1)
+    readout.flat = before
+    assert readout.flat is flat
+    assert np.array_equal(flat, before)
+    with pytest.raises(ValueError, match=r"flat: expected its shape = \(8,\), got \(3,\)"):
+        readout.flat = np.zeros(3, F32)
+
+
 BAD_STEPS = {
     "steps": (lambda r, h: r(h, "first"), ValueError, "steps: expected 'all' or 'last', got 'first'"),
     "lengths with all": (lambda r, h: r(h, lengths=LENGTHS), ValueError, "lengths: expected None with steps"),

@@ -8,6 +8,7 @@ in the same order, and a model of several parts is a list of such vectors.
 
 from . import initialisers, schedules
 from .average import Average
+from .beam import Beam, beam_search
 from .checkpoint import load, save
 from .clip import clip_global_norm, clip_value, global_norm
 from .losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
@@ -15,6 +16,7 @@ from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from .padding import reverse_padded
 from .readout import Linear
 from .recurrences import OutputRNN, PreactivationRNN, scheduled_sampling
+from .sampling import draw, sample
 
 __all__ = [
     "SGD",
@@ -22,17 +24,21 @@ __all__ = [
     "Adam",
     "AdamW",
     "Average",
+    "Beam",
     "Linear",
     "Optimizer",
     "OutputRNN",
     "PreactivationRNN",
     "RMSprop",
+    "beam_search",
     "clip_global_norm",
     "clip_value",
+    "draw",
     "global_norm",
     "initialisers",
     "load",
     "reverse_padded",
+    "sample",
     "save",
     "scheduled_sampling",
     "schedules",

@@ -40,9 +40,9 @@ def draw(logits: Array, *, temperature: float = 1.0, top_k: int | None = None, t
         raise ValueError(f"logits: expected (..., V) with V >= 1, got shape {logits.shape}")
     if np.isnan(logits).any():
         raise ValueError("logits: expected no NaN, got one")
-    chooser = _Chooser(temperature, top_k, top_p)
-    noise = chooser.noise(checks.generator("rng", rng), logits.shape)
-    return chooser(logits, noise)
+    chooser, rows = _Chooser(temperature, top_k, top_p), logits.reshape(-1, logits.shape[-1])
+    noise = chooser.noise(checks.generator("rng", rng), rows.shape)
+    return chooser(rows, noise).reshape(logits.shape[:-1])
 
 
 class _Chooser:
@@ -59,31 +59,35 @@ class _Chooser:
         return np.empty(shape) if self.temperature == 0 else rng.gumbel(size=shape)
 
     def __call__(self, logits: Array, noise: Array) -> Ids:
+        """(B, V) and (B, V) -> (B,)"""
         if self.temperature == 0:
-            return logits.argmax(axis=-1)
+            return logits.argmax(axis=1)
         scores = logits / np.float64(self.temperature)
         if self.top_k is None and self.top_p is None:
             scores += noise
-            return scores.argmax(axis=-1)
-        order = self._likeliest(scores)
-        scores, noise = (np.take_along_axis(a, order, axis=-1) for a in (scores, noise))
+            return scores.argmax(axis=1)
+        chosen = self._likeliest(scores)  # places in the flat arrays
+        kept = scores.take(chosen)
         if self.top_p is not None:
-            p = np.exp(scores - scores[..., :1])
-            p /= p.sum(axis=-1, keepdims=True)
-            scores[p.cumsum(axis=-1) - p >= self.top_p] = -np.inf  # what comes when p is reached already
-        scores += noise
-        best = scores.argmax(axis=-1)[..., None]
-        return np.take_along_axis(order, best, axis=-1)[..., 0]
+            p = np.exp(kept - kept[:, :1])
+            before = p.cumsum(axis=1) - p  # the probability of those in front
+            kept[before >= self.top_p * p.sum(axis=1, keepdims=True)] = -np.inf
+        kept += noise.take(chosen)
+        B, V = scores.shape
+        best: Ids = chosen[np.arange(B), kept.argmax(axis=1)] % V
+        return best
 
     def _likeliest(self, scores: Array) -> Ids:
-        """The k likeliest classes, or all; in their order if there is a nucleus to cut out."""
-        V = scores.shape[-1]
-        k = V if self.top_k is None else min(self.top_k, V)
-        order = np.argpartition(-scores, k - 1, axis=-1)[..., :k] if k < V else np.broadcast_to(np.arange(V), scores.shape)
+        """(B, k): the places of the k likeliest classes of each row, or of all; in their order if there is a nucleus to cut out."""
+        B, V = scores.shape
+        rows, k, falling = V * np.arange(B)[:, None], V if self.top_k is None else min(self.top_k, V), -scores
+        if k == V:
+            return falling.argsort(axis=1, kind="stable") + rows
+        chosen: Ids = falling.argpartition(k - 1, axis=1)[:, :k] + rows
         if self.top_p is None:
-            return order
-        inner = np.argsort(-np.take_along_axis(scores, order, axis=-1), axis=-1, kind="stable")
-        return np.take_along_axis(order, inner, axis=-1)
+            return chosen
+        order: Ids = falling.take(chosen).argsort(axis=1, kind="stable") + k * np.arange(B)[:, None]
+        return chosen.take(order)
 
 
 class StreamedModel:

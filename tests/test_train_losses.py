@@ -316,7 +316,7 @@ def test_the_state_of_a_readout():
     before = b.flat.copy()
     with pytest.raises(KeyError, match="missing \\['bias'\\], unexpected \\['c'\\]"):
         b.load_state_dict({"weight": state["weight"], "c": state["bias"]})
-    with pytest.raises(ValueError, match=r"bias: expected shape \(2,\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"bias: expected its shape = \(2,\), got \(3,\)"):
         b.load_state_dict({"weight": state["weight"], "bias": np.zeros(3, F32)})
     with pytest.raises(TypeError, match="bias: expected dtype float32, got float64"):
         b.load_state_dict({"weight": state["weight"], "bias": np.zeros(2)})

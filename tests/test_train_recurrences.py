@@ -227,7 +227,7 @@ def test_the_inputs_are_left_and_the_state_is_torch_like(kind):
     assert np.abs(other.flat).max() <= 1 / math.sqrt(H)
     other.load_state_dict(model.state_dict())
     assert np.array_equal(other.flat, model.flat)
-    assert repr(other) == f"{kind.__name__}(3, 6, 2, nonlinearity='tanh')"
+    assert repr(other) == f"{kind.__name__}(3, 6, 2, dtype=float64)"
 
 
 def test_the_mask_of_scheduled_sampling():

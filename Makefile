@@ -75,6 +75,7 @@ sanitize: $(SAN)/built
 	cp -R tests examples $(SAN)
 	cp fastrnn/*.py $(SAN)/fastrnn
 	cp fastrnn/train/*.py $(SAN)/fastrnn/train
+	cp fastrnn/diagnostics/*.py $(SAN)/fastrnn/diagnostics
 	cd $(SAN) && env FASTRNN_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SAN) \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	    LD_PRELOAD="$$($(SAN_CC) -print-file-name=libasan.so) $$($(SAN_CC) -print-file-name=libstdc++.so)" \

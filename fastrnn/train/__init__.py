@@ -14,6 +14,7 @@ from .clip import clip_global_norm, clip_value, global_norm
 from .losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from .padding import reverse_padded
+from .parallel import DataParallel
 from .readout import Linear
 from .recurrences import OutputRNN, PreactivationRNN, scheduled_sampling
 from .sampling import draw, sample
@@ -25,6 +26,7 @@ __all__ = [
     "AdamW",
     "Average",
     "Beam",
+    "DataParallel",
     "Linear",
     "Optimizer",
     "OutputRNN",

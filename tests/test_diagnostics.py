@@ -76,7 +76,7 @@ def test_the_gradient_of_a_state_is_that_of_where_the_rest_of_the_sequence_begin
 
 def total_of(layer, x, dy, dstate, cell, t, shift):
     """L of a stack, with `shift` (B, H) added to the state of a cell behind step t; by functions, cell after cell."""
-    L, suffixes = 0.0, layer._suffixes()
+    L, suffixes = 0.0, layer._suffixes
     D = 2 if layer.bidirectional else 1
     for first in range(0, len(suffixes), D):
         ys = []
@@ -99,8 +99,8 @@ def test_the_gradients_of_the_states_inside_a_stack(bidirectional):
     y, final = layer(x)
     dy, dstate = normal(*y.shape, seed=1), like(final, 2)
     norms = gradient_norms(layer, x, dy, dstate)
-    assert list(norms) == ["h" + suffix for suffix in sorted(layer._suffixes(), key=lambda s: (s[2] != "1", s))]
-    for cell, suffix in enumerate(layer._suffixes()):
+    assert list(norms) == ["h" + suffix for suffix in sorted(layer._suffixes, key=lambda s: (s[2] != "1", s))]
+    for cell, suffix in enumerate(layer._suffixes):
         for t in (0, 2, T - 1):
             gradient = np.zeros((B, H))
             for index in np.ndindex(B, H):
@@ -204,7 +204,7 @@ def test_the_bound_is_met_by_an_identity_and_gated_cells_have_none():
 
 def test_a_cell_of_a_stack_and_long_products():
     layer, x = make("gru", num_layers=2, bidirectional=True), normal(T, B, I)
-    for cell, suffix in enumerate(layer._suffixes()):
+    for cell, suffix in enumerate(layer._suffixes):
         below = x if cell < 2 else gradient_norms and layer.forward(x)[2].outputs
         if cell >= 2:
             below = np.concatenate([below["h_l0"], below["h_l0_reverse"]], axis=2)

@@ -93,7 +93,7 @@ class Chain:
             there &= self._flags("mask", mask, T, B)
         cuts = np.zeros((T, B), bool) if reset is None else self._flags("reset", reset, T, B)
         self.layers: list[list[Steps]] = []
-        suffixes, D = layer._suffixes(), layer._directions
+        suffixes, D = layer._suffixes, layer._directions
         states = self._states("state", state, B)
         for first in range(0, len(suffixes), D):
             cells = range(first, first + D)
@@ -131,7 +131,7 @@ class Chain:
     def _states(self, name: str, value: Any, B: int) -> tuple[Array, ...]:
         """(h,) or (h, c), each of all cells, (L*D, B, .)."""
         layer = self.layer
-        cells, is_lstm = len(layer._suffixes()), isinstance(layer, LSTM)
+        cells, is_lstm = len(layer._suffixes), isinstance(layer, LSTM)
         sizes = [layer._output_size, layer.hidden_size][: 1 + is_lstm]
         members = [None] * len(sizes) if value is None else list(value) if is_lstm else [value]
         if len(members) != len(sizes):

@@ -47,7 +47,7 @@ def spectra(layer: Any) -> dict[str, Spectrum]:
     {'weight_hh_l0': Spectrum(radius=1.0, norm=1.0)}
     """
     found = {}
-    for suffix in layer._suffixes():
+    for suffix in layer._suffixes:
         cell = Cell(layer, suffix)
         for gate, block in zip(cell.gates, np.split(cell.weights["weight_hh"], len(cell.gates))):
             found[f"weight_hh{suffix}" + (f"[{gate}]" if len(cell.gates) > 1 else "")] = spectrum(block)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import checks
 from ..functional import rnn
-from ..parameters import Module, Parameters, Shapes
+from ..parameters import Module, Shapes
 from ..tape import Gradients
 from .padding import valid_steps
 
@@ -29,15 +28,9 @@ class _Model(Module):
         self.hidden_size = checks.integer("hidden_size", hidden_size, 1)
         self.output_size = checks.integer("output_size", output_size, 1)
         self.nonlinearity = checks.choice("nonlinearity", nonlinearity, "tanh", "relu")
-        self._set_up(dtype, rng)
-
-    def _initialise(self) -> None:
-        limit = 1 / math.sqrt(self.hidden_size)
-        self.flat[:] = self.rng.uniform(-limit, limit, self.flat.shape)
-
-    def _shapes(self) -> Shapes:
         I, H, O = self.input_size, self.hidden_size, self.output_size
-        return {"U": (H, I), "W": (H, H if self._feeds_back == "H" else O), "b": (H,), "V": (O, H), "c": (O,)}
+        shapes: Shapes = {"U": (H, I), "W": (H, H if self._feeds_back == "H" else O), "b": (H,), "V": (O, H), "c": (O,)}
+        self._set_up([shapes], [""], dtype, rng)
 
     def _check(self, x: Any, state: Any, width: int, lengths: Any) -> tuple[Array, Array, NDArray[np.intp] | None]:
         """x, the initial state (B, width), and the lengths."""
@@ -193,7 +186,7 @@ class PreactivationTape(_Tape):
         ds = do @ V
         ds[:-1] += dprevious[1:]
         grads = self._tape.backward(ds)
-        into = Parameters.zeros(model._shapes(), model.dtype)
+        into = model._zeros()
         into["U"][...] = grads.w_ih + _outer(da, self._x)
         into["W"][...] = grads.w_hh + _outer(da, self._before())
         into["b"][...] = grads.b_ih + da.sum(axis=(0, 1))
@@ -339,7 +332,7 @@ class OutputTape(_Tape):
         dboth = grads.x.reshape(T, B, I + O)
         dfed = dboth[:, :, I:].copy()
         own = np.where(self._cut[:, :, None], 0, dfed)  # c, on its way back
-        into = Parameters.zeros(model._shapes(), model.dtype)
+        into = model._zeros()
         into["U"][...] = grads.w_ih[:, :I]
         into["W"][...] = grads.w_ih[:, I:] + grads.w_hh @ V.T
         into["b"][...] = grads.b_ih

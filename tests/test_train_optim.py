@@ -174,7 +174,7 @@ def test_a_rate_below_0_changes_nothing():
     for _ in range(3):
         sgd.step(np.ones(2))
     before = p.copy(), sgd.v[0].copy()
-    with pytest.raises(ValueError, match=r"lr: expected a number of at least 0, got -0\.5"):
+    with pytest.raises(ValueError, match=r"lr: expected a finite number of at least 0, got -0\.5"):
         sgd.step(np.ones(2))
     assert np.array_equal(p, before[0])
     assert np.array_equal(sgd.v[0], before[1])
@@ -208,16 +208,17 @@ def test_an_optimiser_is_not_copied_away_from_its_parameters(way):
 
 
 BAD = {
-    "lr": (lambda p: RMSprop(p, -1), "lr: expected a number of at least 0, got -1"),
-    "momentum": (lambda p: SGD(p, momentum=-0.5), "momentum: expected a number of at least 0, got -0.5"),
+    "lr": (lambda p: RMSprop(p, -1), "lr: expected a finite number of at least 0, got -1"),
+    "momentum": (lambda p: SGD(p, momentum=-0.5), "momentum: expected a finite number of at least 0, got -0.5"),
     "nesterov": (lambda p: SGD(p, nesterov=True), "nesterov: expected False without momentum, got True"),
-    "decay": (lambda p: SGD(p, weight_decay=math.nan), "weight_decay: expected a number of at least 0, got nan"),
+    "decay": (lambda p: SGD(p, weight_decay=math.nan), "weight_decay: expected a finite number of at least 0, got nan"),
     "alpha": (lambda p: RMSprop(p, alpha=1.0), "alpha: expected a number, 0 <= alpha < 1, got 1.0"),
-    "eps": (lambda p: RMSprop(p, eps=-1e-8), "eps: expected a number of at least 0, got -1e-08"),
-    "lr_decay": (lambda p: Adagrad(p, lr_decay=-1.0), "lr_decay: expected a number of at least 0, got -1.0"),
-    "initial": (lambda p: Adagrad(p, initial=-1.0), "initial: expected a number of at least 0, got -1.0"),
+    "eps": (lambda p: RMSprop(p, eps=-1e-8), "eps: expected a finite number of at least 0, got -1e-08"),
+    "lr_decay": (lambda p: Adagrad(p, lr_decay=-1.0), "lr_decay: expected a finite number of at least 0, got -1.0"),
+    "initial": (lambda p: Adagrad(p, initial=-1.0), "initial: expected a finite number of at least 0, got -1.0"),
     "betas": (lambda p: AdamW(p, betas=(0.9, 1.0)), "betas: expected two numbers, 0 <= beta < 1, got (0.9, 1.0)"),
-    "adam's decay": (lambda p: Adam(p, weight_decay=-1.0), "weight_decay: expected a number of at least 0, got -1.0"),
+    "adam's decay": (lambda p: Adam(p, weight_decay=-1.0), "weight_decay: expected a finite number of at least 0, got -1.0"),
+    "lr inf": (lambda p: SGD(p, math.inf), "lr: expected a finite number of at least 0, got inf"),
     "average": (lambda p: Average(p, 1.0), "decay: expected None or a number, 0 <= decay < 1, got 1.0"),
     "every": (lambda p: schedules.step(1.0, 0), "every: expected an integer of at least 1, got 0"),
     "steps": (lambda p: schedules.cosine(1.0, 0), "steps: expected an integer of at least 1, got 0"),
@@ -232,6 +233,19 @@ def test_the_argument_that_is_wrong_is_named(case):
     with pytest.raises(ValueError) as caught:
         call(np.zeros(2))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "eps", "alpha", "lr_decay", "betas", "decay", "params", "max_norm"])
+def test_what_is_no_number_is_named(name):
+    kinds = {"momentum": SGD, "alpha": RMSprop, "lr_decay": Adagrad, "decay": Average}
+    params = np.zeros(2)
+    with pytest.raises(TypeError, match=f"^{name}: expected"):
+        if name == "params":
+            Adam("abc")
+        elif name == "max_norm":
+            Adam(params).clipped_step(params, "1")
+        else:
+            kinds.get(name, Adam)(params, **{name: 1j})
 
 
 # --- schedules ----------------------------------------------------------------------------------------------

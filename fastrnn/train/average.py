@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import checks
 from . import state
 from .vectors import Array, Arrays, vectors, writable
 
@@ -39,9 +40,9 @@ class Average:
     """
 
     def __init__(self, params: Arrays, decay: float | None = None) -> None:
-        if decay is not None and not 0 <= decay < 1:
+        self.decay = None if decay is None else checks.real("decay", decay)
+        if self.decay is not None and not 0 <= self.decay < 1:
             raise ValueError(f"decay: expected None or a number, 0 <= decay < 1, got {decay!r}")
-        self.decay = decay
         self.params = writable("params", vectors("params", params))
         self.average = [p.copy() for p in self.params]
         self._scratch = [np.empty_like(p) for p in self.params]

@@ -8,6 +8,8 @@ since, the value in Mikolov 2012, char-rnn (within 5) and uRNN. Clipping "by val
 from __future__ import annotations
 
 import math
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -56,8 +58,7 @@ def clip_global_norm(grads: Arrays, max_norm: float) -> float:
     >>> if math.isfinite(norm):
     ...     adam.step(grads)
     """
-    if not max_norm > 0:
-        raise ValueError(f"max_norm: expected a number above 0, got {max_norm!r}")
+    max_norm = _above_0("max_norm", max_norm)
     grads = writable("grads", vectors("grads", grads))
     norm = global_norm(grads)
     factor = max_norm / (norm + 1e-6)
@@ -83,8 +84,7 @@ def clip_value(grads: Arrays, limit: float) -> float:
     >>> if math.isfinite(clip_value([layer_grads.flat, readout_grads.flat], limit=5.0)):
     ...     rmsprop.step([layer_grads.flat, readout_grads.flat])
     """
-    if not limit > 0:
-        raise ValueError(f"limit: expected a number above 0, got {limit!r}")
+    limit = _above_0("limit", limit)
     grads = writable("grads", vectors("grads", grads))
     # By the ends, so that no array of magnitudes is made; a NaN is both of them.
     ends = [float(end(grad)) for grad in grads if grad.size for end in (np.min, np.max)]
@@ -93,6 +93,15 @@ def clip_value(grads: Arrays, limit: float) -> float:
         for grad in grads:
             np.clip(grad, -limit, limit, out=grad)
     return largest
+
+
+def _above_0(name: str, value: Any) -> float:
+    """Infinity is allowed: it clips nothing."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number above 0, got {value!r:.60}")
+    if not value > 0:
+        raise ValueError(f"{name}: expected a number above 0, got {value!r}")
+    return float(value)
 
 
 def _sum_of_squares(array: Array) -> float:

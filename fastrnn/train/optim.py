@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
+from .. import checks
 from . import state
 from .clip import clip_global_norm
 from .vectors import Array, Arrays, Blocks, matching, vectors, writable
@@ -38,9 +39,7 @@ class Optimizer:
     _names: tuple[str, ...] = ()  # of the vectors that it keeps beside the parameters
 
     def __init__(self, params: Arrays, lr: Rate) -> None:
-        if not callable(lr):
-            _at_least_0("lr", lr)
-        self.lr = lr
+        self.lr = lr if callable(lr) else checks.real("lr", lr, 0)
         self.params = writable("params", vectors("params", params))
         self.t = self.skipped = 0
         kept = [[np.zeros_like(p) for p in self.params] for _ in self._names]
@@ -59,8 +58,7 @@ class Optimizer:
         >>> adam.step(grads.flat)
         """
         grads = matching("grads", grads, self.params)
-        lr = self.lr(self.t) if callable(self.lr) else self.lr
-        _at_least_0("lr", lr)
+        lr = checks.real("lr", self.lr(self.t) if callable(self.lr) else self.lr, 0)
         self.t += 1
         rates = self._rates(lr)
         for p, g, scratch, kept in self._blocks.of(grads):
@@ -136,11 +134,11 @@ class SGD(Optimizer):
     def __init__(
         self, params: Arrays, lr: Rate = 1e-3, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
-        _at_least_0("momentum", momentum)
-        _at_least_0("weight_decay", weight_decay)
+        self.momentum = checks.real("momentum", momentum, 0)
+        self.weight_decay = checks.real("weight_decay", weight_decay, 0)
+        self.nesterov = checks.flag("nesterov", nesterov)
         if nesterov and momentum == 0:
             raise ValueError("nesterov: expected False without momentum, got True")
-        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
         self._names = ("v",) if momentum else ()
         super().__init__(params, lr)
 
@@ -183,11 +181,10 @@ class RMSprop(Optimizer):
         centered: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
-        if not 0 <= alpha < 1:
-            raise ValueError(f"alpha: expected a number, 0 <= alpha < 1, got {alpha!r}")
-        for name, value in (("eps", eps), ("momentum", momentum), ("weight_decay", weight_decay)):
-            _at_least_0(name, value)
-        self.alpha, self.eps, self.momentum, self.centered, self.weight_decay = alpha, eps, momentum, centered, weight_decay
+        self.alpha, self.eps = _fraction("alpha", alpha), checks.real("eps", eps, 0)
+        self.momentum = checks.real("momentum", momentum, 0)
+        self.centered = checks.flag("centered", centered)
+        self.weight_decay = checks.real("weight_decay", weight_decay, 0)
         self._names = ("v", *(["m"] if centered else []), *(["b"] if momentum else []))
         super().__init__(params, lr)
 
@@ -238,9 +235,8 @@ class Adagrad(Optimizer):
         eps: float = 1e-10,
         weight_decay: float = 0.0,
     ) -> None:
-        for name, value in (("lr_decay", lr_decay), ("initial", initial), ("eps", eps), ("weight_decay", weight_decay)):
-            _at_least_0(name, value)
-        self.lr_decay, self.eps, self.weight_decay = lr_decay, eps, weight_decay
+        self.lr_decay, initial = checks.real("lr_decay", lr_decay, 0), checks.real("initial", initial, 0)
+        self.eps, self.weight_decay = checks.real("eps", eps, 0), checks.real("weight_decay", weight_decay, 0)
         self.v: list[Array]
         super().__init__(params, lr)
         for v in self.v:
@@ -291,11 +287,8 @@ class Adam(Optimizer):
         *,
         weight_decay: float = 0.0,
     ) -> None:
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas: expected two numbers, 0 <= beta < 1, got {betas!r}")
-        _at_least_0("eps", eps)
-        _at_least_0("weight_decay", weight_decay)
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        self.betas, self.eps = _betas(betas), checks.real("eps", eps, 0)
+        self.weight_decay = checks.real("weight_decay", weight_decay, 0)
         super().__init__(params, lr)
 
     def _rates(self, lr: float) -> tuple[float, ...]:
@@ -340,9 +333,23 @@ class AdamW(Adam):
         self._adam(rates, p, g, s, *kept)
 
 
-def _at_least_0(name: str, value: Any) -> None:
-    if not value >= 0:
-        raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
+def _fraction(name: str, value: Any) -> float:
+    """How much of a running mean stays."""
+    number = checks.real(name, value)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name}: expected a number, 0 <= {name} < 1, got {value!r}")
+    return number
+
+
+def _betas(value: Any) -> tuple[float, float]:
+    if not isinstance(value, Sequence):
+        raise TypeError(f"betas: expected two numbers, got {type(value).__name__}")
+    if len(value) != 2:
+        raise ValueError(f"betas: expected two numbers, got {len(value)}")
+    beta1, beta2 = (checks.real(f"betas[{k}]", beta) for k, beta in enumerate(value))
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"betas: expected two numbers, 0 <= beta < 1, got {value!r}")
+    return beta1, beta2
 
 
 def _with_decay(weight_decay: float, p: Array, g: Array, r: Array) -> Array:

@@ -235,7 +235,10 @@ def test_the_argument_that_is_wrong_is_named(case):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "eps", "alpha", "lr_decay", "betas", "decay", "params", "max_norm"])
+NUMBERS = ["lr", "momentum", "weight_decay", "eps", "alpha", "lr_decay", "betas", "decay", "params", "max_norm"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
 def test_what_is_no_number_is_named(name):
     kinds = {"momentum": SGD, "alpha": RMSprop, "lr_decay": Adagrad, "decay": Average}
     params = np.zeros(2)

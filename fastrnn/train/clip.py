@@ -99,9 +99,10 @@ def _above_0(name: str, value: Any) -> float:
     """Infinity is allowed: it clips nothing."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a number above 0, got {value!r:.60}")
-    if not value > 0:
+    number = float(value)
+    if not number > 0:
         raise ValueError(f"{name}: expected a number above 0, got {value!r}")
-    return float(value)
+    return number
 
 
 def _sum_of_squares(array: Array) -> float:

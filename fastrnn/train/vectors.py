@@ -14,8 +14,6 @@ Arrays = Array | Sequence[Array]
 
 def vectors(name: str, value: Arrays) -> list[Array]:
     """The arrays of `value` themselves, float32 or float64, of any shape. Raises TypeError."""
-    if not isinstance(value, (np.ndarray, Sequence)):
-        raise TypeError(f"{name}: expected a NumPy array or a list of them, got {type(value).__name__}")
     if not isinstance(value, (np.ndarray, list, tuple)):
         raise TypeError(f"{name}: expected a NumPy array or a list of them, got {type(value).__name__}")
     arrays = [value] if isinstance(value, np.ndarray) else list(value)

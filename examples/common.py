@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fastrnn.train import load, save
 
@@ -52,6 +52,16 @@ def parse(parser: argparse.ArgumentParser, **when_quick: Any) -> argparse.Namesp
     return args
 
 
+class Arrays(dict[str, NDArray[Any]]):
+    """Arrays by name, as a part of a training."""
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        return {name: array.copy() for name, array in self.items()}
+
+    def load_state_dict(self, mapping: dict[str, NDArray[Any]]) -> None:
+        self.update({name: np.array(array) for name, array in mapping.items()})
+
+
 class Training:
     """The steps of a training, under a bar; its curves; and its state in a file.
 
@@ -83,6 +93,11 @@ class Training:
         steps, values = np.array(self.notes.get(name, [])).reshape(-1, 2).T
         return steps.astype(int), values
 
+    def latest(self, name: str) -> float:
+        """Its last value; NaN if it has none."""
+        values = self.notes.get(name)
+        return values[-1][1] if values else float("nan")
+
     def stop(self) -> None:
         """Let this step be the last."""
         self._going = False
@@ -93,7 +108,7 @@ class Training:
         before, end = self.seconds, min(steps, self.args.stop or steps)
         # A training that was interrupted within a step could not go on exactly, so Ctrl-C waits for its end.
         interrupt = signal.signal(signal.SIGINT, lambda *_: self.stop())
-        columns = [BarColumn(None), MofNCompleteColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
+        columns = [BarColumn(None), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
         try:
             with Progress(*columns, console=console) as progress:
                 bar = progress.add_task("", total=steps, completed=self.step)
@@ -111,7 +126,7 @@ class Training:
             signal.signal(signal.SIGINT, interrupt)
 
     def _status(self) -> str:
-        return ", ".join(f"{name} {values[-1][1]:.4f}" for name, values in self.notes.items())
+        return ", ".join(f"{name} {self.latest(name):.4f}" for name in self.notes)
 
     def _save(self) -> None:
         if self.args.state is not None:

@@ -50,7 +50,8 @@ def digits(data: str | None) -> Digits:
 
 def idx(folder: Path, name: str) -> Array:
     """An array of bytes: two zeros, 8 for uint8, the number of axes, their sizes as big-endian 32-bit integers, the numbers."""
-    tries = [folder / (stem + ending) for stem in (f"{name}-ubyte", name.replace("-idx", ".idx") + "-ubyte") for ending in ("", ".gz")]
+    stems = f"{name}-ubyte", f"{name.replace('-idx', '.idx')}-ubyte"  # both are in use
+    tries = [folder / (stem + ending) for stem in stems for ending in ("", ".gz")]
     path = next((path for path in tries if path.exists()), None)
     if path is None:
         raise SystemExit(f"--data {folder}: expected a file {tries[0].name}, with or without .gz")

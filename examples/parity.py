@@ -9,13 +9,14 @@ lengths in one padded batch, with an answer at every step, and asked strings of 
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import fastrnn
-from common import console, each_step, options, parse, picture
+from common import Training, console, options, parse, picture
 from fastrnn.train import Adam, Linear, sigmoid_cross_entropy
 
 Array = NDArray[Any]
@@ -48,31 +49,43 @@ class Network:
         return ((self.readout(y) > 0) == target)[..., 0]
 
 
-def main() -> None:
-    parser = options(__doc__, steps=3000, seconds=60, out="parity.png", quick={"steps": 600})
-    parser.add_argument("--hidden", type=int, default=16, help="units of the LSTM")
-    args = parse(parser)
+def train(args: argparse.Namespace, test: tuple[Array, Array]) -> tuple[Network, Training]:
     rng = np.random.default_rng(args.seed)
-    network, losses = Network(args.hidden, rng), [1.0]
-    test = strings(np.random.default_rng([args.seed, 1]), np.full(200, TEST))
-    for step in each_step(args, lambda: f"loss {losses[-1]:.4f}"):
+    network = Network(args.hidden, rng)
+    training = Training(args, layer=network.layer, readout=network.readout, adam=network.adam, rng=rng)
+    for step in training.each(args.steps):
         lengths = rng.integers(1, LONGEST + 1, BATCH)
-        losses.append(network.step(*strings(rng, lengths), lengths))
-        if step % 100 == 0 and network.right(*test).mean() > 0.9999:
-            break
-    right = network.right(*test)
-    for T in (LONGEST, TEST):
-        console.print(f"length {T:3}: {100 * right[T - 1].mean():6.2f} % right at the last step, {100 * right[:T].mean():.2f} % at all")
+        training.note(loss=network.step(*strings(rng, lengths), lengths))
+        if step % 100 == 0:
+            training.note(right=network.right(*test).mean())
+            if training.latest("right") > 0.9999:
+                training.stop()
+    return network, training
 
-    def draw(axes: Any) -> None:
-        axes[0].semilogy(range(1, len(losses)), losses[1:], lw=1)
-        axes[0].set(xlabel="step of training", ylabel="loss, nats", title=f"Parity: an LSTM of {args.hidden} units")
-        axes[1].plot(range(1, TEST + 1), 100 * right.mean(axis=1), lw=1.5)
+
+def draw(training: Training, right: Array, hidden: int) -> Any:
+    def panels(axes: Any) -> None:
+        axes[0].semilogy(*training.curve("loss"), lw=1)
+        axes[0].set(xlabel="step of training", ylabel="loss, nats", title=f"Parity: an LSTM of {hidden} units")
+        axes[1].plot(np.arange(TEST) + 1, 100 * right.mean(axis=1), lw=1.5)
         axes[1].axvspan(1, LONGEST, alpha=0.15, label="lengths of the training")
         axes[1].set(xlabel="length of the string", ylabel="right, %", ylim=(45, 102))
         axes[1].legend(loc="lower left")
 
-    picture(args.out, draw, panels=2)
+    return panels
+
+
+def main() -> None:
+    parser = options(__doc__, out="parity.png", steps=3000)
+    parser.add_argument("--hidden", type=int, default=16, help="units of the LSTM")
+    args = parse(parser, steps=600)
+    test = strings(np.random.default_rng([args.seed, 1]), np.full(200, TEST))
+    network, training = train(args, test)
+    right = network.right(*test)
+    for T in (LONGEST, TEST):
+        at_the_end, at_all = 100 * right[T - 1].mean(), 100 * right[:T].mean()
+        console.print(f"length {T:3}: {at_the_end:6.2f} % right at the last step, {at_all:.2f} % at all")
+    picture(args.out, draw(training, right, args.hidden), panels=2)
 
 
 if __name__ == "__main__":

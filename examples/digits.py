@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import pickle
 import subprocess
 import sys
@@ -58,10 +59,10 @@ def idx(folder: Path, name: str) -> Array:
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if raw[:3] != b"\0\0\x08":
         raise SystemExit(f"--data: expected an IDX file of bytes, which starts with 00 00 08, got {raw[:3].hex(' ')} in {path}")
-    head = 4 + 4 * raw[3]
-    shape = np.frombuffer(raw[4:head], ">i4")
-    if head > len(raw) or len(raw) - head != np.prod(shape, dtype=object):
-        raise SystemExit(f"--data: expected the shape {tuple(shape)} of numbers, got {len(raw) - head} bytes of them in {path}")
+    head = 4 + 4 * raw[3] if len(raw) > 3 else 4
+    shape = tuple(np.frombuffer(raw[4:head], ">i4").tolist()) if len(raw) >= head else ()
+    if len(raw) - head != math.prod(shape):
+        raise SystemExit(f"--data: expected an IDX file of {math.prod(shape)} numbers, got {len(raw) - head} in {path}")
     return np.frombuffer(raw, np.uint8, offset=head).reshape(shape)
 
 

@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=100, help="units")
     parser.add_argument("--input-std", type=float, default=0.01, help="of the first input weights")
     rates(parser, batch=32, epochs=100, lr=1e-3, slower=20, decay=0.9995)
-    args = parse(parser, hidden=32, epochs=3)
+    args = parse(parser, hidden=32, epochs=8, batch=16, lr=1e-2, slower=10, input_std=0.1, decay=0.99)
     data = digits(args.data)
     epoch = -(-len(data.x_train) // args.batch)
     layer = fastrnn.IRNN(1, args.hidden, input_std=args.input_std, rng=args.seed)

@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--data", help=HELP)
     parser.add_argument("--hidden", type=int, default=128, help="units")
     rates(parser, batch=64, epochs=8, lr=2e-3, slower=1, decay=0.99)
-    args = parse(parser, hidden=32, epochs=3)
+    args = parse(parser, hidden=32, epochs=4, batch=16, lr=1e-2, decay=0.95)
     data = digits(args.data)
     epoch = -(-len(data.x_train) // args.batch)
     layer = fastrnn.LSTM(data.x_train.shape[2], args.hidden, rng=args.seed)

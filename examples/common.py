@@ -23,16 +23,17 @@ console = Console(highlight=False, soft_wrap=True)
 MAY_CHANGE = {"steps", "stop", "seconds", "state", "out", "data"}
 
 
-def options(document: str | None, out: str, seconds: float = 60, steps: int | None = None) -> argparse.ArgumentParser:
-    """A parser with the options that all examples have; with --steps if there is a default for them."""
+def options(document: str | None, out: str, seconds: float | None = 60, steps: int | None = None) -> argparse.ArgumentParser:
+    """A parser with the options that all examples have; without those of a training if `seconds` is None."""
     parser = argparse.ArgumentParser(
         description=(document or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     if steps is not None:
         parser.add_argument("--steps", type=int, default=steps, help="of training at most")
-    parser.add_argument("--seconds", type=float, default=seconds, help="of training at most, this time")
-    parser.add_argument("--stop", type=int, metavar="STEP", help="stop behind this step, this time")
-    parser.add_argument("--state", type=Path, help="file to keep the training in, and to go on from if it is there")
+    if seconds is not None:
+        parser.add_argument("--seconds", type=float, default=seconds, help="of training at most, this time")
+        parser.add_argument("--stop", type=int, metavar="STEP", help="stop behind this step, this time")
+        parser.add_argument("--state", type=Path, help="file to keep the training in, and to go on from if it is there")
     parser.add_argument("--seed", type=int, default=0, help="of the data and the weights")
     parser.add_argument("--out", default=out, help="the picture")
     parser.add_argument("--quick", action="store_true", help="done in seconds, with less of everything")

@@ -136,6 +136,16 @@ def test_the_addition_learns_and_answers_both_ways(run):
     assert sum(" = " in line and line.count("%") == 3 for line in out.splitlines()) == 3
 
 
+def test_what_vanishes_and_what_does_not(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    found = {line.split(":")[0].strip(): line for line in run("vanishing", "--out", "other.png", picture=True).splitlines()}
+    left = {name: float(found[name].split("dh_T/dh_0 ")[1].split()[0].rstrip(",")) for name in ("tanh RNN", "IRNN", "LSTM", "GRU")}
+    assert left["IRNN"] == 1
+    assert max(left["tanh RNN"], left["LSTM"], left["GRU"]) < 0.1
+    assert all(found[name].endswith("it holds at every step: True") for name in ("tanh RNN", "IRNN"))
+    assert (tmp_path / "other.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("name, least", [("pixels", 25), ("rows", 90)])
 def test_digits_are_read(run, digits, name, least):
     out = run(name, "--data", str(digits), "--epochs", "12")

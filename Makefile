@@ -1,7 +1,7 @@
 # What there is to do with fastrnn. Each target sets up what it needs in .venv; the second time is quick.
 #
 #   make demo      train two networks on the adding problem and show who solved it (adding.png)
-#   make examples  all the programs of examples/, each with its picture: about ten minutes; ARGS=--quick: one
+#   make examples  all the programs of examples/, each with its picture: ten minutes, or one with ARGS=--quick
 #   make test      the test suite                    make lint, make types   ruff, mypy
 #   make bench     timings, then make compare        make sanitize           the suite under ASan and UBSan
 #   make compare   side by side with the peers, into docs/speed.json and docs/speed.png

@@ -3,7 +3,7 @@
 A network that has understood it carries one bit through any number of steps. An LSTM is trained on strings of 1 to 50 bits, all
 lengths in one padded batch, with an answer at every step, and asked strings of up to 500, ten times longer than any it has seen.
 
-    python examples/parity.py                       about half a minute
+    python examples/parity.py                       seconds
     python examples/parity.py --seed 3 --hidden 8   from other weights
 """
 

@@ -1,7 +1,7 @@
 """How much of a state is left in a later one: the norm of dh_T/dh_k in a tanh RNN, an IRNN, an LSTM and a GRU, before any training.
 
-It bounds how far back a gradient reaches. For the simple networks it has itself a bound, (the norm of W_hh)^(T-k) (Pascanu, Mikolov and
-Bengio 2013, arXiv 1211.5063): with a norm below 1 it vanishes; the IRNN starts with a norm of exactly 1.
+It bounds how far back a gradient reaches. For the simple networks it has itself a bound, (the norm of W_hh)^(T-k) (Pascanu, Mikolov
+and Bengio 2013, arXiv 1211.5063): with a norm below 1 it vanishes; the IRNN starts with a norm of exactly 1.
 
     python examples/vanishing.py                    a picture, in seconds
     python examples/vanishing.py --T 300 --scale 1.2

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def read(path: Path | None) -> str:
     if path is None:
         from pydoc_data.topics import topics
 
-        return "\n".join(topics.values())
+        return re.sub(" +", " ", "\n".join(topics.values()))  # blanks in a row are too easy to tell
     return path.read_text(encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 # What there is to do with fastrnn. Each target sets up what it needs in .venv; the second time is quick.
 #
 #   make demo      train two networks on the adding problem and show who solved it (adding.png)
+#   make examples  all the programs of examples/, each with its picture: ten minutes, or one with ARGS=--quick
 #   make test      the test suite                    make lint, make types   ruff, mypy
 #   make bench     timings, then make compare        make sanitize           the suite under ASan and UBSan
 #   make compare   side by side with the peers, into docs/speed.json and docs/speed.png
@@ -17,11 +18,17 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test bench compare systems systems-old packages lint types sanitize wheel clean
+.PHONY: demo examples test bench compare systems systems-old packages lint types sanitize wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
 	$(BIN)/python examples/adding.py $(ARGS)
+
+# data_parallel.py is not among them: it needs MPI.
+EXAMPLES := adding parity addition characters pixels rows series vanishing
+
+examples: $(VENV)/with-examples
+	for name in $(EXAMPLES); do echo "--- $$name"; $(BIN)/python examples/$$name.py $(ARGS) || exit 1; done
 
 test: $(VENV)/with-test
 	$(BIN)/pytest -q $(PARALLEL) $(ARGS)

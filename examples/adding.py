@@ -6,20 +6,19 @@ mean squared error of 1/6; under 0.01 counts as solved (Hochreiter and Schmidhub
 2015, arXiv 1504.00941).
 
 An IRNN and a tanh RNN train side by side, from the same initial weights and on the same data: they differ in
-nothing but the nonlinearity. Then a table and a picture say who solved it, and how long a step took in fastrnn
-and in plain NumPy.
+nothing but the nonlinearity. An LSTM and a GRU may join them. Then a table and a picture say who solved it, and
+how long a step took in fastrnn and in plain NumPy.
 
     python examples/adding.py                       at most a minute or so, on two cores
     python examples/adding.py --T 100 --seed 4      an easier one, on other data from other weights
+    python examples/adding.py --networks irnn tanh lstm gru --T 150 --steps 6000 --seconds 1200
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import time
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,16 +28,17 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import fastrnn
-from fastrnn.train import Adam, Linear, clip_global_norm
+from common import Training, console, options, parse, picture
+from fastrnn.train import Adam, Linear
+from fastrnn.train.initialisers import initialise, orthogonal
 
 Array = NDArray[Any]
 HIDDEN, BATCH, TEST_ROWS = 64, 64, 500
 JUDGE_EVERY = 10  # iterations
+KINDS = ("irnn", "tanh", "lstm", "gru")
 SOLVED, BASELINE = 0.01, 1 / 6
 
 
@@ -58,77 +58,76 @@ def adding_problem(rng: np.random.Generator, T: int, B: int) -> tuple[Array, Arr
 class Network:
     """A recurrent layer and a linear readout of its last state, trained by Adam on the mean squared error."""
 
-    def __init__(self, layer: Any, readout: Linear) -> None:
-        self.layer, self.readout = layer, readout
+    def __init__(self, name: str, layer: Any, readout: Linear) -> None:
+        self.name, self.layer, self.readout = name, layer, readout
         self.adam = Adam([layer.flat, readout.flat], lr=1e-3)
+        self.parts = {f"{name} {kind}": part for kind, part in (("layer", layer), ("readout", readout), ("adam", self.adam))}
 
     def answer(self, x: Array) -> Array:
         """x (T, B, 2) -> (B, 1)"""
-        _, h = self.layer(x)
-        return self.readout(h[-1])
+        _, state = self.layer(x)
+        return self.readout(last(state))
+
+    def error(self, x: Array, target: Array) -> float:
+        return float(np.mean((self.answer(x) - target).astype(np.float64) ** 2))
 
     def step(self, x: Array, target: Array) -> None:
         """Forward, backward, and a step of the optimiser."""
-        _, h, tape = self.layer.forward(x)
-        answer, readout_tape = self.readout.forward(h[-1])
+        _, state, tape = self.layer.forward(x)
+        answer, readout_tape = self.readout.forward(last(state))
         readout_grads = readout_tape.backward(2 * (answer - target) / len(target))
-        grads = [tape.backward(dstate=readout_grads.x[None]).flat, readout_grads.flat]
+        dh = readout_grads.x[None]
+        grads = tape.backward(dstate=(dh, None) if isinstance(state, tuple) else dh)
         # An IRNN's gradients explode now and then, also in a training that succeeds. Clipped they do no harm;
         # where even their norm is not finite, the step is skipped.
-        if math.isfinite(clip_global_norm(grads, max_norm=1.0)):
-            self.adam.step(grads)
+        self.adam.clipped_step([grads.flat, readout_grads.flat], max_norm=1.0)
 
 
-@dataclass
-class Run:
-    """A network and the story of its training."""
-
-    name: str
-    network: Network
-    iterations: list[int] = field(default_factory=list)  # at which the error was judged
-    errors: list[float] = field(default_factory=list)
-
-    @property
-    def solved(self) -> bool:
-        return self.errors[-1] < SOLVED
-
-    def judge(self, iteration: int, x: Array, target: Array) -> None:
-        difference = (self.network.answer(x) - target).astype(np.float64)
-        self.iterations.append(iteration)
-        self.errors.append(float(np.mean(difference**2)))
+def last(state: Any) -> Array:
+    """The hidden state of the one layer (B, H), without an LSTM's c."""
+    h: Array = state[0] if isinstance(state, tuple) else state
+    return h[-1]
 
 
-def new_runs(seed: int) -> list[Run]:
-    """An IRNN and a tanh RNN with the same initial weights."""
+def new_networks(seed: int, kinds: list[str]) -> list[Network]:
+    """Those of these kinds; an IRNN and a tanh RNN have the same initial weights."""
     rng = np.random.default_rng(seed)
     irnn, readout = fastrnn.IRNN(2, HIDDEN, input_std=0.1, rng=rng), Linear(HIDDEN, 1, rng=rng)
-    tanh, tanh_readout = fastrnn.RNN(2, HIDDEN, nonlinearity="tanh"), Linear(HIDDEN, 1)
-    tanh.flat[:], tanh_readout.flat[:] = irnn.flat, readout.flat
-    return [Run("IRNN", Network(irnn, readout)), Run("tanh RNN", Network(tanh, tanh_readout))]
+    layers: dict[str, tuple[str, Any]] = {
+        "irnn": ("IRNN", irnn),
+        "tanh": ("tanh RNN", fastrnn.RNN(2, HIDDEN, nonlinearity="tanh")),
+        "lstm": ("LSTM", fastrnn.LSTM(2, HIDDEN, rng=rng)),
+        "gru": ("GRU", fastrnn.GRU(2, HIDDEN, rng=rng)),
+    }
+    layers["tanh"][1].flat[:] = irnn.flat
+    initialise(layers["lstm"][1], forget_bias=1.0)
+    initialise(layers["gru"][1], weight_hh=orthogonal(), rng=rng)
+    networks = [Network(*layers[kind], Linear(HIDDEN, 1)) for kind in kinds]
+    for network in networks:
+        network.readout.flat[:] = readout.flat
+    return networks
 
 
-def train(runs: list[Run], args: argparse.Namespace, test: tuple[Array, Array], console: Console) -> None:
-    """Train each until it has solved the problem, or the steps or the time are up."""
+def train(networks: list[Network], args: argparse.Namespace, test: tuple[Array, Array]) -> Training:
+    """Train each until it has solved the problem, or the steps or the time are up. Its curve is that of the error."""
     rng = np.random.default_rng([args.seed, 1])
-    deadline = time.perf_counter() + args.seconds
-    for run in runs:
-        run.judge(0, *test)
-    columns = [TextColumn("{task.description:8}"), BarColumn(None), MofNCompleteColumn()]
-    columns += [TextColumn("error {task.fields[error]:.4f}"), TimeElapsedColumn()]
-    with Progress(*columns, console=console) as progress:
-        bars = [progress.add_task(run.name, total=args.steps, error=run.errors[-1]) for run in runs]
-        for iteration in range(1, args.steps + 1):
-            active = [(run, bar) for run, bar in zip(runs, bars, strict=True) if not run.solved]
-            if not active or time.perf_counter() > deadline:
-                break
-            batch = adding_problem(rng, args.T, BATCH)
-            for run, bar in active:
-                run.network.step(*batch)
-                if iteration % JUDGE_EVERY == 0 or iteration == args.steps:
-                    run.judge(iteration, *test)
-                progress.update(bar, advance=1, error=run.errors[-1])
-                if run.solved:
-                    progress.stop_task(bar)
+    training = Training(args, rng=rng, **{name: part for network in networks for name, part in network.parts.items()})
+    if training.step == 0:
+        training.note(**{network.name: network.error(*test) for network in networks})
+    for step in training.each(args.steps):
+        active = [network for network in networks if not solved(training, network)]
+        batch = adding_problem(rng, args.T, BATCH)
+        for network in active:
+            network.step(*batch)
+            if step % JUDGE_EVERY == 0 or step == args.steps:
+                training.note(**{network.name: network.error(*test)})
+        if all(solved(training, network) for network in networks):
+            training.stop()
+    return training
+
+
+def solved(training: Training, network: Network) -> bool:
+    return training.latest(network.name) < SOLVED
 
 
 # --- the same layer in plain NumPy, for the comparison of times ---------------------------------------------
@@ -173,19 +172,21 @@ class NumpyLoop:
 
 def quickest_steps(args: argparse.Namespace, threads: int) -> Array:
     """Milliseconds of a step, the quickest of 20: rows are the networks, columns fastrnn on so many threads, fastrnn on one
-    thread, and NumPy on one. They take turns, so that what else the machine does meets them all."""
+    thread, and NumPy on one; NaN for NumPy's LSTM and GRU, which are not here. They take turns, so that what else the machine
+    does meets them all."""
     batch = adding_problem(np.random.default_rng([args.seed, 1]), args.T, BATCH)
-    contestants = [(threads, new_runs(args.seed)), (1, new_runs(args.seed)), (1, new_runs(args.seed))]
-    for run in contestants[-1][1]:
-        run.network.layer = NumpyLoop(run.network.layer)
-    times = np.zeros((20, 2, len(contestants)))
+    contestants = [(n, new_networks(args.seed, args.networks)) for n in (threads, 1, 1)]
+    for network in contestants[-1][1]:
+        network.layer = NumpyLoop(network.layer) if isinstance(network.layer, fastrnn.RNN) else None
+    times = np.full((20, len(args.networks), len(contestants)), np.nan)
     for turn in times:
-        for column, (n, runs) in enumerate(contestants):
+        for column, (n, networks) in enumerate(contestants):
             fastrnn.set_num_threads(n)
-            for row, run in enumerate(runs):
-                start = time.perf_counter()
-                run.network.step(*batch)
-                turn[row, column] = 1e3 * (time.perf_counter() - start)
+            for row, network in enumerate(networks):
+                if network.layer is not None:
+                    start = time.perf_counter()
+                    network.step(*batch)
+                    turn[row, column] = 1e3 * (time.perf_counter() - start)
     fastrnn.set_num_threads(threads)
     quickest: Array = times.min(axis=0)
     return quickest
@@ -194,56 +195,51 @@ def quickest_steps(args: argparse.Namespace, threads: int) -> Array:
 # --- what came out ------------------------------------------------------------------------------------------
 
 
-def show_table(runs: list[Run], args: argparse.Namespace, console: Console) -> None:
+def show_table(networks: list[Network], training: Training, args: argparse.Namespace) -> None:
     title = f"The adding problem, T = {args.T}: H = {HIDDEN}, batches of {BATCH}, seed {args.seed}"
     table = Table("network", title=title)
     threads = fastrnn.get_num_threads()
     for heading in ("solved at\niteration", "least\nerror", f"{threads} threads", "1 thread", "NumPy", "ratio"):
         table.add_column(heading, justify="right", vertical="bottom")
-    for run, times in zip(runs, quickest_steps(args, threads), strict=True):
-        solved = f"{run.iterations[-1]}" if run.solved else f"not in {run.iterations[-1]}"
+    for network, times in zip(networks, quickest_steps(args, threads), strict=True):
+        iterations, errors = training.curve(network.name)
+        verdict = f"{iterations[-1]}" if solved(training, network) else f"not in {iterations[-1]}"
         shown = [f"{ms:.2f} ms" for ms in times] + [f"{times[2] / times[1]:.1f}"]
-        table.add_row(run.name, solved, f"{min(run.errors):.4f}", *shown)
+        table.add_row(network.name, verdict, f"{min(errors):.4f}", *(cell if "nan" not in cell else "" for cell in shown))
     console.print(table)
     console.print(
         f"Solved: the mean squared error on {TEST_ROWS} other problems is under {SOLVED}; always answering 1 "
         f"has {BASELINE:.4f}.\nTimes of a step (forward, backward, clipping, Adam), the quickest of 20: fastrnn on "
-        f"{threads} threads and on 1; a plain\nNumPy loop over time in float32, on 1. The ratio is of the last two.",
-        highlight=False,
-        soft_wrap=True,
+        f"{threads} threads and on 1; a plain\nNumPy loop over time in float32, on 1. The ratio is of the last two."
     )
 
 
-def draw(runs: list[Run], args: argparse.Namespace, test: tuple[Array, Array], console: Console) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        console.print("No picture: matplotlib is not installed.")
-        return
-    figure = Figure(figsize=(9, 7.5), dpi=150, layout="constrained")
-    above, below = figure.subplots(2, height_ratios=[3, 2])
-    draw_errors(above, runs, args)
-    draw_input(below, runs, test)
-    figure.savefig(args.out)
-    console.print(f"Picture: {args.out}", highlight=False)
+def draw(networks: list[Network], training: Training, args: argparse.Namespace, test: tuple[Array, Array]) -> None:
+    def panels(axes: Any) -> None:
+        draw_errors(axes[0], networks, training, args)
+        draw_input(axes[1], networks, test)
+
+    picture(args.out, panels, panels=2)
 
 
-def draw_errors(axes: Any, runs: list[Run], args: argparse.Namespace) -> None:
-    for run, colour in zip(runs, ("tab:blue", "tab:orange"), strict=True):
-        verdict = f"solved at iteration {run.iterations[-1]}" if run.solved else "not solved"
-        axes.plot(run.iterations, run.errors, color=colour, lw=1.8, label=f"{run.name}: {verdict}")
-        if run.solved:
-            axes.plot(run.iterations[-1], run.errors[-1], "o", color=colour, ms=8)
+def draw_errors(axes: Any, networks: list[Network], training: Training, args: argparse.Namespace) -> None:
+    for k, network in enumerate(networks):
+        iterations, errors = training.curve(network.name)
+        done = solved(training, network)
+        verdict = f"solved at iteration {iterations[-1]}" if done else "not solved"
+        axes.plot(iterations, errors, color=f"C{k}", lw=1.8, label=f"{network.name}: {verdict}")
+        if done:
+            axes.plot(iterations[-1], errors[-1], "o", color=f"C{k}", ms=8)
     axes.axhline(BASELINE, color="black", ls="--", lw=1, label="always answering 1: 1/6")
     axes.axhline(SOLVED, color="black", ls=":", lw=1, label=f"solved: under {SOLVED}")
-    axes.set(yscale="log", ylim=(SOLVED / 2, 2), xlim=(0, max(run.iterations[-1] for run in runs)))
+    axes.set(yscale="log", ylim=(SOLVED / 2, 2), xlim=(0, training.step))
     axes.set(xlabel="iteration", ylabel="mean squared error on the test set")
     axes.set_title(f"The adding problem over {args.T} steps")
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right")
 
 
-def draw_input(axes: Any, runs: list[Run], test: tuple[Array, Array]) -> None:
+def draw_input(axes: Any, networks: list[Network], test: tuple[Array, Array]) -> None:
     row = int(np.argmax(np.abs(test[1] - 1) > 0.5))  # the first problem that 1 is no good answer to
     x, target = test[0][:, row : row + 1], test[1][row, 0]
     numbers, marked = x[:, 0, 0], np.flatnonzero(x[:, 0, 1])
@@ -263,7 +259,7 @@ def draw_input(axes: Any, runs: list[Run], test: tuple[Array, Array]) -> None:
             weight="bold",
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
         )
-    answers = ", ".join(f"{run.name} {run.network.answer(x).item():.2f}" for run in runs)
+    answers = ", ".join(f"{network.name} {network.answer(x).item():.2f}" for network in networks)
     first, second = numbers[marked]
     axes.set_title(f"One input: {first:.2f} + {second:.2f} = {target:.2f}. Answers: {answers}")
     axes.set(xlabel="step t", ylabel="input", xlim=(-1, len(x)), ylim=(0, 1.05))
@@ -271,31 +267,24 @@ def draw_input(axes: Any, runs: list[Run], test: tuple[Array, Array]) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="An IRNN and a tanh RNN on the adding problem.")
-    parser.add_argument("--T", type=int, default=200, help="length of the input (%(default)s)")
-    parser.add_argument("--steps", type=int, default=2000, help="iterations at most (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=50, help="of training at most (%(default)s)")
-    parser.add_argument("--seed", type=int, default=3, help="of the data and the weights (%(default)s)")
-    parser.add_argument("--out", default="adding.png", help="the picture (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="done in seconds: --T 20 --steps 800")
-    args = parser.parse_args()
-    if args.quick:
-        parser.set_defaults(T=20, steps=800)
-        args = parser.parse_args()
-    if args.T < 2 or args.steps < 1 or args.seed < 0:
-        parser.error("expected --T of at least 2, --steps of at least 1, --seed of at least 0")
+    parser = options(__doc__, out="adding.png", seconds=50, steps=2000)
+    parser.set_defaults(seed=3)
+    parser.add_argument("--T", type=int, default=200, help="length of the input")
+    parser.add_argument("--networks", nargs="+", choices=KINDS, default=["irnn", "tanh"], help="which are to train")
+    args = parse(parser, T=20, steps=800)
+    if args.T < 2:
+        parser.error(f"--T: expected at least 2, got {args.T}")
     return args
 
 
 def main() -> None:
     args = arguments()
-    console = Console()
     test = adding_problem(np.random.default_rng([args.seed, 2]), args.T, TEST_ROWS)
-    runs = new_runs(args.seed)
+    networks = new_networks(args.seed, args.networks)
     with np.errstate(over="ignore", invalid="ignore"):  # a state that explodes is nothing to warn of here
-        train(runs, args, test, console)
-        show_table(runs, args, console)
-        draw(runs, args, test, console)
+        training = train(networks, args, test)
+        show_table(networks, training, args)
+        draw(networks, training, args, test)
 
 
 if __name__ == "__main__":

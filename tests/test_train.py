@@ -89,11 +89,11 @@ BAD_ADAM = {
     "list of numbers": (([[1.0, 2.0]],), TypeError, "params[0]: expected a NumPy array, got list"),
     "integers": ((np.arange(3),), TypeError, "params[0]: expected float32 or float64, got int64"),
     "read-only": (([np.zeros(2), read_only(2)],), ValueError, "params[1]: expected an array that may be written to"),
-    "lr": ((np.zeros(2), -1.0), ValueError, "lr: expected a number of at least 0, got -1.0"),
-    "lr nan": ((np.zeros(2), math.nan), ValueError, "lr: expected a number of at least 0, got nan"),
+    "lr": ((np.zeros(2), -1.0), ValueError, "lr: expected a finite number of at least 0, got -1.0"),
+    "lr nan": ((np.zeros(2), math.nan), ValueError, "lr: expected a finite number of at least 0, got nan"),
     "beta": ((np.zeros(2), 1.0, (0.9, 1.0)), ValueError, "betas: expected two numbers, 0 <= beta < 1, got (0.9, 1.0)"),
     "one beta": ((np.zeros(2), 1.0, (0.9,)), ValueError, "betas: expected two numbers"),
-    "eps": ((np.zeros(2), 1.0, (0.9, 0.9), -1e-8), ValueError, "eps: expected a number of at least 0, got -1e-08"),
+    "eps": ((np.zeros(2), 1.0, (0.9, 0.9), -1e-8), ValueError, "eps: expected a finite number of at least 0, got -1e-08"),
 }
 
 

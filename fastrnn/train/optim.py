@@ -1,27 +1,32 @@
-"""Optimisers: they change flat vectors of parameters in place."""
+"""Optimisers: they change flat vectors of parameters in place, one call per step, by PyTorch's rules."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
 import numpy as np
 
-from .vectors import Arrays, vectors, writable
+from .. import checks
+from . import state
+from .clip import clip_global_norm
+from .vectors import Array, Arrays, Blocks, matching, vectors, writable
+
+Rate = float | Callable[[int], float]
 
 
-class Adam:
-    """Adam (Kingma and Ba 2015, arXiv 1412.6980, algorithm 1), with the numbers of torch.optim.Adam.
-
-        m = beta1 m + (1 - beta1) g                  v = beta2 v + (1 - beta2) g^2
-        p = p - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)
+class Optimizer:
+    """What SGD, RMSprop, Adagrad, Adam and AdamW share.
 
     Args:
         params: an array or several, float32 or float64, such as [layer.flat, readout.flat]. They are changed in place.
-        lr: at least 0. The attribute `lr` may be set between steps, as a schedule does.
-        betas: two numbers, 0 <= beta < 1.
-        eps: at least 0.
+        lr: the learning rate, at least 0; or a function of the number of steps so far, such as those of
+            fastrnn.train.schedules. The attribute `lr` may be set between steps.
 
     Attributes:
         t: the steps so far.
-        m, v: the running means of g and g^2, one array for each of params.
+        skipped: the steps that clipped_step left out because a gradient was not finite.
 
     All memory is allocated here: no step allocates.
 
@@ -31,25 +36,16 @@ class Adam:
     >>> adam.step([layer_grads.flat, readout_grads.flat])
     """
 
-    def __init__(
-        self,
-        params: Arrays,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-    ) -> None:
-        if not lr >= 0:
-            raise ValueError(f"lr: expected a number of at least 0, got {lr!r}")
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas: expected two numbers, 0 <= beta < 1, got {betas!r}")
-        if not eps >= 0:
-            raise ValueError(f"eps: expected a number of at least 0, got {eps!r}")
-        self.lr, self.betas, self.eps = lr, betas, eps
+    _names: tuple[str, ...] = ()  # of the vectors that it keeps beside the parameters
+
+    def __init__(self, params: Arrays, lr: Rate) -> None:
+        self.lr = lr if callable(lr) else checks.real("lr", lr, 0)
         self.params = writable("params", vectors("params", params))
-        self.t = 0
-        self.m = [np.zeros_like(p) for p in self.params]
-        self.v = [np.zeros_like(p) for p in self.params]
-        self._scratch = [np.empty_like(p) for p in self.params]
+        self.t = self.skipped = 0
+        kept = [[np.zeros_like(p) for p in self.params] for _ in self._names]
+        for name, arrays in zip(self._names, kept):
+            setattr(self, name, arrays)
+        self._blocks = Blocks(self.params, kept)
 
     def step(self, grads: Arrays) -> None:
         """Change the parameters by one step.
@@ -61,29 +57,320 @@ class Adam:
 
         >>> adam.step(grads.flat)
         """
-        grads = vectors("grads", grads)
-        if len(grads) != len(self.params):
-            raise ValueError(f"grads: expected {len(self.params)} arrays, one for each of params, got {len(grads)}")
-        for k, (p, g) in enumerate(zip(self.params, grads)):
-            if g.shape != p.shape:
-                raise ValueError(f"grads[{k}]: expected the shape of params[{k}], {p.shape}, got {g.shape}")
-            if g.dtype != p.dtype:
-                raise TypeError(f"grads[{k}]: expected the dtype of params[{k}], {p.dtype}, got {g.dtype}")
+        grads = matching("grads", grads, self.params)
+        lr = checks.real("lr", self.lr(self.t) if callable(self.lr) else self.lr, 0)
         self.t += 1
-        beta1, beta2 = self.betas
-        step_size = self.lr / (1 - beta1**self.t)
-        v_scale = (1 - beta2**self.t) ** -0.5
-        for p, g, m, v, s in zip(self.params, grads, self.m, self.v, self._scratch):
-            m *= beta1
-            np.multiply(g, 1 - beta1, out=s)
-            m += s
-            v *= beta2
-            np.multiply(g, g, out=s)
-            s *= 1 - beta2
-            v += s
+        rates = self._rates(lr)
+        for p, g, scratch, kept in self._blocks.of(grads):
+            self._update(rates, p, g, *scratch, *kept)
+
+    def clipped_step(self, grads: Arrays, max_norm: float) -> float:
+        """Clip the gradients by their global norm, in place, and step; but not if the norm is NaN or infinite.
+
+        The gradients of an IRNN or a deep tanh network explode now and then, also in a training that succeeds. Clipped they do
+        no harm; where even the norm is not finite there is no direction to follow, and the step is skipped: neither the
+        parameters nor what the optimiser keeps is touched, and `skipped` counts it.
+
+        Args: as step's; max_norm as clip_global_norm's.
+
+        Returns: the norm before clipping.
+
+        Raises: TypeError, ValueError.
+
+        >>> norm = adam.clipped_step([layer_grads.flat, readout_grads.flat], max_norm=1.0)
+        """
+        grads = matching("grads", grads, self.params)
+        norm = clip_global_norm(grads, max_norm)
+        if math.isfinite(norm):
+            self.step(grads)
+        else:
+            self.skipped += 1
+        return norm
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all that the next step depends on, apart from the parameters and what the constructor was given: t, the kept
+        vectors ("m.0", "m.1", ...), and lr if it is a number."""
+        return state.copies(self._live())
+
+    def load_state_dict(self, mapping: Mapping[str, Array]) -> None:
+        """Go on where another optimiser of the same kind, on parameters of the same shapes, stopped.
+
+        Raises: KeyError, TypeError, ValueError; then nothing was changed.
+        """
+        live = self._live()
+        state.take_over(live, mapping)
+        self.t, self.skipped = int(live["t"]), int(live["skipped"])
+        if "lr" in live:
+            self.lr = float(live["lr"])
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an optimiser works on the arrays that it was given; save state_dict(), and load it into a new one")
+
+    def _live(self) -> dict[str, Array]:
+        numbers = {"t": np.array(self.t, np.int64), "skipped": np.array(self.skipped, np.int64)}
+        if not callable(self.lr):
+            numbers["lr"] = np.array(self.lr, np.float64)
+        return numbers | {f"{name}.{k}": array for name in self._names for k, array in enumerate(getattr(self, name))}
+
+    def _rates(self, lr: float) -> tuple[float, ...]:
+        """The numbers of this step, the same for all blocks."""
+        return (lr,)
+
+    def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
+        """Change a block of the parameters; s and r are scratch."""
+        raise NotImplementedError
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013); torch.optim.SGD's numbers.
+
+        d = g + weight_decay p           v = momentum v + d           p = p - lr v, or with nesterov p - lr (d + momentum v)
+
+    Args: momentum, weight_decay: at least 0. nesterov: needs a momentum above 0. The rest is told in Optimizer.
+
+    >>> sgd = SGD(layer.flat, lr=0.1, momentum=0.9)
+    """
+
+    def __init__(
+        self, params: Arrays, lr: Rate = 1e-3, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+    ) -> None:
+        self.momentum = checks.real("momentum", momentum, 0)
+        self.weight_decay = checks.real("weight_decay", weight_decay, 0)
+        self.nesterov = checks.flag("nesterov", nesterov)
+        if nesterov and momentum == 0:
+            raise ValueError("nesterov: expected False without momentum, got True")
+        self._names = ("v",) if momentum else ()
+        super().__init__(params, lr)
+
+    def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
+        g = _with_decay(self.weight_decay, p, g, r)
+        if kept:
+            (v,) = kept
+            v *= self.momentum
+            v += g
+            if self.nesterov:
+                np.multiply(v, self.momentum, out=s)
+                s += g
+                g = s
+            else:
+                g = v
+        np.multiply(g, rates[0], out=s)
+        p -= s
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Tieleman and Hinton 2012), centered as by Graves 2013 (arXiv 1308.0850); torch.optim.RMSprop's numbers.
+
+        v = alpha v + (1 - alpha) g^2                    d = g / (sqrt(v) + eps)                    p = p - lr d
+
+    centered: with m = alpha m + (1 - alpha) g, the root is of v - m^2. momentum: b = momentum b + d stands in for d.
+
+    Args: alpha: 0 <= alpha < 1. eps, momentum, weight_decay: at least 0. The rest is told in Optimizer.
+
+    >>> rmsprop = RMSprop([layer.flat, readout.flat], lr=2e-3, alpha=0.95)
+    """
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: Rate = 1e-2,
+        *,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        centered: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.alpha, self.eps = _fraction("alpha", alpha), checks.real("eps", eps, 0)
+        self.momentum = checks.real("momentum", momentum, 0)
+        self.centered = checks.flag("centered", centered)
+        self.weight_decay = checks.real("weight_decay", weight_decay, 0)
+        self._names = ("v", *(["m"] if centered else []), *(["b"] if momentum else []))
+        super().__init__(params, lr)
+
+    def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
+        v, rest = kept[0], list(kept[1:])
+        g = _with_decay(self.weight_decay, p, g, r)
+        _mean_of_squares(v, self.alpha, g, s)
+        if self.centered:
+            m = rest.pop(0)
+            _mean(m, self.alpha, g, s)
+            np.multiply(m, m, out=s)
+            np.subtract(v, s, out=s)
+            np.maximum(s, 0, out=s)  # rounding may leave it below
+            np.sqrt(s, out=s)
+        else:
             np.sqrt(v, out=s)
-            s *= v_scale
-            s += self.eps
-            np.divide(m, s, out=s)
-            s *= step_size
-            p -= s
+        s += self.eps
+        np.divide(g, s, out=s)
+        if rest:
+            b = rest.pop()
+            b *= self.momentum
+            b += s
+            np.multiply(b, rates[0], out=s)
+        else:
+            s *= rates[0]
+        p -= s
+
+
+class Adagrad(Optimizer):
+    """Adagrad (Duchi, Hazan and Singer 2011); torch.optim.Adagrad's numbers.
+
+        v = v + g^2                    p = p - lr / (1 + (t - 1) lr_decay) g / (sqrt(v) + eps)
+
+    Args: lr_decay, initial (of v), eps, weight_decay: at least 0. The rest is told in Optimizer.
+
+    >>> adagrad = Adagrad(layer.flat, lr=0.1)
+    """
+
+    _names = ("v",)
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: Rate = 1e-2,
+        *,
+        lr_decay: float = 0.0,
+        initial: float = 0.0,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.lr_decay, initial = checks.real("lr_decay", lr_decay, 0), checks.real("initial", initial, 0)
+        self.eps, self.weight_decay = checks.real("eps", eps, 0), checks.real("weight_decay", weight_decay, 0)
+        self.v: list[Array]
+        super().__init__(params, lr)
+        for v in self.v:
+            v[...] = initial
+
+    def _rates(self, lr: float) -> tuple[float, ...]:
+        return (lr / (1 + (self.t - 1) * self.lr_decay),)
+
+    def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
+        (v,) = kept
+        g = _with_decay(self.weight_decay, p, g, r)
+        np.multiply(g, g, out=s)
+        v += s
+        np.sqrt(v, out=s)
+        s += self.eps
+        np.divide(g, s, out=s)
+        s *= rates[0]
+        p -= s
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980, algorithm 1), with the numbers of torch.optim.Adam.
+
+        m = beta1 m + (1 - beta1) g                  v = beta2 v + (1 - beta2) g^2
+        p = p - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)
+
+    Args:
+        betas: two numbers, 0 <= beta < 1.
+        eps: at least 0.
+        weight_decay: at least 0; g + weight_decay p stands in for g. The rest is told in Optimizer.
+
+    Attributes: m, v, the running means of g and g^2, one array for each of params.
+
+    >>> adam = Adam([layer.flat, readout.flat], lr=1e-3)
+    >>> adam.step([layer_grads.flat, readout_grads.flat])
+    """
+
+    _names = ("m", "v")
+    m: list[Array]
+    v: list[Array]
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: Rate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        *,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.betas, self.eps = _betas(betas), checks.real("eps", eps, 0)
+        self.weight_decay = checks.real("weight_decay", weight_decay, 0)
+        super().__init__(params, lr)
+
+    def _rates(self, lr: float) -> tuple[float, ...]:
+        beta1, beta2 = self.betas
+        return lr / (1 - beta1**self.t), (1 - beta2**self.t) ** -0.5, lr
+
+    def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
+        self._adam(rates, p, _with_decay(self.weight_decay, p, g, r), s, *kept)
+
+    def _adam(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, m: Array, v: Array) -> None:
+        step_size, v_scale, _ = rates
+        _mean(m, self.betas[0], g, s)
+        _mean_of_squares(v, self.betas[1], g, s)
+        np.sqrt(v, out=s)
+        s *= v_scale
+        s += self.eps
+        np.divide(m, s, out=s)
+        s *= step_size
+        p -= s
+
+
+class AdamW(Adam):
+    """Adam with the decay of the weights apart from the gradient (Loshchilov and Hutter 2019, arXiv 1711.05101), with the numbers
+    of torch.optim.AdamW: p = p - lr weight_decay p, then Adam's step. Arguments as Adam's.
+
+    >>> adamw = AdamW([layer.flat, readout.flat], lr=schedules.cosine(1e-3, 10_000), weight_decay=0.1)
+    """
+
+    def __init__(
+        self,
+        params: Arrays,
+        lr: Rate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        *,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay=weight_decay)
+
+    def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
+        p *= 1 - rates[2] * self.weight_decay
+        self._adam(rates, p, g, s, *kept)
+
+
+def _fraction(name: str, value: Any) -> float:
+    """How much of a running mean stays."""
+    number = checks.real(name, value)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name}: expected a number, 0 <= {name} < 1, got {value!r}")
+    return number
+
+
+def _betas(value: Any) -> tuple[float, float]:
+    if not isinstance(value, Sequence):
+        raise TypeError(f"betas: expected two numbers, got {type(value).__name__}")
+    if len(value) != 2:
+        raise ValueError(f"betas: expected two numbers, got {len(value)}")
+    beta1, beta2 = (checks.real(f"betas[{k}]", beta) for k, beta in enumerate(value))
+    if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+        raise ValueError(f"betas: expected two numbers, 0 <= beta < 1, got {value!r}")
+    return beta1, beta2
+
+
+def _with_decay(weight_decay: float, p: Array, g: Array, r: Array) -> Array:
+    """g + weight_decay p, in r; or g itself."""
+    if weight_decay == 0:
+        return g
+    np.multiply(p, weight_decay, out=r)
+    r += g
+    return r
+
+
+def _mean(m: Array, beta: float, g: Array, s: Array) -> None:
+    """m = beta m + (1 - beta) g"""
+    m *= beta
+    np.multiply(g, 1 - beta, out=s)
+    m += s
+
+
+def _mean_of_squares(v: Array, beta: float, g: Array, s: Array) -> None:
+    """v = beta v + (1 - beta) g^2"""
+    v *= beta
+    np.multiply(g, g, out=s)
+    s *= 1 - beta
+    v += s

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .. import checks
-from ..parameters import Parameters
+from ..parameters import Module, Shapes
 from ..tape import Gradients
 
 Array = NDArray[Any]
+Place = tuple[Array, tuple[Array, Array]]  # rows, and the index of their last vectors in h
 
 
-class Linear:
+class Linear(Module):
     """o = h V^T + c, with the names, shapes and initial values of torch.nn.Linear.
 
     Args:
@@ -44,56 +45,71 @@ class Linear:
         self.input_size = checks.size("input_size", input_size)
         self.output_size = checks.size("output_size", output_size)
         self.bias = checks.flag("bias", bias)
-        self.dtype = checks.float_dtype("dtype", dtype)
-        self._parameters = self._new_parameters()
-        limit = 1 / math.sqrt(input_size)
-        self.flat[:] = checks.generator("rng", rng).uniform(-limit, limit, self.flat.shape)
+        shapes: Shapes = {"weight": (self.output_size, self.input_size)}
+        self._set_up([shapes | ({"bias": (self.output_size,)} if self.bias else {})], [""], dtype, rng)
 
-    @property
-    def params(self) -> Parameters:
-        return self._parameters
+    def __call__(self, h: Array, steps: str = "all", lengths: Any = None, *, batch_first: bool = False) -> Array:
+        """Inference: nothing is kept. Arguments, result and errors as forward's, without the tape."""
+        return self._apply(self._choose(h, steps, lengths, batch_first)[0])
 
-    @property
-    def flat(self) -> Array:
-        return self._parameters.flat
-
-    def __call__(self, h: Array) -> Array:
-        """Inference: nothing is kept. Argument, result and errors as forward's, without the tape."""
-        h = checks.floats("h", h, self.dtype)
-        if h.ndim == 0 or h.shape[-1] != self.input_size:
-            raise ValueError(f"h: expected the last axis to be input_size = {self.input_size}, got shape {h.shape}")
-        o: Array = h @ self.params["weight"].T
-        if self.bias:
-            o += self.params["bias"]
-        return o
-
-    def forward(self, h: Array) -> tuple[Array, LinearTape]:
+    def forward(self, h: Array, steps: str = "all", lengths: Any = None, *, batch_first: bool = False) -> tuple[Array, LinearTape]:
         """Training: keeps what backward needs, which is h itself, so leave that as it is until then.
 
         Args:
             h: (..., H), such as a layer's y (T, B, H) or its last state h_n[-1] (B, H). The layer's dtype.
+            steps: "all": an answer for every vector of h. "last": h is (T, B, H), and the answer is that of each row's last step.
+            lengths: with "last", (B,) integers from 0 to T: where each row ends. The h of a row of length 0 counts as 0.
+            batch_first: with "last", h is (B, T, H).
 
-        Returns: o (..., O) and the tape, for one tape.backward(do).
+        Returns: o (..., O), or (B, O) for "last"; and the tape, for one tape.backward(do).
+
+        For a layer in one direction h_n[-1] is the same as the last steps, and its gradient, dstate, is smaller than that of y.
 
         Raises: TypeError, ValueError.
+
+        >>> o, tape = readout.forward(y, "last", lengths)       # (B, O)
+        >>> dy = tape.backward(do).x                            # (T, B, H), 0 but at the last steps
         """
-        return self(h), LinearTape(self, h)
+        chosen, place = self._choose(h, steps, lengths, batch_first)
+        return self._apply(chosen), LinearTape(self, chosen, h.shape, place)
 
-    def _new_parameters(self) -> Parameters:
-        shapes: dict[str, tuple[int, ...]] = {"weight": (self.output_size, self.input_size)}
+    def _choose(self, h: Any, steps: str, lengths: Any, batch_first: bool) -> tuple[Array, Place | None]:
+        """The vectors that are read, and where in h they stand; None: they are all of it."""
+        h = checks.floats("h", h, self.dtype)
+        if h.ndim == 0 or h.shape[-1] != self.input_size:
+            raise ValueError(f"h: expected the last axis to be input_size = {self.input_size}, got shape {h.shape}")
+        batch_first = checks.flag("batch_first", batch_first)
+        if checks.choice("steps", steps, "all", "last") == "all":
+            if lengths is not None:
+                raise ValueError('lengths: expected None with steps="all": what stands behind the ends is the loss\'s to leave out')
+            return h, None
+        if h.ndim != 3:
+            raise ValueError(f'h: expected (T, B, H) with steps="last", got shape {h.shape}')
+        B, T = h.shape[:2] if batch_first else h.shape[1::-1]
+        ends = np.full(B, T) if lengths is None else checks.integers("lengths", lengths, "(B,)", B, T)
+        rows = np.flatnonzero(ends)
+        place = (rows, ends[rows] - 1) if batch_first else (ends[rows] - 1, rows)
+        chosen = np.zeros((B, self.input_size), self.dtype)
+        chosen[rows] = h[place]
+        return chosen, (rows, place)
+
+    def _apply(self, h: Array) -> Array:
+        rows = h.reshape(-1, self.input_size)  # one product, not one for each step
+        o: Array = rows @ self.params["weight"].T
         if self.bias:
-            shapes["bias"] = (self.output_size,)
-        return Parameters(shapes, np.zeros(sum(map(math.prod, shapes.values())), self.dtype))
+            o += self.params["bias"]
+        return o.reshape(*h.shape[:-1], self.output_size)
 
-    def __repr__(self) -> str:
-        return f"Linear({self.input_size}, {self.output_size}{'' if self.bias else ', bias=False'})"
+    def _initialise(self) -> None:
+        limit = 1 / math.sqrt(self.input_size)
+        self.flat[:] = self.rng.uniform(-limit, limit, self.flat.shape)
 
 
 class LinearTape:
     """The tape of Linear.forward. It can be used once."""
 
-    def __init__(self, layer: Linear, h: Array) -> None:
-        self._layer, self._h = layer, h
+    def __init__(self, layer: Linear, h: Array, shape: tuple[int, ...], place: Place | None) -> None:
+        self._layer, self._h, self._shape, self._place = layer, h, shape, place
         self._used = False
 
     def backward(self, do: Array) -> Gradients:
@@ -108,12 +124,17 @@ class LinearTape:
         """
         if self._used:
             raise RuntimeError("tape.backward: this tape has been used; call forward again for a new one")
-        layer, h, shape = self._layer, self._h, (*self._h.shape[:-1], self._layer.output_size)
-        do = checks.shaped("do", do, layer.dtype, "(..., O)", shape)
+        layer, h = self._layer, self._h
+        do = checks.shaped("do", do, layer.dtype, "(..., O)", (*h.shape[:-1], layer.output_size))
         self._used = True
-        into = layer._new_parameters()
+        into = layer._zeros()
         rows = do.reshape(-1, layer.output_size)
         np.matmul(rows.T, h.reshape(-1, layer.input_size), out=into["weight"])
         if layer.bias:
             rows.sum(axis=0, out=into["bias"])
-        return Gradients(x=do @ layer.params["weight"], params=into, flat=into.flat)
+        dh: Array = (rows @ layer.params["weight"]).reshape(h.shape)
+        if self._place is not None:
+            which, place = self._place
+            dh, last = np.zeros(self._shape, layer.dtype), dh
+            dh[place] = last[which]
+        return Gradients(x=dh, params=into, flat=into.flat)

@@ -1,0 +1,65 @@
+"""Norms over time, drawn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def plot(
+    norms: Mapping[str, Array],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    bounds: Mapping[str, Array | None] | None = None,
+    title: str = "Gradients through time",
+    label: str = "norm",
+) -> Any:
+    """Norms at every step, on a logarithmic axis: straight lines that fall are gradients that vanish.
+
+    Args:
+        norms: a curve (n,), or (n, B), which is drawn as its median and the span from 10 to 90 % of the rows, for each name.
+        path: where to save the picture, if anywhere; the ending says the format.
+        bounds: dashed curves, by the same names; None where there is none.
+        title, label: of the picture and its vertical axis.
+
+    Returns: the matplotlib.figure.Figure.
+
+    Raises: ImportError where matplotlib is missing (pip install 'fastrnn[plot]'); ValueError.
+
+    >>> found = {name: jacobian_norms(layer, x) for name, layer in layers.items()}
+    >>> plot({n: f.norms for n, f in found.items()}, "memory.png", bounds={n: f.bound for n, f in found.items()})
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot needs matplotlib: pip install 'fastrnn[plot]'") from error
+    figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for k, (name, values) in enumerate(norms.items()):
+        values, colour = np.asarray(values, np.float64), f"C{k}"
+        if values.ndim not in (1, 2):
+            raise ValueError(f"norms[{name!r}]: expected (n,) or (n, B), got {values.shape}")
+        if values.ndim == 2:
+            low, values, high = np.quantile(values, [0.1, 0.5, 0.9], axis=1)
+            axes.fill_between(np.arange(len(values)), _seen(low), _seen(high), color=colour, alpha=0.2, lw=0)
+        axes.plot(_seen(values), color=colour, lw=1.8, label=name)
+        bound = None if bounds is None else bounds.get(name)
+        if bound is not None:
+            axes.plot(_seen(np.asarray(bound)), color=colour, lw=1.2, ls="--", label=f"{name}: bound")
+    axes.set(yscale="log", xlabel="step", ylabel=label, title=title)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    if path is not None:
+        figure.savefig(path)
+    return figure
+
+
+def _seen(values: Array) -> Array:
+    """Without what a logarithmic axis cannot show."""
+    return np.where((values > 0) & np.isfinite(values), values, np.nan)

@@ -1,0 +1,88 @@
+"""Averages of the parameters over the steps of a training, which often answer better than the last parameters do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from . import state
+from .vectors import Array, Arrays, vectors, writable
+
+
+class Average:
+    """The mean of the parameters (Polyak and Juditsky 1992), or their exponential moving average.
+
+        decay None: a = a + (p - a) / n                  decay: a = decay a + (1 - decay) p
+
+    with a = p at the first update, as in torch.optim.swa_utils.AveragedModel.
+
+    Args:
+        params: an array or several, float32 or float64.
+        decay: None or a number, 0 <= decay < 1.
+
+    Attributes:
+        n: the updates so far.
+        average: one array for each of params; before the first update a copy of them.
+
+    No update allocates.
+
+    Raises: TypeError; ValueError, also for a read-only array.
+
+    >>> average = Average([layer.flat, readout.flat], decay=0.999)
+    >>> adam.step(grads)
+    >>> average.update()
+    >>> with average.swapped():                 # the layer and the readout answer with their averages
+    ...     judge(layer, readout)
+    """
+
+    def __init__(self, params: Arrays, decay: float | None = None) -> None:
+        self.decay = None if decay is None else checks.real("decay", decay)
+        if self.decay is not None and not 0 <= self.decay < 1:
+            raise ValueError(f"decay: expected None or a number, 0 <= decay < 1, got {decay!r}")
+        self.params = writable("params", vectors("params", params))
+        self.average = [p.copy() for p in self.params]
+        self._scratch = [np.empty_like(p) for p in self.params]
+        self.n = 0
+
+    def update(self) -> None:
+        """Take the parameters as they are now into the average."""
+        self.n += 1
+        weight = 1 / self.n if self.decay is None or self.n == 1 else 1 - self.decay
+        for a, p, s in zip(self.average, self.params, self._scratch):
+            if weight == 1:
+                a[...] = p
+            else:
+                np.subtract(p, a, out=s)
+                s *= weight
+                a += s
+
+    @contextmanager
+    def swapped(self) -> Iterator[None]:
+        """The parameters and their averages change places for a while, in place."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of n and the averages ("average.0", ...)."""
+        return state.copies(self._live())
+
+    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
+        """Go on where another one stopped. Raises: KeyError, TypeError, ValueError; then nothing was changed."""
+        live = self._live()
+        state.take_over(live, mapping)
+        self.n = int(live["n"])
+
+    def _swap(self) -> None:
+        for a, p, s in zip(self.average, self.params, self._scratch):
+            s[...], a[...] = a, p
+            p[...] = s
+
+    def _live(self) -> dict[str, Array]:
+        return {"n": np.array(self.n, np.int64)} | {f"average.{k}": a for k, a in enumerate(self.average)}

@@ -1,0 +1,115 @@
+"""The whole state of a training in one file: what was saved goes on, bit for bit, as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def save(path: str | os.PathLike[str], /, **parts: Any) -> None:
+    """Write the parts, by their names, to an .npz file, without pickle. An older file stays whole until the new one is.
+
+    Args:
+        path: the file; it is called as it is, no ending is added.
+        parts: what has a state_dict (layers, readouts, optimisers, averages); numpy.random.Generators; numbers, strings and
+            arrays.
+
+    Raises: TypeError, OSError.
+
+    >>> save("training.npz", layer=layer, readout=readout, adam=adam, rng=rng, step=1000)
+    """
+    entries: dict[str, Array] = {}
+    for name, part in parts.items():
+        if "/" in name:
+            raise TypeError(f"{name}: expected a name without a slash")
+        state = _state(part)
+        entries |= {f"{name}/{key}": np.asarray(value) for key, value in state.items()} if state else {name: _value(name, part)}
+    beside = Path(path).with_name(Path(path).name + ".part")
+    try:
+        with zipfile.ZipFile(beside, "w") as archive:  # np.savez has arguments that a part may be called as
+            for key, value in entries.items():
+                with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, value, allow_pickle=False)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str], /, **parts: Any) -> dict[str, Any]:
+    """Put saved states back into the objects they came from, or others like them.
+
+    Args:
+        path: the file.
+        parts: objects by the names that they were saved under. Some may be left out, such as the optimiser for inference.
+
+    Returns: the saved numbers, strings and arrays by name, a number as Python's.
+
+    Raises: KeyError for a name that the file does not have; what load_state_dict raises. Then no object was changed.
+        TypeError; OSError; ValueError for a file of another kind.
+
+    >>> step = load("training.npz", layer=layer, readout=readout, adam=adam, rng=rng)["step"]
+    """
+    states: dict[str, dict[str, Array]] = {}
+    values: dict[str, Any] = {}
+    opened = np.load(path, allow_pickle=False)
+    if not isinstance(opened, NpzFile):
+        raise ValueError(f"path: expected an .npz file, got an .npy file, {os.fspath(path)}")
+    with opened as file:
+        for key in file.files:
+            name, slash, rest = key.partition("/")
+            if slash:
+                states.setdefault(name, {})[rest] = file[key]
+            else:
+                values[key] = file[key].item() if file[key].ndim == 0 else file[key]
+    missing = [name for name in parts if name not in states]
+    if missing:
+        raise KeyError(f"{missing[0]}: expected one of the saved states {sorted(states)}")
+    for name, part in parts.items():
+        if not isinstance(part, np.random.Generator) and not hasattr(part, "load_state_dict"):
+            raise TypeError(f"{name}: expected an object with a state_dict or a Generator, got {type(part).__name__}")
+    before = {name: _state(part) for name, part in parts.items()}
+    try:
+        for name, part in parts.items():
+            _restore(name, part, states[name])
+    except Exception:
+        for name, part in parts.items():
+            _restore(name, part, before[name])
+        raise
+    return values
+
+
+def _state(part: Any) -> dict[str, Any]:
+    """Of an object; empty if it is none."""
+    if isinstance(part, np.random.Generator):
+        return {"generator": np.array(json.dumps(part.bit_generator.state, default=lambda array: array.tolist()))}
+    return dict(part.state_dict()) if hasattr(part, "state_dict") else {}
+
+
+def _value(name: str, part: Any) -> Array:
+    value = np.asarray(part)
+    if value.dtype.kind not in "biufcU":
+        raise TypeError(
+            f"{name}: expected an object with a state_dict, a Generator, a number, a string or an array, got {part!r:.60}"
+        )
+    return value
+
+
+def _restore(name: str, part: Any, state: dict[str, Any]) -> None:
+    if not isinstance(part, np.random.Generator):
+        part.load_state_dict(state)
+    elif set(state) != {"generator"}:
+        raise TypeError(f"{name}: expected what was saved under this name, got a Generator")
+    else:
+        saved, kind = json.loads(str(state["generator"])), type(part.bit_generator).__name__
+        if saved["bit_generator"] != kind:
+            raise ValueError(f"{name}: expected the state of a {kind}, got that of a {saved['bit_generator']}")
+        part.bit_generator.state = saved

@@ -390,7 +390,7 @@ def run_together(tasks):
         task = tasks[i]
         each[i] = &task.t
     cdef fr_work *kernel = task.kernel
-    cdef long long patience_ns = task.patience_ns
+    cdef long long patience_ns = n * task.patience_ns
     with nogil:
         fr_pool_run_each(&pool, n, patience_ns, kernel, each, n)
     for task in tasks:

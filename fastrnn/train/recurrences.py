@@ -25,8 +25,8 @@ class _Model(Module):
         self, input_size: int, hidden_size: int, output_size: int, nonlinearity: str, least: int, dtype: DTypeLike, rng: Any
     ) -> None:
         self.input_size = checks.integer("input_size", input_size, least)
-        self.hidden_size = checks.integer("hidden_size", hidden_size, 1)
-        self.output_size = checks.integer("output_size", output_size, 1)
+        self.hidden_size = checks.size("hidden_size", hidden_size)
+        self.output_size = checks.size("output_size", output_size)
         self.nonlinearity = checks.choice("nonlinearity", nonlinearity, "tanh", "relu")
         I, H, O = self.input_size, self.hidden_size, self.output_size
         shapes: Shapes = {"U": (H, I), "W": (H, H if self._feeds_back == "H" else O), "b": (H,), "V": (O, H), "c": (O,)}

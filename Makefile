@@ -48,7 +48,7 @@ OLD := .venv-old
 OLD_PIP := $(OLD)/bin/python -m pip --disable-pip-version-check --quiet
 
 systems: $(VENV)/with-test $(VENV)/with-systems
-	$(BIN)/pytest -q --all-installed -k "not chainer and not madmom" $(BESIDE) $(ARGS)
+	$(BIN)/pytest -q $(PARALLEL) --all-installed -k "not chainer and not madmom" $(BESIDE) $(ARGS)
 
 systems-old: $(OLD)/installed
 	PYTHONPATH=. $(OLD)/bin/pytest -q --all-installed -k "chainer or madmom" \

@@ -54,11 +54,14 @@ static long long now_ns(void)
 
 void fr_barrier(fr_team *team)
 {
-    if (team->n == 1)
+    if (team->n == 1) {
+        atomic_store_explicit(&team->claimed, 0, memory_order_relaxed);
         return;
+    }
     unsigned round = atomic_load_explicit(&team->round, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->n - 1) {
         atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&team->claimed, 0, memory_order_relaxed);
         atomic_store_explicit(&team->round, round + 1, memory_order_release);
         return;
     }
@@ -216,6 +219,7 @@ void fr_pool_run(fr_pool *pool, int threads, int tight, long long patience_ns, f
     pool->team.n = joined < threads ? joined : threads;
     atomic_store(&pool->team.arrived, 0);
     atomic_store(&pool->team.round, 0);
+    atomic_store(&pool->team.claimed, 0);
     pool->team.meet_ns = pool->meet_ns ? pool->meet_ns : MEET_NS;
     atomic_fetch_or(&pool->ticket, RUN);
     work(task, 0, &pool->team);

@@ -11,11 +11,18 @@ typedef struct fr_team {
     int n;
     atomic_int arrived;
     atomic_uint round;   /* barriers passed, and whether the team is broken */
+    atomic_int claimed;  /* pieces of work that were handed out since the last fr_barrier */
     long long meet_ns;   /* how long member 0 waits in fr_meet */
 } fr_team;
 
 /* Wait for all members. */
 void fr_barrier(fr_team *team);
+
+/* The next piece of work, 0, 1, 2, ... since the last fr_barrier: who lost its core for a while takes fewer. */
+static inline int fr_claim(fr_team *team)
+{
+    return atomic_fetch_add_explicit(&team->claimed, 1, memory_order_relaxed);
+}
 
 /* The same, but member 0 does not wait long: where another has lost its core, it breaks the team. Returns 1 if all have come, and 0
  * to everybody if the team is broken: then member 0 goes on alone, and the others leave. */

@@ -4,7 +4,7 @@
  *
  * Sums over items run in one order, that of the chunk (steps descending, rows ascending), each over a fixed group of steps
  * (call.tmpl.h), and are added to the gradient one after the other. Threads share out the outputs, never a sum, so the bits depend
- * neither on threads nor on where chunks are cut.
+ * neither on threads nor on where chunks are cut. The large products go piece by piece to whoever is free.
  */
 
 typedef struct {
@@ -84,12 +84,11 @@ static void NAME(pack_columns)(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t c
                 v_store(to + v * W, v_load_n(w + (gate[g] * H + k) * columns + c0 + v * W, fr_min(W, columns - c0 - v * W)));
 }
 
-/* This member's part of one segment: all panels, a share of the rows. */
-static void NAME(run_segment)(const call *m, const products *c, const NAME(segment) *g, ptrdiff_t n)
+/* Some rows of one segment, all panels: the rows' dgates stay in the second cache while the panels go by. */
+static void NAME(run_piece)(const call *m, const products *c, const NAME(segment) *g, ptrdiff_t n, ptrdiff_t m0, ptrdiff_t m1)
 {
     const ptrdiff_t blocks = fr_ceil_div(g->N, W);
-    const ptrdiff_t m0 = fr_share(g->M, m->member, m->members), m1 = fr_share(g->M, m->member + 1, m->members);
-    for (ptrdiff_t p = 0; p * 4 < blocks && m0 < m1; p++) {
+    for (ptrdiff_t p = 0; p * 4 < blocks; p++) {
         const int nv = NAME(panel_vectors)(blocks, p);
         for (ptrdiff_t r0 = m0; r0 < m1; r0 += MOST_ROWS) {
             const int rows = (int)fr_min(MOST_ROWS, m1 - r0);
@@ -110,6 +109,20 @@ static void NAME(run_segment)(const call *m, const products *c, const NAME(segme
                 for (int v = 0; v < nv; v++)
                     v_store_n(out + r * g->N + v * W, v_load(s + (r * 4 + v) * W), fr_min(W, g->N - (p * 4 + v) * W));
         }
+    }
+}
+
+/* The segments in pieces of so many rows, for whoever is free. */
+static void NAME(run_segments)(const call *m, const products *c, const NAME(segment) *g, int segments, ptrdiff_t n)
+{
+    ptrdiff_t first = 0, i = fr_claim(m->team);
+    for (const NAME(segment) *end = g + segments; g < end; g++) {
+        const ptrdiff_t rows = g->M < 16 * MOST_ROWS ? MOST_ROWS : 2 * MOST_ROWS, pieces = fr_ceil_div(g->M, rows);
+        for (; i < first + pieces; i = fr_claim(m->team)) {
+            ptrdiff_t r0 = (i - first) * rows;
+            NAME(run_piece)(m, c, g, n, r0, fr_min(g->M, r0 + rows));
+        }
+        first += pieces;
     }
 }
 
@@ -188,50 +201,47 @@ static void NAME(sum_weights)(const call *m, const products *c, ptrdiff_t n)
     const fr_task *t = m->t;
     const ptrdiff_t H = m->H, GH = NAME(gates_of)(t->cell) * H;
     REAL *dw = t->dw_hh;
-    if (t->dw_ih) {
-        NAME(segment) x = {t->cell == FR_GRU_AFTER ? H : 0, GH, m->I, c->x, t->dw_ih};
-        NAME(run_segment)(m, c, &x, n);
+    NAME(segment) all[4];
+    int some = 0;
+    if (t->dw_ih)
+        all[some++] = (NAME(segment)){t->cell == FR_GRU_AFTER ? H : 0, GH, m->I, c->x, t->dw_ih};
+    if (t->dw_hr)
+        all[some++] = (NAME(segment)){GH, m->P, H, c->m, t->dw_hr};
+    if (dw && t->cell == FR_GRU_AFTER) { /* columns n, r, z; rows r, z, n */
+        all[some++] = (NAME(segment)){H, 2 * H, H, c->h, dw};
+        all[some++] = (NAME(segment)){0, H, H, c->h, dw + 2 * H * H};
+    } else if (dw && t->cell == FR_GRU_BEFORE) {
+        all[some++] = (NAME(segment)){0, 2 * H, H, c->h, dw};
+        all[some++] = (NAME(segment)){2 * H, H, H, c->rh, dw + 2 * H * H};
+    } else if (dw) {
+        all[some++] = (NAME(segment)){0, GH, m->P, c->h, dw};
     }
-    if (t->dw_hr) {
-        NAME(segment) hr = {GH, m->P, H, c->m, t->dw_hr};
-        NAME(run_segment)(m, c, &hr, n);
-    }
-    if (!dw)
-        return;
-    NAME(segment) h[2] = {{0, GH, m->P, c->h, dw}, {0, 0, H, c->h, dw}};
-    if (t->cell == FR_GRU_AFTER) { /* columns n, r, z; rows r, z, n */
-        h[0] = (NAME(segment)){H, 2 * H, H, c->h, dw};
-        h[1] = (NAME(segment)){0, H, H, c->h, dw + 2 * H * H};
-    } else if (t->cell == FR_GRU_BEFORE) {
-        h[0].M = 2 * H;
-        h[1] = (NAME(segment)){2 * H, H, H, c->rh, dw + 2 * H * H};
-    }
-    NAME(run_segment)(m, c, &h[0], n);
-    NAME(run_segment)(m, c, &h[1], n);
+    NAME(run_segments)(m, c, all, some, n);
 }
 
-/* dx of this member's share of the items. */
+static void NAME(dx_tile)(const call *m, const products *c, const item *e, int rows, ptrdiff_t p)
+{
+    const ptrdiff_t K = NAME(gates_of)(m->t->cell) * m->H, at = m->t->cell == FR_GRU_AFTER ? m->H : 0;
+    const int nv = NAME(panel_vectors)(fr_ceil_div(m->I, W), p);
+    REAL s[MOST_ROWS * 4 * W];
+    const REAL *a[MOST_ROWS] = {NULL};
+    memset(s, 0, rows * 4 * W * sizeof(REAL));
+    for (int r = 0; r < rows; r++)
+        a[r] = e[r].dg + at;
+    NAME(tile)(rows, 1, nv, a, c->w + p * 4 * W * K, 0, K, s);
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < nv; v++)
+            v_store_n(e[r].dx + (p * 4 + v) * W, v_load(s + (r * 4 + v) * W), fr_min(W, m->I - (p * 4 + v) * W));
+}
+
+/* dx, in pieces of some items, for whoever is free: their dgates stay in the second cache while the panels go by. */
 static void NAME(make_dx)(const call *m, const products *c, ptrdiff_t n)
 {
-    const ptrdiff_t blocks = fr_ceil_div(m->I, W), K = NAME(gates_of)(m->t->cell) * m->H;
-    const ptrdiff_t at = m->t->cell == FR_GRU_AFTER ? m->H : 0;
-    const ptrdiff_t k0 = fr_share(n, m->member, m->members), k1 = fr_share(n, m->member + 1, m->members);
-    for (ptrdiff_t p = 0; p * 4 < blocks && k0 < k1; p++) {
-        const int nv = NAME(panel_vectors)(blocks, p);
-        for (ptrdiff_t k = k0; k < k1; k += MOST_ROWS) {
-            const item *e = &m->items[k];
-            const int rows = (int)fr_min(MOST_ROWS, k1 - k);
-            REAL s[MOST_ROWS * 4 * W];
-            const REAL *a[MOST_ROWS] = {NULL};
-            memset(s, 0, rows * 4 * W * sizeof(REAL));
-            for (int r = 0; r < rows; r++)
-                a[r] = e[r].dg + at;
-            NAME(tile)(rows, 1, nv, a, c->w + p * 4 * W * K, 0, K, s);
-            for (int r = 0; r < rows; r++)
-                for (int v = 0; v < nv; v++)
-                    v_store_n(e[r].dx + (p * 4 + v) * W, v_load(s + (r * 4 + v) * W), fr_min(W, m->I - (p * 4 + v) * W));
-        }
-    }
+    const ptrdiff_t piece = fr_min(2 * MOST_ROWS, fr_ceil_div(n, 2 * m->members));
+    for (ptrdiff_t k0; (k0 = fr_claim(m->team) * piece) < n;)
+        for (ptrdiff_t p = 0; p < fr_ceil_div(m->I, 4 * W); p++)
+            for (ptrdiff_t k = k0; k < fr_min(n, k0 + piece); k += MOST_ROWS)
+                NAME(dx_tile)(m, c, &m->items[k], (int)fr_min(MOST_ROWS, fr_min(n, k0 + piece) - k), p);
 }
 
 /* All products of a chunk of n items. */
@@ -251,9 +261,9 @@ static void NAME(run_products)(const call *m, const products *c, ptrdiff_t n)
         if (t->dw_hr)
             NAME(pack_items_share)(m, c->m, n, m->H, NAME(from_m));
     }
+    NAME(sum_biases)(m);
     if (t->dx.p)
         NAME(make_dx)(m, c, n);
-    NAME(sum_biases)(m);
     fr_barrier(m->team);
     NAME(sum_weights)(m, c, n);
 }

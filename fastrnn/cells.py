@@ -11,7 +11,7 @@ from . import checks, config
 from .engine import Cell, Run
 from .parameters import Module, shapes_of
 from .plan import Plan
-from .tape import Gradients, State
+from .tape import Gradients, State, is_nothing
 
 Array = NDArray[Any]
 
@@ -35,7 +35,7 @@ class CellTape:
         run, owner = self._run, self._owner
         if run is None:
             raise RuntimeError("tape.backward: this tape has been used; a tape can be used once, call forward again for a new one")
-        if dstate is None:
+        if is_nothing(dstate):
             raise ValueError("dstate: expected the gradient of the new state, got None")
         given = owner._split_state("dstate", dstate, len(run.h_n), self._unbatched)
         ends = (run.h_n,) if run.c_n is None else (run.h_n, run.c_n)

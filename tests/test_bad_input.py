@@ -925,7 +925,7 @@ def limit(more):
 def unlimit():
     resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
 
-T, B, I, H = 48, 48, 48, 40
+T, B, I, H = 32, 48, 48, 40
 rng = np.random.default_rng(0)
 lengths = rng.integers(1, T, B)
 if sys.argv[1] == "function":
@@ -947,7 +947,7 @@ def equal(a, b):
     return all(np.array_equal(*pair) for pair in zip(a, b))
 
 fastrnn.set_num_threads(2)
-limit(7 << 20)  # too little for the stack of a second thread
+limit(6 << 20)  # too little for the stack of a second thread
 expected = run() if sys.argv[2] == "no threads" else None
 unlimit()
 reference = run()

@@ -10,6 +10,20 @@ static const int NAME(order_plain)[4] = {0, 1, 2, 3};
 static const int NAME(order_n_first)[3] = {2, 0, 1};
 static const int NAME(order_n_only)[1] = {2};
 
+/* Where the sums of a row and a panel start: at what flows into dh_t from outside the recurrence. */
+static inline void NAME(start_sums)(const call *m, const stage *g, const item *f, ptrdiff_t p, int nv, REAL *s)
+{
+    for (int v = 0; v < nv; v++) {
+        ptrdiff_t u = (p * 4 + v) * W, lanes = fr_min(W, m->P - u);
+        vec start = v_zero();
+        if (!g->own && f->dy)
+            start = start + v_load_n(f->dy + u, lanes);
+        if (!g->own)
+            start = start + v_load_n(f->more + u, lanes);
+        v_store(s + v * W, start);
+    }
+}
+
 static void NAME(backward_tile)(const call *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
 {
     REAL s[MOST_ROWS * 4 * W];
@@ -20,20 +34,13 @@ static void NAME(backward_tile)(const call *m, const stage *g, item *const *e, i
         a[r] = (g->own ? e[r]->dg : e[r]->next) + g->a_at;
         flows |= e[r]->next != m->zero;
     }
-    for (int i = 0; i < n * np; i++) {
-        const item *f = e[n > 1 ? i : 0];
-        for (int v = 0; v < nv; v++) {
-            ptrdiff_t u = ((p + (np > 1 ? i : 0)) * 4 + v) * W, lanes = fr_min(W, m->P - u);
-            vec start = v_zero();
-            if (!g->own && f->dy)
-                start = start + v_load_n(f->dy + u, lanes);
-            if (!g->own)
-                start = start + v_load_n(f->more + u, lanes);
-            v_store(s + (i * 4 + v) * W, start);
-        }
-    }
+    for (int i = 0; i < n * np; i++)
+        NAME(start_sums)(m, g, e[n > 1 ? i : 0], p + (np > 1 ? i : 0), nv, s + i * 4 * W);
     if (flows)
         NAME(tile)(n, np, nv, a, g->wh + p * 4 * W * g->K, 4 * W * g->K, g->K, s);
+    for (int r = 0; r < n && n > 1 && flows && !g->own; r++)
+        if (e[r]->next == m->zero) /* as if it were alone: 0 times a weight is not 0 where that is infinite */
+            NAME(start_sums)(m, g, e[r], p, nv, s + r * 4 * W);
     g->point(m, s, e, n, p, np);
 }
 

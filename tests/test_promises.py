@@ -225,6 +225,21 @@ def test_lengths_cut_each_row(cell, dtype, reverse, isa):
 
 @each_cell
 @each_dtype
+def test_an_infinite_weight_reaches_no_row_that_has_ended(cell, dtype, isa):
+    """0 times it is NaN: the gradient of a row's last step does not come by the next step of the rows beside it."""
+    p = problem(Case(cell, **SMALL, lengths=True), dtype)
+    p.arrays["w_hh"][2, 1] = np.inf
+    lengths = p.keywords["lengths"] = np.arange(p.case.B) % (p.case.T + 1)
+    together = results(fastrnn, p)
+    for b, n in enumerate(lengths):
+        row = slice(b, b + 1)
+        alone, mine = by_row(results(fastrnn, select(p, row, 0, n)), slice(None)), by_row(together, row, 0, n)
+        for name in alone:
+            np.testing.assert_array_equal(mine[name], alone[name], err_msg=name)
+
+
+@each_cell
+@each_dtype
 @each_way
 def test_resets_cut_a_row_into_pieces(cell, dtype, reverse, isa):
     p = problem(Case(cell, **{**SMALL, "T": 12}, reset=True, reverse=reverse), dtype)

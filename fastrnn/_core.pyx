@@ -200,13 +200,13 @@ cdef void give_back(void *p, ptrdiff_t size) noexcept:
 
 
 cdef class Memory:
-    """Scratch memory on a cache line, or on a large page if it fills half of one."""
+    """Scratch memory on a cache line, or on a large page if it fills one."""
     cdef void *block
     cdef void *start
     cdef ptrdiff_t size
 
     def __cinit__(self, ptrdiff_t size):
-        cdef ptrdiff_t grain = FR_LARGE_PAGE if size >= FR_LARGE_PAGE // 2 else 64
+        cdef ptrdiff_t grain = FR_LARGE_PAGE if size >= FR_LARGE_PAGE else 64
         self.size = size + grain
         self.block = take(self.size)
         if self.block == NULL:
@@ -281,6 +281,13 @@ cdef class Task:
         """The schedule of the call."""
         self.threads, self.t.split_units, self.t.input_first, self.t.chunk, self.patience_ns = how
 
+    cdef reserve(self):
+        """Memory of the sizes that the call needs."""
+        self.packed = Memory(self.sizes.packed_bytes)
+        self.work = Memory(self.sizes.work_bytes)
+        self.t.packed = self.packed.start
+        self.t.work = self.work.start
+
     def keep(self, y, c, gates, segment=None):
         """Where the forward writes, and the backward reads. c without gates, (B, H), is updated in place. With the first step of a
         segment, c and gates are those of its steps alone, and forward makes them from y."""
@@ -302,10 +309,7 @@ cdef class Task:
         self.follow(how)
         t.packed_ready = False
         self.kernels.forward_sizes(t, self.threads, &self.sizes)
-        self.packed = Memory(self.sizes.packed_bytes)
-        self.work = Memory(self.sizes.work_bytes)
-        t.packed = self.packed.start
-        t.work = self.work.start
+        self.reserve()
 
     def sum_steps(self):
         """A backward in pieces has the bits of a whole one where it is cut at multiples of so many steps."""
@@ -351,10 +355,7 @@ cdef class Task:
         t.pre = NULL
         self.follow(how)
         self.kernels.backward_sizes(t, self.threads, &self.sizes)
-        self.packed = Memory(self.sizes.packed_bytes)
-        self.work = Memory(self.sizes.work_bytes)
-        t.packed = self.packed.start
-        t.work = self.work.start
+        self.reserve()
 
     def dgates_layout(self):
         """Columns of dgates, and the column at which the x part begins."""

@@ -925,7 +925,7 @@ def limit(more):
 def unlimit():
     resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
 
-T, B, I, H = 32, 48, 48, 40
+T, B, I, H = 48, 48, 48, 40
 rng = np.random.default_rng(0)
 lengths = rng.integers(1, T, B)
 if sys.argv[1] == "function":

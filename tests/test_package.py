@@ -3,6 +3,7 @@
 import email
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -107,7 +108,7 @@ def test_the_module_exports_its_init_function_alone(module):
 def test_import_takes_at_most_30_ms_after_numpy(site):
     code = "import time, numpy; t = time.perf_counter(); import fastrnn; print(time.perf_counter() - t)"
     times = [float(run_python("-c", code, cwd=site, PYTHONPATH=str(site))) for _ in range(9)]
-    assert min(times) <= 0.030, times  # what it takes when nobody else wants the core
+    assert statistics.median(times) <= 0.030, times
 
 
 IMPORT_COST = """

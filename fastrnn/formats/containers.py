@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,16 +19,16 @@ Arrays = dict[str, Array]
 Units = list[list[Arrays]]
 
 
-class Container:
+class Container(ABC):
     """What each of them can do."""
 
+    @abstractmethod
     def split(self, weights: Any, cell: Cell, given: Mapping[str, Any]) -> Units:
         """`given` says what is known of the layer: num_layers, bidirectional, input_size, hidden_size, proj_size, bias."""
-        raise NotImplementedError("a subclass has it")
 
+    @abstractmethod
     def join(self, units: Units, cell: Cell) -> Any:
         """The inverse."""
-        raise NotImplementedError("a subclass has it")
 
     def label(self, layer: int, direction: int, layers: int, directions: int) -> str:
         """What errors call an array of this layer and direction, with {} for its name in the cell."""

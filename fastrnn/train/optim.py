@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -16,7 +17,7 @@ from .vectors import Array, Arrays, Blocks, matching, vectors, writable
 Rate = float | Callable[[int], float]
 
 
-class Optimizer:
+class Optimizer(ABC):
     """What SGD, RMSprop, Adagrad, Adam and AdamW share.
 
     Args:
@@ -116,9 +117,9 @@ class Optimizer:
         """The numbers of this step, the same for all blocks."""
         return (lr,)
 
+    @abstractmethod
     def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
         """Change a block of the parameters; s and r are scratch."""
-        raise NotImplementedError
 
 
 class SGD(Optimizer):

@@ -20,11 +20,19 @@ class _Model(Module):
     """U (H, I), W, b (H,), V (O, H), c (O,): a recurrence with its outputs."""
 
     _feeds_back: str  # what W multiplies: "H" or "O"
+    _least_inputs: int
 
     def __init__(
-        self, input_size: int, hidden_size: int, output_size: int, nonlinearity: str, least: int, dtype: DTypeLike, rng: Any
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int,
+        *,
+        nonlinearity: str = "tanh",
+        dtype: DTypeLike = np.float32,
+        rng: Any = None,
     ) -> None:
-        self.input_size = checks.integer("input_size", input_size, least)
+        self.input_size = checks.integer("input_size", input_size, self._least_inputs)
         self.hidden_size = checks.size("hidden_size", hidden_size)
         self.output_size = checks.size("output_size", output_size)
         self.nonlinearity = checks.choice("nonlinearity", nonlinearity, "tanh", "relu")
@@ -108,18 +116,7 @@ class PreactivationRNN(_Model):
     """
 
     _feeds_back = "H"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        output_size: int,
-        *,
-        nonlinearity: str = "tanh",
-        dtype: DTypeLike = np.float32,
-        rng: Any = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, output_size, nonlinearity, 1, dtype, rng)
+    _least_inputs = 1
 
     def __call__(self, x: Array, state: Array | None = None, lengths: Any = None) -> tuple[Array, Array]:
         """Inference: arguments, results and errors as forward's, without the tape."""
@@ -229,18 +226,7 @@ class OutputRNN(_Model):
     """
 
     _feeds_back = "O"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        output_size: int,
-        *,
-        nonlinearity: str = "tanh",
-        dtype: DTypeLike = np.float32,
-        rng: Any = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, output_size, nonlinearity, 0, dtype, rng)
+    _least_inputs = 0
 
     def __call__(
         self, x: Array, targets: Array | None = None, forced: Any = None, state: Array | None = None, lengths: Any = None

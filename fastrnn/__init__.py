@@ -1,6 +1,8 @@
 """fastrnn: recurrent networks at the speed of the hardware, forward and backward, on NumPy arrays."""
 
-from . import reference
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .cells import GRUCell, LSTMCell, RNNCell
 from .config import (
     __version__,
@@ -15,6 +17,9 @@ from .gradcheck import GradcheckError, gradcheck
 from .layers import GRU, IRNN, LSTM, RNN
 from .packed import Packed, pack, unpack
 from .stream import Stream
+
+if TYPE_CHECKING:
+    from . import reference
 
 __all__ = [
     "GRU",
@@ -41,3 +46,14 @@ __all__ = [
     "show_config",
     "unpack",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The oracle is loaded when somebody asks for it."""
+    if name == "reference":
+        return import_module(".reference", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -16,8 +16,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +32,11 @@ class GradcheckError(AssertionError):
     """A gradient does not agree with the differences of the forward; the message names the worst entry."""
 
 
-@dataclass(frozen=True)
-class GradcheckEntry:
+class GradcheckEntry(NamedTuple):
     """One entry of an array, the worst of those checked."""
 
     name: str
-    index: tuple[int, ...]
+    index: tuple[int, ...]  # type: ignore[assignment]  # not the method of a tuple
     analytic: Any
     numeric: Any
     error: float  # |analytic - numeric|
@@ -65,8 +63,7 @@ class GradcheckEntry:
         )
 
 
-@dataclass(frozen=True)
-class GradcheckResult:
+class GradcheckResult(NamedTuple):
     """What gradcheck found. It is true when every entry passed.
 
     name, index, analytic, numeric and error are those of the worst entry of all arrays, by its error in units
@@ -75,7 +72,7 @@ class GradcheckResult:
 
     ok: bool
     name: str
-    index: tuple[int, ...]
+    index: tuple[int, ...]  # type: ignore[assignment]  # not the method of a tuple
     analytic: Any
     numeric: Any
     error: float
@@ -209,7 +206,7 @@ def _table(
         chosen = _choose(rng, array.shape, max_entries)
         entries = [_compare(terms, name, array, index, analytic[index], eps, rtol, atol) for index in chosen]
         if entries:
-            table[name] = replace(max(entries, key=lambda entry: entry.badness), checked=len(entries))
+            table[name] = max(entries, key=lambda entry: entry.badness)._replace(checked=len(entries))
     return table
 
 

@@ -176,7 +176,7 @@ static int NAME(looks_after)(const call *m, ptrdiff_t b)
 {
     if (m->t->plan.first)
         return NAME(owns)(m, b);
-    return b >= fr_share(m->t->plan.B, m->member, m->members) && b < fr_share(m->t->plan.B, m->member + 1, m->members);
+    return b >= m->row0 && b < m->row1;
 }
 
 /* The chunk's dgates are about to be overwritten: keep those that flow on. */

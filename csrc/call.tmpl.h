@@ -32,6 +32,8 @@ typedef struct {
     fr_team *team;
     NAME(carried) c, dh, dc;
     ptrdiff_t I, H, P, blocks; /* blocks: vectors of hidden units */
+    ptrdiff_t row0, row1;   /* dense plans: the rows that this member looks after */
+    fr_lot *lots;           /* shared by the team */
     const REAL *zero;       /* a row of zeros, as long as any row */
     item *items;            /* the items of the chunk, in order; shared by the team */
     item **mine;            /* those that this member works on */
@@ -190,7 +192,6 @@ static ptrdiff_t NAME(gather)(call *m, ptrdiff_t s, ptrdiff_t steps, int directi
     const int all = m->t->split_units;
     ptrdiff_t slot = 0, listed = 0;
     m->sums = 0;
-    ptrdiff_t b0 = fr_share(plan->B, m->member, m->members), b1 = fr_share(plan->B, m->member + 1, m->members);
     for (ptrdiff_t q = 0; q < steps; q++, s += direction) {
         ptrdiff_t n = NAME(step_items)(plan, s);
         m->mine_first[q] = listed;
@@ -199,9 +200,9 @@ static ptrdiff_t NAME(gather)(call *m, ptrdiff_t s, ptrdiff_t steps, int directi
         if (!plan->first) {
             ptrdiff_t time = plan->reverse ? plan->T - 1 - s : s;
             ptrdiff_t prev = s == 0 ? FR_FROM_INITIAL : plan->reverse ? time + 1 : time - 1;
-            for (ptrdiff_t b = b0; b < b1; b++)
+            for (ptrdiff_t b = m->row0; b < m->row1; b++)
                 NAME(fill_item)(m, &m->items[slot + b], slot + b, s, b, time, prev);
-            for (ptrdiff_t b = all ? 0 : b0; b < (all ? n : b1); b++)
+            for (ptrdiff_t b = all ? 0 : m->row0; b < (all ? n : m->row1); b++)
                 m->mine[listed++] = &m->items[slot + b];
         } else {
             for (ptrdiff_t j = 0; j < n; j++) {

@@ -80,6 +80,8 @@ typedef struct fr_task {
     ptrdiff_t s0, s1;           /* the steps of this call: forward ascends through them, backward descends */
     int first, last;            /* backward in pieces: is this the first call, the last call? */
     int split_units;            /* threads share the hidden units (a barrier each step), not the rows */
+    int lots;                   /* forward: threads take turns at so many lots of rows, chunk by chunk; 0: each has a share of its own.
+                                   Ignored where units are shared, and in ragged plans, whose rows have no place that stays */
     int input_first;            /* make the input products of a chunk of steps before its recurrence */
     ptrdiff_t chunk;            /* items per chunk, >= 1; a step is never cut */
     int packed_ready;           /* `packed` was filled by an earlier call */

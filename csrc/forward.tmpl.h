@@ -223,6 +223,7 @@ static call NAME(call_of)(const fr_task *t, int member, int members, fr_team *te
     const ptrdiff_t capacity = NAME(chunk_capacity)(t);
     call m = {.t = t, .member = member, .members = members, .team = team, .blocks = fr_ceil_div(t->H, W)};
     m.I = t->I, m.H = t->H, m.P = t->P;
+    m.row0 = fr_share(t->plan.B, member, members), m.row1 = fr_share(t->plan.B, member + 1, members);
     m.items = NAME(take)(base, used, capacity * (ptrdiff_t)sizeof(item));
     for (int i = 0; i < members; i++) {
         item **mine = NAME(take)(base, used, capacity * (ptrdiff_t)sizeof(item *));
@@ -243,6 +244,8 @@ static call NAME(forward_call)(const fr_task *t, int member, int members, fr_tea
     call m = NAME(call_of)(t, member, members, team, base, used);
     m.pre_width = NAME(pre_width)(t);
     m.zero = NAME(take)(base, used, t->H * real);
+    if (members > 1 && t->lots && !t->split_units && !t->plan.first)
+        m.lots = NAME(take)(base, used, t->lots * (ptrdiff_t)sizeof(fr_lot));
     if (t->c.p && !t->gates.p)
         m.c = (NAME(carried)){.state = t->c.p, .n = t->H};
     if (m.c.state && members > 1 && t->split_units)
@@ -281,36 +284,64 @@ static void NAME(make_inputs)(const call *m, const stage *g, int stages, ptrdiff
     }
 }
 
+/* One chunk from step s on: the rows of this member, or all rows where units are shared. 0: the team is broken. */
+static int NAME(forward_chunk)(call *m, const stage *g, int stages, ptrdiff_t s, ptrdiff_t steps)
+{
+    const fr_task *t = m->t;
+    const int single = NAME(single_stages)(t);
+    if (t->pre)
+        m->pre = (REAL *)t->pre + NAME(items_between)(&t->plan, t->s0, s) * m->pre_width;
+    NAME(gather)(m, s, steps, 1);
+    if (t->split_units && !NAME(meet)(m))
+        return 0;
+    if (m->pre && !t->pre)
+        NAME(make_inputs)(m, g, stages, m->mine_first[steps]);
+    for (ptrdiff_t q = 0, next; q < steps; q = next) { /* c of an item is that of one in front of it in the list */
+        next = t->segment ? steps : q + 1;
+        if (!NAME(run_step)(m, g, stages, single, m->mine + m->mine_first[q], m->mine_first[next] - m->mine_first[q], q & 1))
+            return 0;
+    }
+    return 1;
+}
+
+/* All steps, in turns at the lots: nobody waits for a member that has lost its core, or has a slow one. */
+static void NAME(forward_lots)(call *m, const stage *g, int stages)
+{
+    const fr_task *t = m->t;
+    const ptrdiff_t most = NAME(chunk_steps)(t, t->s0, 1), chunks = fr_ceil_div(t->s1 - t->s0, fr_max(1, most));
+    for (int i; (i = fr_lot_take(m->lots, t->lots, (int)chunks)) >= 0; fr_lot_done(&m->lots[i])) {
+        ptrdiff_t s = t->s0 + m->lots[i].chunks * most;
+        m->row0 = fr_share(t->plan.B, i, t->lots), m->row1 = fr_share(t->plan.B, i + 1, t->lots);
+        NAME(forward_chunk)(m, g, stages, s, fr_min(most, t->s1 - s));
+    }
+}
+
 /* The steps from s on, as one member of a team. Returns the step at which the team broke, or t->s1. */
 static ptrdiff_t NAME(forward_steps)(call *m, const stage *g, int stages, ptrdiff_t s)
 {
     const fr_task *t = m->t;
-    const int single = NAME(single_stages)(t);
     if (t->segment && NAME(projects)(t))
         stages--;
-    if (m->member == 0)
+    if (m->member == 0) {
         memset((REAL *)m->zero, 0, t->H * sizeof(REAL));
+        if (m->lots)
+            memset(m->lots, 0, t->lots * sizeof(fr_lot));
+    }
     NAME(carry)(m, 1);
     if (!t->packed_ready)
         NAME(pack_forward)(m, g);
     if (!NAME(meet)(m))
         return s;
+    if (m->lots) {
+        NAME(forward_lots)(m, g, stages);
+        return t->s1;
+    }
     for (ptrdiff_t steps; t->plan.B > 0 && s < t->s1; s += steps) {
-        if (t->pre)
-            m->pre = (REAL *)t->pre + NAME(items_between)(&t->plan, t->s0, s) * m->pre_width;
         if (t->plan.first && !NAME(meet)(m)) /* an item's place in the table is another row's in the next chunk */
             return s;
         steps = NAME(chunk_steps)(t, s, 1);
-        NAME(gather)(m, s, steps, 1);
-        if (t->split_units && !NAME(meet)(m))
+        if (!NAME(forward_chunk)(m, g, stages, s, steps))
             return s;
-        if (m->pre && !t->pre)
-            NAME(make_inputs)(m, g, stages, m->mine_first[steps]);
-        for (ptrdiff_t q = 0, next; q < steps; q = next) { /* c of an item is that of one in front of it in the list */
-            next = t->segment ? steps : q + 1;
-            if (!NAME(run_step)(m, g, stages, single, m->mine + m->mine_first[q], m->mine_first[next] - m->mine_first[q], q & 1))
-                return s;
-        }
         NAME(carry)(m, 0);
     }
     return t->s1;

@@ -2,18 +2,26 @@
  *   reset after  (Chung 2014, PyTorch):   n = tanh(W_in x + b_in + r (W_hn h + b_hn))
  *   reset before (Cho 2014):              n = tanh(W_in x + b_in + W_hn (r h) + b_hn), in two stages: r and z, then n. */
 
-/* One block of units of one row, reset after; s holds the sums of n's input part, r, z, n's recurrent part. */
-static ALWAYS_INLINE void NAME(gru_unit)(const call *m, const REAL *s, const item *e, ptrdiff_t u, ptrdiff_t lanes)
+/* One block of units of one row, reset after; s holds the sums of n's input part, r, z, n's recurrent part, and afterwards what n is
+ * the tanh of, r and z in place of the first three. */
+static ALWAYS_INLINE void NAME(gru_unit_rz)(REAL *s)
 {
-    vec r = v_sigmoid(v_load(s + W)), z = v_sigmoid(v_load(s + 2 * W)), hn = v_load(s + 3 * W);
-    vec n = v_tanh(v_fma(r, hn, v_load(s))), h = v_load_n(e->h + u, lanes);
+    vec r = v_sigmoid(v_load(s + W)), z = v_sigmoid(v_load(s + 2 * W));
+    v_store(s, v_fma(r, v_load(s + 3 * W), v_load(s)));
+    v_store(s + W, r);
+    v_store(s + 2 * W, z);
+}
+
+static ALWAYS_INLINE void NAME(gru_unit_n)(const call *m, const REAL *s, const item *e, ptrdiff_t u, ptrdiff_t lanes)
+{
+    vec n = v_tanh(v_load(s)), z = v_load(s + 2 * W), h = v_load_n(e->h + u, lanes);
     v_store_n(e->y + u, v_fma(z, h - n, n), lanes);
     if (e->gates) {
         REAL *gates = e->gates + u;
-        v_store_n(gates, r, lanes);
+        v_store_n(gates, v_load(s + W), lanes);
         v_store_n(gates + m->H, z, lanes);
         v_store_n(gates + 2 * m->H, n, lanes);
-        v_store_n(gates + 3 * m->H, hn, lanes);
+        v_store_n(gates + 3 * m->H, v_load(s + 3 * W), lanes);
     }
 }
 
@@ -35,9 +43,11 @@ static ALWAYS_INLINE void NAME(gru_unit_back)(const call *m, vec dh, const item 
 
 static NOINLINE void NAME(gru_point)(const call *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
+    for (int i = 0; i < n * np; i++)
+        NAME(gru_unit_rz)(s + i * 4 * W);
     for (int r = 0; r < n; r++)
         for (ptrdiff_t b = p; b < p + np; b++, s += 4 * W) {
-#define FR_POINT(u, lanes) NAME(gru_unit)(m, s, e[r], u, lanes)
+#define FR_POINT(u, lanes) NAME(gru_unit_n)(m, s, e[r], u, lanes)
             FR_LANES(b, FR_POINT);
 #undef FR_POINT
         }

@@ -93,6 +93,32 @@ int fr_meet(fr_team *team, int member)
     return !(atomic_load_explicit(&team->round, memory_order_acquire) & BROKEN);
 }
 
+int fr_lot_take(fr_lot *lots, int n, int end)
+{
+    for (;;) {
+        int best = -1, least = end;
+        for (int i = 0; i < n; i++) {
+            int chunks = atomic_load_explicit(&lots[i].chunks, memory_order_relaxed);
+            if (chunks < least && !atomic_load_explicit(&lots[i].taken, memory_order_relaxed))
+                least = chunks, best = i;
+        }
+        if (best < 0)
+            return -1;
+        int free = 0;
+        if (!atomic_compare_exchange_strong_explicit(&lots[best].taken, &free, 1, memory_order_acquire, memory_order_relaxed))
+            continue;
+        if (atomic_load_explicit(&lots[best].chunks, memory_order_relaxed) < end)
+            return best;
+        atomic_store_explicit(&lots[best].taken, 0, memory_order_relaxed);
+    }
+}
+
+void fr_lot_done(fr_lot *lot)
+{
+    atomic_fetch_add_explicit(&lot->chunks, 1, memory_order_relaxed);
+    atomic_store_explicit(&lot->taken, 0, memory_order_release);
+}
+
 /* Join the call that is open now; the member's number, or 0 where there is no place. */
 static int join(fr_pool *pool)
 {

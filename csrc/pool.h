@@ -24,7 +24,19 @@ static inline int fr_claim(fr_team *team)
     return atomic_fetch_add_explicit(&team->claimed, 1, memory_order_relaxed);
 }
 
-/* The same, but member 0 does not wait long: where another has lost its core, it breaks the team. Returns 1 if all have come, and 0
+/* A lot: rows that go through the chunks of a sequence together, one chunk after the other, each by whoever takes it. */
+typedef struct {
+    atomic_int chunks; /* done */
+    atomic_int taken;
+    char line[56];     /* a cache line each */
+} fr_lot;
+
+/* Take that lot of n which is furthest behind `end` chunks, of those that nobody has; -1: there is none, and none will come that
+ * its holder cannot go on with. fr_lot_done puts it back, one chunk further. */
+int fr_lot_take(fr_lot *lots, int n, int end);
+void fr_lot_done(fr_lot *lot);
+
+/* As fr_barrier, but member 0 does not wait long: where another has lost its core, it breaks the team. Returns 1 if all have come, and 0
  * to everybody if the team is broken: then member 0 goes on alone, and the others leave. */
 int fr_meet(fr_team *team, int member);
 

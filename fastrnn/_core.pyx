@@ -63,7 +63,7 @@ cdef extern from "fastrnn.h" nogil:
         void *dgates
         ptrdiff_t truncate
         ptrdiff_t s0, s1
-        int first, last, split_units, input_first
+        int first, last, split_units, lots, input_first
         ptrdiff_t chunk
         int packed_ready
         void *packed
@@ -279,7 +279,7 @@ cdef class Task:
 
     cdef void follow(self, how):
         """The schedule of the call."""
-        self.threads, self.t.split_units, self.t.input_first, self.t.chunk, self.patience_ns = how
+        self.threads, self.t.split_units, self.t.input_first, self.t.chunk, self.patience_ns, self.t.lots = how
 
     cdef reserve(self):
         """Memory of the sizes that the call needs."""

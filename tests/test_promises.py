@@ -146,6 +146,10 @@ SCHEDULES = [
         (7, False, False, 200),
         (7, False, True, 1),
         (7, True, True, 10**6),
+        # and patience, lots
+        (2, False, False, 1, 10**5, 3),
+        (2, False, True, 20, 10**5, 2),
+        (3, False, False, 200, 10**5, 7),
     )
 ]
 
@@ -168,13 +172,13 @@ def test_no_schedule_changes_a_bit(cell, dtype, isa, options, monkeypatch):
 
 
 @each_cell
-@pytest.mark.parametrize("split_units, lengths", [(False, False), (False, True), (True, True)])
-def test_threads_that_really_run_together_do_not_change_a_bit(cell, split_units, lengths, monkeypatch, own):
+@pytest.mark.parametrize("split_units, lots, lengths", [(False, 0, False), (False, 5, False), (False, 0, True), (True, 0, True)])
+def test_threads_that_really_run_together_do_not_change_a_bit(cell, split_units, lots, lengths, monkeypatch, own):
     """More work, again and again: a thread that finds no core in time is not waited for, so no single call says much."""
     p = problem(Case(cell, T=40, B=14, I=20, H=70, lengths=lengths), np.float32)
     expected = results_under(ALONE, p, monkeypatch)
     for threads in (2, 3) * 4:
-        how = schedule.Schedule(threads, split_units, True, 1)
+        how = schedule.Schedule(threads, split_units, True, 1, lots=lots)
         assert_same_bits(results_under(how, p, monkeypatch), expected)
 
 

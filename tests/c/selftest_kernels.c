@@ -39,11 +39,11 @@ static const double TOLERANCE[] = {2e-5, 1e-12};
 /* A way to run a case. The bits are those of the first, but for a backward in pieces, whose sums are cut
  * where the pieces are. */
 typedef struct {
-    int threads, split_units, input_first, chunk, pieces;
+    int threads, split_units, input_first, chunk, pieces, lots;
 } schedule;
 static const schedule SCHEDULES[] = {
-    {1, 0, 0, 1000, 1}, {1, 0, 1, 1, 2}, {1, 0, 1, 7, 1},    {2, 0, 0, 4, 2},
-    {2, 0, 1, 1, 1},    {2, 1, 1, 5, 2}, {2, 1, 0, 1000, 1},
+    {1, 0, 0, 1000, 1, 0}, {1, 0, 1, 1, 2, 0}, {1, 0, 1, 7, 1, 0},    {2, 0, 0, 4, 2, 0}, {2, 0, 1, 1, 1, 0},
+    {2, 1, 1, 5, 2, 0},    {2, 1, 0, 1000, 1, 0}, {2, 0, 0, 1, 1, 3}, {2, 0, 1, 20, 2, 4},
 };
 
 /* The arrays of a call: what is only read; what is read and written; what is only written. */
@@ -471,6 +471,7 @@ static int run_steps(const fr_kernels *k, fr_task t, const schedule *how, int ba
 {
     fr_sizes sizes;
     t.split_units = how->split_units, t.input_first = how->input_first && !back, t.chunk = how->chunk;
+    t.lots = how->lots;
     (back ? k->backward_sizes : k->forward_sizes)(&t, how->threads, &sizes);
     unsigned char *packed = new_scratch(sizes.packed_bytes), *work = new_scratch(sizes.work_bytes);
     t.packed = packed, t.work = work;

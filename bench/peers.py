@@ -116,7 +116,7 @@ class Jax(Contestant):
         self.arrays, self.dy = jax.device_put([arrays[name] for name in NAMES]), jax.device_put(dy)
 
         def forward(*arrays: Any) -> Any:
-            return _jax_layer(cell, *arrays)
+            return jax_layer(cell, *arrays)
 
         def train(dy: Any, *arrays: Any) -> Any:
             y, back = jax.vjp(forward, *arrays)
@@ -131,7 +131,7 @@ class Jax(Contestant):
         return self.ready(self.jit_train(self.dy, *self.arrays))
 
 
-def _jax_layer(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
+def jax_layer(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) -> Any:
     """y; the product with x for all steps first, then a scan."""
     import jax
     from jax import numpy as jnp
@@ -152,7 +152,7 @@ def _jax_layer(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any) ->
 
     def rnn(h: Any, a: Any) -> Any:
         a = a + h @ w_hh.T + b_hh
-        h = jnp.tanh(a) if cell == "tanh" else jnp.maximum(a, 0)
+        h = jnp.tanh(a) if cell == "tanh" else jax.nn.relu(a)
         return h, h
 
     zero = jnp.zeros((x.shape[1], w_hh.shape[1]), x.dtype)

@@ -22,13 +22,13 @@ def floats(name: str, value: Any, dtype: np.dtype[Any] | None = None, ndim: tupl
             raise TypeError(f"{name}: expected a NumPy array of {wanted}, got {type(value).__name__}")
         value = np.asarray(value)
     kind = value.dtype
-    if kind != F32 and kind != F64:
+    if kind is not F32 and kind is not F64 and kind != F32 and kind != F64:
         if kind.char not in "fd":
             expected = "float32 or float64" if dtype is None else str(dtype)
             raise TypeError(f"{name}: expected dtype {expected}, got {kind}; pass {name}.astype(np.{dtype or F32})")
         kind = F32 if kind.char == "f" else F64
         value = _copy(name, value, kind)
-    if dtype is not None and kind != dtype:
+    if dtype is not None and kind is not dtype and kind != dtype:
         raise TypeError(f"{name}: expected dtype {dtype}, got {kind}; pass {name}.astype(np.{dtype})")
     if ndim and value.ndim not in ndim:
         raise ValueError(f"{name}: expected {' or '.join(map(str, ndim))} dimensions, got shape {value.shape}")
@@ -37,10 +37,14 @@ def floats(name: str, value: Any, dtype: np.dtype[Any] | None = None, ndim: tupl
 
 def shaped(name: str, value: Any, dtype: np.dtype[Any], symbols: str, shape: tuple[int, ...]) -> Array:
     """A C-contiguous array of this dtype and shape."""
-    value = floats(name, value, dtype)
+    return fitting(name, floats(name, value, dtype), symbols, shape)
+
+
+def fitting(name: str, value: Array, symbols: str, shape: tuple[int, ...]) -> Array:
+    """The same of an array that has passed `floats`."""
     if value.shape != shape:
         raise ValueError(f"{name}: expected {symbols} = {shape}, got {value.shape}")
-    return value if value.flags.c_contiguous else _copy(name, value, dtype)
+    return value if value.flags.c_contiguous else _copy(name, value, value.dtype)
 
 
 def rows_contiguous(name: str, value: Array) -> Array:

@@ -29,18 +29,14 @@ class Cell(IntEnum):
     GRU_AFTER = 4
     GRU_BEFORE = 5
 
-    @property
-    def gates(self) -> int:
-        return 1 if self <= Cell.RNN_RELU else 4 if self <= Cell.LSTM_PEEPHOLE else 3
+    gates: int
+    is_lstm: bool
+    resets_before: bool  # a GRU whose n looks at r*h
 
-    @property
-    def resets_before(self) -> bool:
-        """A GRU whose n looks at r*h."""
-        return self == Cell.GRU_BEFORE
-
-    @property
-    def is_lstm(self) -> bool:
-        return self in (Cell.LSTM, Cell.LSTM_PEEPHOLE)
+    def __init__(self, number: int) -> None:
+        self.gates = 1 if number <= 1 else 4 if number <= 3 else 3
+        self.is_lstm = number in (2, 3)
+        self.resets_before = number == 5
 
 
 class Weights:
@@ -72,8 +68,8 @@ class Weights:
         return self.P if self.w_hr is None else self.w_hr.shape[1]
 
     def zeros_like(self) -> Weights:
-        arrays = (getattr(self, name) for name in self.NAMES)
-        return Weights(*(None if a is None else np.zeros(a.shape, a.dtype) for a in arrays))  # type: ignore[arg-type]
+        arrays = (self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.peephole, self.w_hr)
+        return Weights(*[None if a is None else np.zeros(a.shape, a.dtype) for a in arrays])  # type: ignore[arg-type]
 
 
 # dy, dcs, dh, dc, dx, into, truncate: see Run.backward

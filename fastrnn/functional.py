@@ -195,9 +195,9 @@ def _call(
 ) -> tuple[Array, Array, Array | None, Tape | None]:
     x = checks.floats("x", x, None, (2, 3))
     w = check_weights(cell, x.dtype, *weights)
-    reverse, batch_first, record = (checks.flag(n, getattr(options, n)) for n in ("reverse", "batch_first", "record"))
+    reverse, record = checks.flag("reverse", options.reverse), checks.flag("record", options.record)
     unbatched = x.ndim == 2
-    batch_first = batch_first and not unbatched
+    batch_first = checks.flag("batch_first", options.batch_first) and not unbatched
     of_rows = (options.lengths, options.reset, reverse, batch_first, options.threads, options.mask, options.masked)
     run = make_run(cell, x, w, h0, c0, *of_rows)
     checkpoint = None if options.checkpoint is None else checks.integer("checkpoint", options.checkpoint, 1)
@@ -223,14 +223,14 @@ def check_weights(
         P, H = w_hr.shape
         if not 0 < P < H:
             raise ValueError(f"w_hr: expected (P, H) with 1 <= P < H, got {w_hr.shape}")
-        w_hr = checks.shaped("w_hr", w_hr, dtype, "(P, H)", (P, H))
-        w_hh = checks.shaped("w_hh", w_hh, dtype, f"({rows}, P)", (G * H, P))
+        w_hr = checks.fitting("w_hr", w_hr, "(P, H)", (P, H))
+        w_hh = checks.fitting("w_hh", w_hh, f"({rows}, P)", (G * H, P))
     elif H == 0 or w_hh.shape[0] != G * H:
         raise ValueError(f"w_hh: expected ({rows}, H) = ({G * H}, {H}) with H >= 1, got {w_hh.shape}")
     else:
-        w_hh = checks.shaped("w_hh", w_hh, dtype, f"({rows}, H)", (G * H, H))
+        w_hh = checks.fitting("w_hh", w_hh, f"({rows}, H)", (G * H, H))
     w_ih = checks.floats("w_ih", w_ih, dtype, (2,))
-    w_ih = checks.shaped("w_ih", w_ih, dtype, f"({rows}, I)", (G * H, w_ih.shape[1]))
+    w_ih = checks.fitting("w_ih", w_ih, f"({rows}, I)", (G * H, w_ih.shape[1]))
     if b_ih is not None:
         b_ih = checks.shaped("b_ih", b_ih, dtype, f"({rows},)", (G * H,))
     if b_hh is not None:

@@ -8,6 +8,7 @@ fastrnn.show_config() does so for a few sizes.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 _WORK_PER_THREAD = 2_000_000  # multiply-adds below which a second thread costs more than it brings
@@ -44,6 +45,7 @@ class Schedule(NamedTuple):
         return f"{who}{', input products first' if self.input_first else ''}, {self.chunk} items a chunk"
 
 
+@lru_cache
 def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of a forward call on at most `threads` threads."""
     work = T * B * G * H * (I + H)
@@ -54,12 +56,14 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     return Schedule(threads, False, input_first, max(_FORWARD_ITEMS, B), _patience(work), _lots(B, G * H * (I + H), threads))
 
 
+@lru_cache
 def again(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of making gates and c again, where no step waits for another's h."""
     work = T * B * G * H * (I + H)
     return Schedule(_useful_threads(work, threads), threads > B, False, max(_BACKWARD_ITEMS, B), _patience(work))
 
 
+@lru_cache
 def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of a backward call."""
     work = 2 * T * B * G * H * (I + H)
@@ -68,6 +72,7 @@ def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     return Schedule(_useful_threads(work, min(threads, B)), False, False, max(_BACKWARD_ITEMS, B), _patience(work))
 
 
+@lru_cache
 def side_by_side(runs: int, T: int, B: int, I: int, H: int, G: int, threads: int) -> bool:
     """Does each of so many runs of this size, which do not need each other, go whole on a thread of its own? Where that takes more
     threads than the rows of one would, unless its units take even more."""

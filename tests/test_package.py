@@ -105,6 +105,7 @@ def test_the_module_exports_its_init_function_alone(module):
     assert [line.split()[0] for line in symbols.splitlines()] == ["PyInit__core"]
 
 
+@pytest.mark.alone
 def test_import_takes_at_most_30_ms_after_numpy(site):
     code = "import time, numpy; t = time.perf_counter(); import fastrnn; print(time.perf_counter() - t)"
     times = [float(run_python("-c", code, cwd=site, PYTHONPATH=str(site))) for _ in range(9)]

@@ -99,15 +99,19 @@ static ptrdiff_t NAME(chunk_capacity)(const fr_task *t)
 /* How many steps from s on (upwards or downwards) fit into one chunk. Downwards, a chunk ends where a sum does. */
 static ptrdiff_t NAME(chunk_steps)(const fr_task *t, ptrdiff_t s, int direction)
 {
-    ptrdiff_t room = NAME(chunk_capacity)(t), steps = 0;
-    ptrdiff_t left = direction > 0 ? t->s1 - s : s + 1 - t->s0;
-    while (steps < left && room >= NAME(step_items)(&t->plan, s) && steps < NAME(chunk_capacity)(t)) {
-        room -= NAME(step_items)(&t->plan, s);
-        s += direction;
-        steps++;
+    const ptrdiff_t capacity = NAME(chunk_capacity)(t), left = direction > 0 ? t->s1 - s : s + 1 - t->s0;
+    const ptrdiff_t most = fr_min(left, t->plan.first ? capacity : capacity / fr_max(1, t->plan.B));
+    ptrdiff_t steps = t->plan.first ? 0 : most;
+    for (ptrdiff_t room = capacity; steps < most; steps++) {
+        room -= NAME(step_items)(&t->plan, s + direction * steps);
+        if (room < 0)
+            break;
     }
-    ptrdiff_t over = direction < 0 && s >= t->s0 ? (s + 1) % NAME(sum_steps)(&t->plan) : 0;
-    return over ? steps - (NAME(sum_steps)(&t->plan) - over) : steps;
+    s += direction * steps;
+    if (direction > 0 || s < t->s0)
+        return steps;
+    const ptrdiff_t whole = NAME(sum_steps)(&t->plan), over = (s + 1) % whole;
+    return over ? steps - (whole - over) : steps;
 }
 
 static inline REAL *NAME(at)(const fr_seq *a, ptrdiff_t time, ptrdiff_t row)
@@ -190,12 +194,13 @@ static ptrdiff_t NAME(gather)(call *m, ptrdiff_t s, ptrdiff_t steps, int directi
 {
     const fr_plan *plan = &m->t->plan;
     const int all = m->t->split_units;
+    const ptrdiff_t sum_steps = NAME(sum_steps)(plan);
     ptrdiff_t slot = 0, listed = 0;
     m->sums = 0;
     for (ptrdiff_t q = 0; q < steps; q++, s += direction) {
         ptrdiff_t n = NAME(step_items)(plan, s);
         m->mine_first[q] = listed;
-        if (q == 0 || (s + 1) % NAME(sum_steps)(plan) == 0)
+        if (q == 0 || (direction < 0 && (s + 1) % sum_steps == 0))
             m->sum_first[m->sums++] = slot;
         if (!plan->first) {
             ptrdiff_t time = plan->reverse ? plan->T - 1 - s : s;

@@ -38,7 +38,7 @@ static void NAME(run_stage)(const call *m, const stage *g, item *const *e, ptrdi
 {
     if (n == 1) {
         const int most = NAME(strip_panels)(g->nv);
-        const ptrdiff_t strips = fr_ceil_div(p1 - p0, most);
+        const ptrdiff_t strips = most == 2 ? fr_ceil_div(p1 - p0, 2) : most == 3 ? fr_ceil_div(p1 - p0, 3) : p1 - p0; /* not by a division */
         for (ptrdiff_t i = 0; i < strips; i++) {
             ptrdiff_t p = p0 + (backwards ? strips - 1 - i : i) * most;
             int np = (int)fr_min(most, p1 - p), nv = single ? NAME(panel_vectors)(g->blocks, p + np - 1) : g->nv;

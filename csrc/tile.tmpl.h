@@ -189,6 +189,14 @@ static ALWAYS_INLINE void NAME(short_tile)(int mr, int np, int nv, const REAL *c
 /* The same for any K and up to MOST_ROWS rows. A piece of the panel stays in the nearest cache while all rows go by. */
 static void NAME(tile)(int n, int np, int nv, const REAL *const *a, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K, REAL *s)
 {
+    if (n == 1) { /* a division takes as long as ten steps over k */
+        const REAL *row = a[0];
+        for (;; row += NAME(sum_terms), panel += NAME(sum_terms) * nv * W, K -= NAME(sum_terms)) {
+            NAME(short_tile)(1, np, nv, &row, panel, pstride, fr_min(K, NAME(sum_terms)), s);
+            if (K <= NAME(sum_terms))
+                return;
+        }
+    }
     const REAL *from[MOST_ROWS];
     const int tiles = (int)fr_ceil_div(n, NAME(tile_rows)(nv)), rows = n / tiles, longer = n % tiles;
     for (int r = 0; r < n; r++)

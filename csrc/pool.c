@@ -5,6 +5,9 @@
  * caller's to say, since waking a worker takes 50 to 100 us, a bargain for some calls and more than all of others. Whoever waits
  * spins for about a microsecond, then yields its core at every look, and a worker without a call sleeps after a while.
  *
+ * The system often wakes a worker on the core where its caller runs, and leaves both there for milliseconds, though another is idle.
+ * So a worker that finds itself on the core of a member before it moves over.
+ *
  * A tight team, which meets every few microseconds, would crawl as soon as other processes want its cores: each yield gives away a
  * slice of milliseconds. So its member 0 breaks it when somebody does not come, and for a while there is no other.
  */
@@ -119,6 +122,43 @@ void fr_lot_done(fr_lot *lot)
     atomic_store_explicit(&lot->taken, 0, memory_order_release);
 }
 
+/* The core that this thread is on, or -1 where nobody knows. */
+static int this_core(void)
+{
+#ifdef __linux__
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+/* Away from the cores of the members before this one, if there is another that it may use. It may go back there afterwards. */
+static void step_aside(fr_pool *pool, int member)
+{
+    const int core = this_core();
+    int beside = 0;
+    for (int i = 0; i < member; i++)
+        beside |= atomic_load(&pool->core[i]) == core;
+    atomic_store(&pool->core[member], core);
+#ifdef __linux__
+    cpu_set_t allowed, free;
+    if (!beside || core < 0 || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return;
+    free = allowed;
+    for (int i = 0; i < member; i++) {
+        const int taken = atomic_load(&pool->core[i]);
+        if (taken >= 0 && taken < CPU_SETSIZE)
+            CPU_CLR(taken, &free);
+    }
+    if (CPU_COUNT(&free) == 0 || sched_setaffinity(0, sizeof free, &free) != 0)
+        return;
+    atomic_store(&pool->core[member], this_core());
+    sched_setaffinity(0, sizeof allowed, &allowed);
+#else
+    (void)beside;
+#endif
+}
+
 /* Join the call that is open now; the member's number, or 0 where there is no place. */
 static int join(fr_pool *pool)
 {
@@ -151,6 +191,7 @@ static void *worker(void *argument)
                 sleep_until_called(pool);
             continue;
         }
+        step_aside(pool, member);
         for (looks = 0; !(atomic_load(&pool->ticket) & RUN);)
             wait_a_little(&looks);
         if (member < pool->team.n) /* one too many may have joined */
@@ -188,6 +229,7 @@ static void start_workers(fr_pool *pool, int wanted)
 static int gather_team(fr_pool *pool, int threads, long long patience_ns)
 {
     unsigned call = (atomic_load(&pool->ticket) >> 16) + 1;
+    atomic_store(&pool->core[0], this_core());
     atomic_store(&pool->ticket, call << 16 | OPEN | 1);
     if (atomic_load(&pool->sleeping) > 0) {
         pthread_mutex_lock(&pool->mutex);

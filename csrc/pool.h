@@ -53,6 +53,7 @@ typedef struct fr_pool {
     atomic_int sleeping; /* workers in the condition */
     atomic_uint ticket;  /* (call number << 16) | state: see pool.c */
     atomic_int done;     /* workers that have finished the call */
+    atomic_int core[FR_MAX_THREADS]; /* where each member was when it joined */
     fr_work *work;
     const void *task;
     fr_team team;

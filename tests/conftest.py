@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastrnn import _core, config
+from fastrnn import _core, config, schedule
 
 
 def pytest_addoption(parser):
@@ -34,6 +34,18 @@ def use(monkeypatch):
 
     yield use
     config.use_isa(isa)
+
+
+@pytest.fixture
+def small_work_is_shared_out(monkeypatch):
+    """To as many threads as are allowed, as only large work is otherwise."""
+    remembered = (schedule.forward, schedule.again, schedule.backward, schedule.side_by_side)
+    monkeypatch.setattr(schedule, "_WORK_PER_THREAD", 1)
+    for choose in remembered:
+        choose.cache_clear()
+    yield
+    for choose in remembered:
+        choose.cache_clear()
 
 
 @pytest.fixture

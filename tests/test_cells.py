@@ -61,10 +61,10 @@ def test_forward_and_backward(case, dtype, isa, engine, use):
 @pytest.mark.parametrize("isa, engine", SETTINGS)
 @pytest.mark.parametrize("threads", [1, 3, MANY])
 @pytest.mark.parametrize("cell", ["lstm", "gru-before"])
-def test_several_chunks_on_several_threads(cell, threads, isa, engine, use, monkeypatch):
+@pytest.mark.usefixtures("small_work_is_shared_out")
+def test_several_chunks_on_several_threads(cell, threads, isa, engine, use):
     """Work that the schedule gives to more than one thread, again and again: the team is not the same each time."""
     use(isa, engine)
-    monkeypatch.setattr("fastrnn.schedule._WORK_PER_THREAD", 1)
     case = Case(cell, T=64, B=13, I=17, H=26, lengths=cell != "lstm")
     for _ in range(10):
         check(results(fastrnn, problem(case), threads=threads), case, np.float64)

@@ -533,8 +533,8 @@ def raising_everything(cell):
 @needs_fenv
 @each_cell
 @pytest.mark.parametrize("threads", [1, 2])
-def test_rounding_is_kept_and_has_no_influence(cell, threads, isa, monkeypatch):
-    monkeypatch.setattr(schedule, "_WORK_PER_THREAD", 1)
+@pytest.mark.usefixtures("small_work_is_shared_out")
+def test_rounding_is_kept_and_has_no_influence(cell, threads, isa):
     p = problem(Case(cell, **SMALL), np.float32)
     expected = results(fastrnn, p, threads=threads)
     libm.fesetround(UPWARD)

@@ -162,8 +162,8 @@ def test_pieces_of_time_are_the_whole(cell, dtype):
 
 @each_cell
 @pytest.mark.parametrize("options", [{}, {"lengths": True, "reset": True, "mask": True, "hold": True}], ids=["dense", "ragged"])
-def test_threads_do_not_change_a_bit(cell, options, monkeypatch):
-    monkeypatch.setattr(schedule, "_WORK_PER_THREAD", 1)
+@pytest.mark.usefixtures("small_work_is_shared_out")
+def test_threads_do_not_change_a_bit(cell, options):
     setup, threads = Setup(Stack(cell, **BIG, **options), np.float32), fastrnn.get_num_threads()
     results = {}
     try:

@@ -26,10 +26,7 @@ no_warning = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 ENGINES = ["own", "blas"] if blas.known() else ["own"]
 
 
-@pytest.fixture(autouse=True)
-def split_small_work(monkeypatch):
-    """So that small work too is shared out to as many threads as are allowed."""
-    monkeypatch.setattr("fastrnn.schedule._WORK_PER_THREAD", 1)
+pytestmark = pytest.mark.usefixtures("small_work_is_shared_out")
 
 
 def bits(p, threads=2):
@@ -105,6 +102,41 @@ def test_one_layer_from_many_python_threads(own):
     expected = [step(x) for x in inputs]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(step, inputs)) == expected
+
+
+# --- cores --------------------------------------------------------------------------------------------------------------
+
+# Both threads have run on one core and are let go: the next call wakes the worker where it was, and the system is in no hurry.
+MOVE_OVER = """
+import os, time
+import numpy as np, fastrnn
+fastrnn.set_num_threads(2)
+layer, x = fastrnn.LSTM(64, 64, rng=0), np.zeros((400, 16, 64), np.float32)
+layer(x)
+me, cores = os.getpid(), os.sched_getaffinity(0)
+worker, = (int(thread) for thread in os.listdir("/proc/self/task") if int(thread) != me)
+together = 0
+for k in range(20):
+    for thread in (me, worker):
+        os.sched_setaffinity(thread, {sorted(cores)[k % 2]})
+    layer(x)
+    time.sleep(0.003)
+    for thread in (me, worker):
+        os.sched_setaffinity(thread, cores)
+    layer(x)
+    on = [open(f"/proc/self/task/{thread}/stat").read().rpartition(")")[2].split()[36] for thread in (me, worker)]
+    together += on[0] == on[1]
+    assert os.sched_getaffinity(worker) == cores  # as free as before
+print(together)
+"""
+
+
+@linux
+@pytest.mark.skipif(config._cores() < 2, reason="this process may use one core")
+def test_a_worker_moves_away_from_the_core_of_its_caller():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    together = subprocess.check_output([sys.executable, "-c", MOVE_OVER], env=environment, text=True)
+    assert int(together) <= 10
 
 
 # --- fork ---------------------------------------------------------------------------------------------------------------

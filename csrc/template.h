@@ -10,9 +10,11 @@
 #if defined(__GNUC__)
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
+#define FR_UNROLL _Pragma("GCC unroll 8") /* the next loop */
 #else
 #define ALWAYS_INLINE inline
 #define NOINLINE
+#define FR_UNROLL
 #endif
 
 static inline ptrdiff_t fr_min(ptrdiff_t a, ptrdiff_t b)

@@ -89,6 +89,7 @@ static ALWAYS_INLINE void NAME(tile_body)(const int mr, const int nv, const REAL
 {
     FR_EACH_ROW(FR_BEGIN)
     FR_EACH_ROW(FR_ROW)
+    FR_UNROLL
     for (ptrdiff_t k = 0; k < K; k++) {
         if (mr < nv && mr == MR4) { /* a full tile has no registers left for a whole step of the panel */
             FR_EACH_ROW(FR_ROW_VALUE)
@@ -112,6 +113,7 @@ static ALWAYS_INLINE void NAME(strip_body)(const int np, const int nv, const REA
 {
     const int mr = np;
     FR_EACH_ROW(FR_BEGIN)
+    FR_UNROLL
     for (ptrdiff_t k = 0; k < K; k++) {
         vec x = v_set1(row[k]);
         FR_EACH_ROW(FR_STRIP_STEP)

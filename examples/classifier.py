@@ -19,14 +19,13 @@ Array = NDArray[Any]
 class Classifier:
     """A layer and a readout, trained by Adam at a rate that falls to 0; `average` has the mean of the weights over the last steps.
 
-    W_hh and the biases work at every step, so what they are changed by adds up over the sequence: `slower` divides their rate.
+    The layer works at every step, so what its weights are changed by adds up over the sequence: `slower` divides their rate.
     """
 
     def __init__(self, layer: Any, args: argparse.Namespace, steps: int) -> None:
         self.layer, self.readout = layer, Linear(layer.hidden_size, 10, rng=layer.rng)
-        self.cut = layer.params["weight_ih_l0"].size
-        self.fast = Adam([layer.flat[: self.cut], self.readout.flat], lr=schedules.cosine(args.lr, steps))
-        self.slow = Adam([layer.flat[self.cut :]], lr=schedules.cosine(args.lr / args.slower, steps))
+        self.fast = Adam([self.readout.flat], lr=schedules.cosine(args.lr, steps))
+        self.slow = Adam([layer.flat], lr=schedules.cosine(args.lr / args.slower, steps))
         self.average = Average([layer.flat, self.readout.flat], decay=args.decay)
 
     @property
@@ -42,8 +41,8 @@ class Classifier:
         dh = readout_grads.x[None]
         grads = tape.backward(dstate=(dh, None) if isinstance(state, tuple) else dh).flat
         if math.isfinite(clip_global_norm([grads, readout_grads.flat], max_norm=1.0)):
-            self.fast.step([grads[: self.cut], readout_grads.flat])
-            self.slow.step([grads[self.cut :]])
+            self.fast.step([readout_grads.flat])
+            self.slow.step([grads])
             self.average.update()
         return loss
 
@@ -113,5 +112,5 @@ def rates(parser: argparse.ArgumentParser, batch: int, epochs: int, lr: float, s
     parser.add_argument("--batch", type=int, default=batch, help="sequences of a step")
     parser.add_argument("--epochs", type=int, default=epochs, help="through the training set, while the learning rate falls to 0")
     parser.add_argument("--lr", type=float, default=lr, help="learning rate of Adam at the start")
-    parser.add_argument("--slower", type=float, default=slower, help="what that is divided by for W_hh and the biases")
+    parser.add_argument("--slower", type=float, default=slower, help="what that is divided by for the recurrent layer")
     parser.add_argument("--decay", type=float, default=decay, help="of the mean of the weights, at each step")

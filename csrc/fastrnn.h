@@ -78,6 +78,7 @@ typedef struct fr_schedule {
     int row_blocks;           /* forward, dynamic scheduling: threads take turns at so many blocks of rows, chunk by chunk; 0: static, a
                                  share of the rows each. Ignored where units are shared, and in ragged plans, whose rows have no fixed place */
     int input_first;          /* make the input products of a chunk of steps before its recurrence */
+    int direct;               /* read the weights as they lie, without a packed copy: pays where a weight is used for a few items only */
     ptrdiff_t chunk;          /* items per chunk, >= 1; a step is never cut */
 } fr_schedule;
 

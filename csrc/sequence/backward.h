@@ -10,8 +10,6 @@
 #include "sequence/products.h"
 #include "sequence/stage.h"
 
-static const int IN_ORDER[4] = {0, 1, 2, 3};
-
 /* ---- tiles --------------------------------------------------------------------------------------------- */
 
 /* Where the sums of a row and a panel start: at what flows into dh_t from outside the recurrence. */
@@ -28,6 +26,12 @@ static inline void start_at_dy(const member *m, const stage *g, const item *f, p
     }
 }
 
+static row_blocks_of lying_at(row_blocks_of w, ptrdiff_t p)
+{
+    w.w += p * 4 * W;
+    return w;
+}
+
 static void backward_tile(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
 {
     REAL s[MAX_ROWS * 4 * W];
@@ -40,7 +44,9 @@ static void backward_tile(const member *m, const stage *g, item *const *e, int n
     }
     for (int i = 0; i < n * np; i++)
         start_at_dy(m, g, e[n > 1 ? i : 0], p + (np > 1 ? i : 0), nv, s + i * 4 * W);
-    if (flows)
+    if (flows && !g->wh)
+        direct_rows(n, nv, a, lying_at(g->lying, p), fr_min(W, g->outputs - (p * 4 + nv - 1) * W), s);
+    else if (flows)
         tile(n, np, nv, a, panel_at(g->wh, p, 4, g->K), 4 * W * g->K, g->K, s);
     for (int r = 0; r < n && n > 1 && flows && !g->own; r++)
         if (e[r]->next_dgates == m->zero) /* as if it were alone: 0 times a weight is not 0 where that is infinite */
@@ -61,13 +67,16 @@ static NOINLINE void initial_state_back(const member *m, REAL *s, item *const *e
 
 /* ---- packed weights ------------------------------------------------------------------------------------ */
 
-/* A stage over K terms and some outputs. */
-static stage backward_stage_of(ptrdiff_t K, ptrdiff_t outputs, epilogue_fn *epilogue, char *base, ptrdiff_t *used)
+/* A stage whose sums go over blocks of H rows of w (blocks*H, outputs). */
+static stage backward_stage_of(const fr_call *t, const void *w, ptrdiff_t H, int blocks, const int *order, ptrdiff_t outputs, char *base,
+                               ptrdiff_t *used)
 {
-    stage g = {.vectors = fr_ceil_div(outputs, W), .nv = 4, .narrow = 1, .K = K, .epilogue = epilogue, .tile = backward_tile};
+    stage g = {.vectors = fr_ceil_div(outputs, W), .nv = 4, .narrow = 1, .K = blocks * H, .outputs = outputs, .tile = backward_tile};
     g.panels = fr_ceil_div(g.vectors, 4);
-    g.terms = 4 * K;
-    g.wh = take(base, used, K * g.vectors * W * (ptrdiff_t)sizeof(REAL));
+    g.terms = 4 * g.K;
+    g.lying = (row_blocks_of){w, H, outputs, blocks, order};
+    if (!t->schedule.direct)
+        g.wh = take(base, used, g.K * g.vectors * W * (ptrdiff_t)sizeof(REAL));
     return g;
 }
 
@@ -76,14 +85,17 @@ static int backward_stages(const fr_call *t, const cell *c, stage *g, char *base
     const ptrdiff_t H = t->H;
     for (int i = 0; i < c->stages; i++) {
         const backward_stage *o = &c->backward[i];
-        g[i] = backward_stage_of(o->gates * H, t->P, o->epilogue, base, used);
+        g[i] = backward_stage_of(t, t->w.w_hh, H, o->gates, o->order, t->P, base, used);
+        g[i].epilogue = o->epilogue;
         g[i].dgates_at = o->dgates_at * H;
         g[i].own = o->own;
     }
-    g[0].wx = take(base, used, c->gates * H * fr_ceil_div(t->I, W) * W * (ptrdiff_t)sizeof(REAL)); /* for dx */
+    if (!t->schedule.direct)
+        g[0].wx = take(base, used, c->gates * H * fr_ceil_div(t->I, W) * W * (ptrdiff_t)sizeof(REAL)); /* for dx */
     if (!projects(t))
         return c->stages;
-    g[1] = backward_stage_of(t->P, H, g[0].epilogue, base, used);
+    g[1] = backward_stage_of(t, t->w.w_hr, t->P, 1, IN_ORDER, H, base, used);
+    g[1].epilogue = g[0].epilogue;
     g[1].dgates_at = c->dgates * H;
     g[1].own = 1;
     g[0].epilogue = c->project_back;
@@ -227,7 +239,8 @@ static void backward(const void *call, int index, fr_team *team)
             memset((REAL *)m->zero, 0, m->dgates_width * sizeof(REAL));
             memset((void *)m->next_dgates, 0, t->plan.B * sizeof(REAL *));
         }
-        pack_backward(m, g);
+        if (!t->schedule.direct)
+            pack_backward(m, g);
     }
     if (meet(m))
         backward_steps(m, g, stages, &b.products, b.edge);

@@ -25,12 +25,27 @@ static inline void start_at_bias(const stage *g, REAL *s, int n, ptrdiff_t p, in
             v_store(s + (i * 4 + v) * W, v_load(g->bias + ((p + (np > 1 ? i : 0)) * 4 + v) * W));
 }
 
+/* Some blocks of w (G*H, K) as they lie. */
+static void multiply_direct(const member *m, const REAL *w, ptrdiff_t K, int single, const int *gate, const REAL *const *a, int n, ptrdiff_t p,
+                            int nv, REAL *s)
+{
+    column_vector c[4];
+    for (int j = 0; j < nv; j++) {
+        const ptrdiff_t u = (single ? 4 * p + j : p) * W;
+        c[j] = (column_vector){w + (gate[single ? 0 : j] * m->H + u) * K, fr_min(W, m->H - u)};
+    }
+    direct_columns(n, nv, a, c, K, K, s);
+}
+
 static void multiply_x(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv, REAL *s)
 {
     const REAL *a[MAX_ROWS] = {NULL}; /* compilers do not see that there are rows */
     for (int i = 0; i < n; i++)
         a[i] = e[i]->x;
-    tile(n, np, nv, a, panel_at(g->wx, p, g->nv, m->I), m->I * g->nv * W, m->I, s);
+    if (!g->wh)
+        multiply_direct(m, m->call->w.w_ih, m->I, g->narrow, g->forward->x, a, n, p, nv, s);
+    else
+        tile(n, np, nv, a, panel_at(g->wx, p, g->nv, m->I), m->I * g->nv * W, m->I, s);
 }
 
 static void forward_tile(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
@@ -50,7 +65,10 @@ static void forward_tile(const member *m, const stage *g, item *const *e, int n,
     }
     for (int i = 0; i < n; i++)
         a[i] = g->operand == OPERAND_RH ? e[i]->gates + 3 * m->H : e[i]->h_prev;
-    tile(n, np, nv, a, panel_at(g->wh, p, g->nv, m->P), m->P * g->nv * W, m->P, s + g->h_at * W);
+    if (!g->wh)
+        multiply_direct(m, m->call->w.w_hh, m->P, g->narrow, g->forward->h, a, n, p, nv, s + g->h_at * W);
+    else
+        tile(n, np, nv, a, panel_at(g->wh, p, g->nv, m->P), m->P * g->nv * W, m->P, s + g->h_at * W);
     g->epilogue(m, s, e, n, p, np);
 }
 
@@ -63,7 +81,14 @@ static void project_tile(const member *m, const stage *g, item *const *e, int n,
     memset(s, 0, (n > np ? n : np) * 4 * W * sizeof(REAL));
     for (int i = 0; i < n; i++)
         a[i] = e[i]->m;
-    tile(n, np, nv, a, panel_at(g->wh, p, g->nv, m->H), m->H * g->nv * W, m->H, s);
+    if (!g->wh) {
+        column_vector c[4];
+        for (int j = 0; j < nv; j++)
+            c[j] = (column_vector){(const REAL *)m->call->w.w_hr + (4 * p + j) * W * m->H, fr_min(W, m->P - (4 * p + j) * W)};
+        direct_columns(n, nv, a, c, m->H, m->H, s);
+    } else {
+        tile(n, np, nv, a, panel_at(g->wh, p, g->nv, m->H), m->H * g->nv * W, m->H, s);
+    }
     g->epilogue(m, s, e, n, p, np);
 }
 
@@ -91,8 +116,11 @@ static int forward_stages(const fr_call *t, const cell *c, stage *g, char *base,
         g[i] = (stage){.panels = panels, .vectors = vectors, .nv = nv, .narrow = o->nx == 1, .h_at = o->h_at, .operand = o->operand};
         g[i].xw_at = xw_at;
         g[i].bias = take(base, used, panels * 4 * W * real);
-        g[i].wx = take(base, used, panels * nv * W * t->I * real);
-        g[i].wh = take(base, used, panels * nv * W * t->P * real);
+        g[i].forward = o;
+        if (!t->schedule.direct) {
+            g[i].wx = take(base, used, panels * nv * W * t->I * real);
+            g[i].wh = take(base, used, panels * nv * W * t->P * real);
+        }
         g[i].epilogue = o->epilogue;
         g[i].tile = forward_tile;
         g[i].terms = nv * ((t->schedule.input_first ? 0 : t->I) + t->P);
@@ -104,7 +132,8 @@ static int forward_stages(const fr_call *t, const cell *c, stage *g, char *base,
     *last = (stage){.vectors = fr_ceil_div(t->P, W), .nv = 4, .narrow = 1, .epilogue = c->project, .tile = project_tile};
     last->panels = fr_ceil_div(last->vectors, 4);
     last->terms = 4 * t->H;
-    last->wh = take(base, used, last->panels * 4 * W * t->H * real);
+    if (!t->schedule.direct)
+        last->wh = take(base, used, last->panels * 4 * W * t->H * real);
     return c->stages + 1;
 }
 
@@ -130,17 +159,13 @@ static void pack_bias(REAL *to, const fr_call *t, ptrdiff_t p, const forward_sta
     for (int j = 0; j < 4; j++) {
         int v = o->tile == 1 ? 0 : j;
         ptrdiff_t b = o->tile == 1 ? 4 * p + j : p;
-        for (ptrdiff_t l = 0; l < W; l++) {
-            ptrdiff_t u = b * W + l;
-            REAL sum = 0;
-            if (u < t->H && v < o->tile) {
-                if (bi && o->b_ih[v] >= 0)
-                    sum += bi[o->b_ih[v] * t->H + u];
-                if (bh && o->b_hh[v] >= 0)
-                    sum += bh[o->b_hh[v] * t->H + u];
-            }
-            to[(p * 4 + j) * W + l] = sum;
-        }
+        const ptrdiff_t u = b * W, lanes = fr_min(W, t->H - u);
+        vec sum = v_zero();
+        if (lanes > 0 && v < o->tile && bi && o->b_ih[v] >= 0)
+            sum = sum + v_load_n(bi + o->b_ih[v] * t->H + u, lanes);
+        if (lanes > 0 && v < o->tile && bh && o->b_hh[v] >= 0)
+            sum = sum + v_load_n(bh + o->b_hh[v] * t->H + u, lanes);
+        v_store(to + (p * 4 + j) * W, sum);
     }
 }
 
@@ -152,12 +177,14 @@ static void pack_forward(const member *m, const stage *g)
         const range panels = share_of(m, g[i].panels);
         for (ptrdiff_t p = panels.from; p < panels.to; p++) {
             pack_bias((REAL *)g[i].bias, t, p, o);
+            if (t->schedule.direct)
+                continue;
             if (!t->xw)
                 pack_gates((REAL *)g[i].wx, t->w.w_ih, m->H, m->I, p, o->nx, o->x);
             pack_gates((REAL *)g[i].wh, t->w.w_hh, m->H, m->P, p, o->nh, o->h);
         }
     }
-    if (!projects(t))
+    if (!projects(t) || t->schedule.direct)
         return;
     static const int whole = 0;
     const stage *last = &g[m->cell->stages];

@@ -9,13 +9,15 @@
 #ifndef FR_PRODUCTS_H
 #define FR_PRODUCTS_H
 #include "sequence/chunk.h"
-#include "tile/pack.h"
+#include "tile/direct.h"
+
+static const int IN_ORDER[4] = {0, 1, 2, 3};
 
 typedef struct {
     ptrdiff_t ld;       /* distance of the rows of dgates */
     REAL *dgates;       /* transposed: (dgates_width, ld) */
     REAL *packed[4];    /* by operand, (items, n) as panels of four vectors: x, h, r*h of a GRU reset-before, m of a projection */
-    const REAL *w;      /* w_ih as panels for dx */
+    const REAL *w;      /* w_ih as panels for dx, or NULL: it is read as it lies */
 } products;
 
 /* Rows of a weight's gradient: sums over M columns of dgates from `column` on, times the packed operand b of N columns. */
@@ -242,7 +244,12 @@ static void dx_tile(const member *m, const products *c, const item *e, int rows,
     memset(s, 0, rows * 4 * W * sizeof(REAL));
     for (int r = 0; r < rows; r++)
         a[r] = e[r].dgates + m->cell->dgates_x * m->H;
-    tile(rows, 1, nv, a, panel_at(c->w, p, 4, K), 0, K, s);
+    if (!c->w) {
+        const row_blocks_of w = {(const REAL *)m->call->w.w_ih + p * 4 * W, m->H, m->I, m->cell->gates, IN_ORDER};
+        direct_rows(rows, nv, a, w, fr_min(W, m->I - (p * 4 + nv - 1) * W), s);
+    } else {
+        tile(rows, 1, nv, a, panel_at(c->w, p, 4, K), 0, K, s);
+    }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < nv; v++)
             v_store_n(e[r].dx + (p * 4 + v) * W, v_load(s + (r * 4 + v) * W), fr_min(W, m->I - (p * 4 + v) * W));
@@ -251,11 +258,11 @@ static void dx_tile(const member *m, const products *c, const item *e, int rows,
 /* dx, in pieces of some items, dynamically scheduled: their dgates stay in the second cache while the panels go by. */
 static void make_dx(member *m, const products *c, ptrdiff_t n)
 {
-    const ptrdiff_t piece = fr_min(2 * MAX_ROWS, fr_ceil_div(n, 2 * m->members));
+    const ptrdiff_t piece = fr_min(2 * MAX_ROWS, fr_ceil_div(n, 2 * m->members)), most = c->w ? MAX_ROWS : DIRECT_ROWS;
     for (ptrdiff_t k0; (k0 = fr_claim(m->team) * piece) < n;)
         for (ptrdiff_t p = 0; p < fr_ceil_div(m->I, 4 * W); p++)
-            for (ptrdiff_t k = k0; k < fr_min(n, k0 + piece); k += MAX_ROWS) {
-                const int rows = (int)fr_min(MAX_ROWS, fr_min(n, k0 + piece) - k);
+            for (ptrdiff_t k = k0; k < fr_min(n, k0 + piece); k += most) {
+                const int rows = (int)fr_min(most, fr_min(n, k0 + piece) - k);
                 dx_tile(m, c, &m->items[k], rows, p);
                 m->work += (long long)rows * 4 * m->cell->gates * m->H;
             }

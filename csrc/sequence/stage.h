@@ -7,6 +7,7 @@
 #define FR_STAGE_H
 #include "cells/cell.h"
 #include "sequence/chunk.h"
+#include "tile/direct.h"
 
 typedef struct stage {
     ptrdiff_t panels;
@@ -15,12 +16,15 @@ typedef struct stage {
     int narrow;            /* the last panel may have fewer: a panel is four vectors of one gate */
     ptrdiff_t terms;       /* of all sums of a tile together: multiply-adds per row and vector */
     ptrdiff_t K;           /* backward: length of the sum */
+    ptrdiff_t outputs;     /* backward: of it */
     int h_at;              /* forward: the vector of the tile at which the recurrent sums begin */
     operand operand;       /* forward: of w_hh */
     ptrdiff_t dgates_at;   /* backward: where in dgates the operand begins */
     int own;               /* backward: it is of the item's own dgates, not of the row's next step */
     ptrdiff_t xw_at;       /* forward: where in xw this stage begins (in panels) */
-    const REAL *bias, *wx, *wh; /* packed */
+    const REAL *bias, *wx, *wh; /* packed; wx and wh NULL where the weights are read as they lie */
+    const forward_stage *forward;   /* how they lie then */
+    row_blocks_of lying;
     epilogue_fn *epilogue;
     void (*tile)(const member *m, const struct stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv);
 } stage;
@@ -53,14 +57,15 @@ static void run_single_item(const member *m, const stage *g, item *const *e, ran
 static void run_stage(member *m, const stage *g, item *const *e, ptrdiff_t n, range panels, int backwards)
 {
     m->work += (long long)n * (panels.to - panels.from) * g->terms;
-    if (n == 1) {
+    if (n == 1 && g->wh) {
         run_single_item(m, g, e, panels, backwards);
         return;
     }
+    const ptrdiff_t rows = g->wh ? MAX_ROWS : DIRECT_ROWS;
     for (ptrdiff_t i = panels.from; n > 0 && i < panels.to; i++) {
         ptrdiff_t p = backwards ? panels.to - 1 - (i - panels.from) : i;
-        for (ptrdiff_t r = 0; r < n; r += MAX_ROWS)
-            g->tile(m, g, e + r, (int)fr_min(MAX_ROWS, n - r), p, 1, stage_vectors(g, p));
+        for (ptrdiff_t r = 0; r < n; r += rows)
+            g->tile(m, g, e + r, (int)fr_min(rows, n - r), p, 1, stage_vectors(g, p));
     }
 }
 

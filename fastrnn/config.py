@@ -21,7 +21,8 @@ def set_num_threads(n: int) -> None:
     """Use at most ``n`` threads (1 to 256) in each call from now on, whichever Python thread it comes from.
 
     The start value is ``FASTRNN_NUM_THREADS``; without it, the least of the cores that the process may use, the quota of its
-    control group (rounded up) and ``OMP_NUM_THREADS``. ``threadpoolctl.threadpool_limits`` sets it, too. Results do not depend on it.
+    control group (rounded up) and ``OMP_NUM_THREADS``. ``threadpoolctl.threadpool_limits`` sets it, too. Results do
+    not depend on it.
 
     Raises: TypeError, ValueError.
 

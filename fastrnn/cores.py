@@ -65,8 +65,8 @@ def _control_groups() -> Iterator[tuple[str, str]]:
     for line in _lines("proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
         top, mount = before.split()[3:5]  # the group that is mounted, and where
-        kind, *_, options = after.split()
-        if kind not in paths or (kind == "cgroup" and "cpu" not in options.split(",")):
+        kind = after.split()[0]  # those of other controllers have no quotas of this kind
+        if kind not in paths:
             continue
         below = os.path.relpath(paths[kind], top)
         if ".." in f"{paths[kind]}/{below}".split("/"):  # another group's

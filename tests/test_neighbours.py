@@ -221,6 +221,19 @@ def test_limits_hold_for_the_backward_of_an_earlier_forward(threadpoolctl, asked
     assert asked == [4, 1]
 
 
+def test_limits_hold_for_the_backward_in_pytorch(threadpoolctl, asked, monkeypatch):
+    torch = pytest.importorskip("torch", reason="the package torch is not installed")
+    import fastrnn.torch
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    fastrnn.set_num_threads(4)
+    outputs = [fastrnn.torch.GRU(3, 5)(torch.zeros(4, 2, 3))[0], fastrnn.torch.GRUCell(3, 5)(torch.zeros(2, 3))]
+    for y in outputs:
+        with threadpoolctl.threadpool_limits(1, user_api="fastrnn"):
+            y.sum().backward()
+    assert asked == [4, 4, 1, 1]
+
+
 def test_an_argument_goes_before_limits(threadpoolctl, asked):
     weights = [np.zeros(shape, np.float32) for shape in [(5, 3), (5, 5)]]
     with threadpoolctl.threadpool_limits(1):

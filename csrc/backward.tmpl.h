@@ -61,6 +61,7 @@ static int NAME(backward_stages)(const fr_task *t, stage *g, char *base, ptrdiff
     const int gates = NAME(gates_of)(t->cell), before = t->cell == FR_GRU_BEFORE;
     g[0] = (stage){.panels = fr_ceil_div(blocks, 4), .blocks = blocks, .nv = 4, .tile = NAME(backward_tile)};
     g[0].K = (before ? 2 : gates) * H;
+    g[0].terms = 4 * g[0].K;
     g[1] = g[0];
     g[0].wh = NAME(take)(base, used, g[0].K * row);
     g[0].wx = NAME(take)(base, used, gates * H * fr_ceil_div(t->I, W) * W * (ptrdiff_t)sizeof(REAL)); /* for dx */
@@ -84,6 +85,7 @@ static int NAME(backward_stages)(const fr_task *t, stage *g, char *base, ptrdiff
         g[0].point = NAME(gru_before_back_zn);
         g[1].point = NAME(gru_before_back_r);
         g[1].K = H;
+        g[1].terms = 4 * H;
         g[1].a_at = 2 * H;
         g[1].own = 1;
         g[1].wh = NAME(take)(base, used, H * row);
@@ -92,6 +94,7 @@ static int NAME(backward_stages)(const fr_task *t, stage *g, char *base, ptrdiff
         return before ? 2 : 1;
     g[1] = (stage){.blocks = fr_ceil_div(H, W), .nv = 4, .K = t->P, .a_at = 4 * H, .own = 1, .tile = NAME(backward_tile)};
     g[1].panels = fr_ceil_div(g[1].blocks, 4);
+    g[1].terms = 4 * t->P;
     g[1].wh = NAME(take)(base, used, t->P * g[1].blocks * W * (ptrdiff_t)sizeof(REAL));
     g[1].point = g[0].point;
     g[0].point = NAME(project_back);
@@ -124,8 +127,7 @@ static void NAME(pack_backward)(const call *m, const stage *g)
 
 typedef struct {
     products c;
-    REAL *edge;         /* (B, dg_width): the dgates of each row's next step, while the chunk that made them is overwritten */
-    const REAL **begun; /* (B) call.next at the start of the chunk */
+    REAL *edge; /* (B, dg_width): the dgates of each row's next step, while the chunk that made them is overwritten */
 } NAME(backward_memory);
 
 static call NAME(backward_call)(const fr_task *t, const stage *g, int member, int members, fr_team *team, char *base,
@@ -143,14 +145,8 @@ static call NAME(backward_call)(const fr_task *t, const stage *g, int member, in
     m.dg_width = width;
     m.zero = zero;
     m.next = next;
-    m.dh = (NAME(carried)){.state = t->dh, .n = t->P};
-    m.dc = (NAME(carried)){.state = t->dc, .n = t->H};
-    if (members > 1 && t->split_units) {
-        m.dh.copy = NAME(take)(base, used, t->plan.B * t->P * real);
-        if (t->dc)
-            m.dc.copy = NAME(take)(base, used, t->plan.B * t->H * real);
-        memory->begun = NAME(take)(base, used, t->plan.B * (ptrdiff_t)sizeof(REAL *));
-    }
+    m.dh = t->dh;
+    m.dc = t->dc;
     m.dg = t->dgates;
     if (!t->dgates)
         m.dg = NAME(take)(base, used, NAME(chunk_capacity)(t) * width * real);
@@ -165,8 +161,6 @@ static void NAME(backward_sizes)(const fr_task *t, int threads, fr_sizes *sizes)
     *sizes = (fr_sizes){0};
     NAME(backward_stages)(t, g, NULL, &sizes->packed_bytes);
     call m = NAME(backward_call)(t, g, 0, threads, NULL, NULL, &sizes->work_bytes, &memory);
-    if (threads > 1 && t->split_units)
-        NAME(backward_call)(t, g, 0, 1, NULL, NULL, &sizes->work_bytes, &memory);
     sizes->dgates_width = m.dg_width;
     sizes->dgates_x = t->cell == FR_GRU_AFTER ? t->H : 0;
 }
@@ -190,65 +184,62 @@ static void NAME(keep_edges)(const call *m, const NAME(backward_memory) *memory)
             memcpy(mine, m->next[b], NAME(dgates_of)(m->t->cell) * m->H * sizeof(REAL));
             m->next[b] = mine;
         }
-        if (memory->begun)
-            memory->begun[b] = m->next[b];
     }
 }
 
-/* dh of the initial state, as one more step without a pointwise part. Rows go by in pieces that fit the chunk's tables. */
+/* dh of the initial state, as one more step without a pointwise part. */
 static void NAME(finish)(call *m, const stage *g)
 {
     const ptrdiff_t B = m->t->plan.B;
     stage last = g[0];
     last.point = NAME(initial_state_back);
     const int shared = m->t->split_units;
-    ptrdiff_t n = 0;
     for (ptrdiff_t b = 0; b < B; b++) {
-        if (!NAME(looks_after)(m, b) && !shared)
-            continue;
         item *e = &m->items[b];
-        if (NAME(looks_after)(m, b)) {
-            e->dy = NULL;
-            e->dh = (REAL *)m->t->dh + b * m->P;
-            e->next = m->next[b] ? m->next[b] : m->zero;
-            e->more = NAME(is_gru)(m->t->cell) || !m->next[b] ? e->dh : m->zero;
-        }
-        m->mine[n++] = e;
+        if (!NAME(looks_after)(m, b))
+            continue;
+        e->dy = NULL;
+        e->dh = (REAL *)m->t->dh + b * m->P;
+        e->next = m->next[b] ? m->next[b] : m->zero;
+        e->more = NAME(is_gru)(m->t->cell) || !m->next[b] ? e->dh : m->zero;
     }
-    fr_barrier(m->team);
+    if (!NAME(meet)(m))
+        return;
+    ptrdiff_t n = 0;
+    for (ptrdiff_t b = 0; b < B; b++)
+        if (shared || NAME(looks_after)(m, b))
+            m->mine[n++] = &m->items[b];
     ptrdiff_t p0 = shared ? fr_share(last.panels, m->member, m->members) : 0;
     ptrdiff_t p1 = shared ? fr_share(last.panels, m->member + 1, m->members) : last.panels;
     if (n > 0)
         NAME(run_stage)(m, &last, m->mine, n, p0, p1, 1, 0);
 }
 
-/* The steps from s downwards, as one member of a team. Returns the step at which the chunk begins in which the team broke, or
- * t->s0 - 1. It breaks in the chain alone: what products have been added to is never begun again. */
-static ptrdiff_t NAME(backward_steps)(call *m, const stage *g, int stages, NAME(backward_memory) *memory, ptrdiff_t s)
+/* All steps downwards, as one member of a team. The meeting at the start of a chunk is also that after the products of the one before:
+ * what they read is not overwritten before it. */
+static void NAME(backward_steps)(call *m, const stage *g, int stages, const NAME(backward_memory) *memory)
 {
     const fr_task *t = m->t;
-    for (ptrdiff_t steps; t->plan.B > 0 && s >= t->s0; s -= steps) {
+    for (ptrdiff_t s = t->s1 - 1, steps; t->plan.B > 0 && s >= t->s0; s -= steps) {
         NAME(keep_edges)(m, memory);
-        NAME(carry)(m, 1);
-        fr_barrier(m->team);
+        if (!NAME(meet)(m))
+            return;
         steps = NAME(chunk_steps)(t, s, -1);
         const ptrdiff_t n = NAME(gather)(m, s, steps, -1);
-        if (t->split_units) /* it does not break here, where others may be writing to `next` */
-            fr_barrier(m->team);
+        if (t->split_units && !NAME(meet)(m)) /* after it, members work on items that others have filled in */
+            return;
         for (ptrdiff_t q = 0; q < steps; q++)
             if (!NAME(run_step)(m, g, stages, 3, m->mine + m->mine_first[q], m->mine_first[q + 1] - m->mine_first[q], q & 1))
-                return s;
-        NAME(carry)(m, 0);
-        fr_barrier(m->team);
+                return;
+        if (!NAME(meet)(m))
+            return;
         if (t->dgates)
             NAME(sum_biases)(m);
-        else
-            NAME(run_products)(m, &memory->c, n);
-        fr_barrier(m->team);
+        else if (!NAME(run_products)(m, &memory->c, n))
+            return;
     }
     if (t->last && t->plan.B > 0)
         NAME(finish)(m, g);
-    return t->s0 - 1;
 }
 
 static void NAME(backward)(const void *task, int member, fr_team *team)
@@ -256,7 +247,7 @@ static void NAME(backward)(const void *task, int member, fr_team *team)
     const fr_task *t = task;
     fr_fpstate state = fr_fp_enter();
     stage g[2];
-    NAME(backward_memory) memory = {.begun = NULL};
+    NAME(backward_memory) memory;
     ptrdiff_t packed = 0, work = 0;
     const int stages = NAME(backward_stages)(t, g, t->packed, &packed);
     call m = NAME(backward_call)(t, g, member, team->n, team, t->work, &work, &memory);
@@ -267,16 +258,8 @@ static void NAME(backward)(const void *task, int member, fr_team *team)
         }
         NAME(pack_backward)(&m, g);
     }
-    fr_barrier(team);
-    ptrdiff_t s = NAME(backward_steps)(&m, g, stages, &memory, t->s1 - 1);
-    if (s >= t->s0 && member == 0) { /* The others may still be at a step: they write there what it gets again. */
-        fr_team alone = {.n = 1};
-        memcpy((void *)m.next, memory.begun, t->plan.B * sizeof(REAL *));
-        memory.begun = NULL;
-        call rest = NAME(backward_call)(t, g, 0, 1, &alone, t->work, &work, &memory);
-        rest.zero = m.zero; /* `next` has pointers to it, and lasts from one piece of a backward to the next */
-        rest.next = m.next;
-        NAME(backward_steps)(&rest, g, stages, &memory, s);
-    }
+    if (NAME(meet)(&m))
+        NAME(backward_steps)(&m, g, stages, &memory);
+    fr_report_work(team, member, m.work);
     fr_fp_leave(state);
 }

@@ -19,18 +19,12 @@ typedef struct {
 #undef item
 #define item NAME(item)
 
-/* A state that is updated in place from step to step. Members that share the units of a step work on a copy of it, which becomes the
- * state at the end of a chunk: if the team breaks, member 0 begins the chunk again. */
-typedef struct {
-    REAL *state, *copy; /* (B, n); copy: NULL where none is needed */
-    ptrdiff_t n;
-} NAME(carried);
-
 typedef struct {
     const fr_task *t;
     int member, members;
-    fr_team *team;
-    NAME(carried) c, dh, dc;
+    fr_team *team, alone;   /* alone: the team of one in which member 0 goes on */
+    long long work;         /* multiply-adds that this member has done */
+    REAL *c, *dh, *dc;      /* (B, H), (B, P), (B, H): what is updated in place from step to step; c: in inference, else NULL */
     ptrdiff_t I, H, P, blocks; /* blocks: vectors of hidden units */
     ptrdiff_t row0, row1;   /* dense plans: the rows that this member looks after */
     fr_lot *lots;           /* shared by the team */
@@ -125,26 +119,18 @@ static inline int NAME(owns)(const call *m, ptrdiff_t row)
     return m->t->plan.rank[row] % m->members == m->member;
 }
 
-static inline REAL *NAME(in_place)(const NAME(carried) *s)
+/* Wait for the others. 0: leave, the team has ended. Member 0 then goes on alone, with all rows and all units. */
+static int NAME(meet)(call *m)
 {
-    return s->copy ? s->copy : s->state;
-}
-
-/* To the copies at the start of a call, or from them at the end of a chunk. By one member, between two barriers. */
-static void NAME(carry)(const call *m, int to_copies)
-{
-    const NAME(carried) *all[3] = {&m->c, &m->dh, &m->dc};
-    for (int i = 0; i < 3; i++)
-        if (all[i]->copy && m->member == 0)
-            memcpy(to_copies ? all[i]->copy : all[i]->state, to_copies ? all[i]->state : all[i]->copy, m->t->plan.B * all[i]->n * sizeof(REAL));
-}
-
-/* Wait for the others. 0: the team is broken, leave. Members that share out rows hardly ever wait, so their team never breaks. */
-static inline int NAME(meet)(const call *m)
-{
-    if (m->t->split_units)
-        return fr_meet(m->team, m->member);
-    fr_barrier(m->team);
+    if (fr_meet(m->team, m->member))
+        return 1;
+    if (m->member != 0)
+        return 0;
+    m->alone = (fr_team){.n = 1};
+    m->team = &m->alone;
+    m->members = 1;
+    m->row0 = 0;
+    m->row1 = m->t->plan.B;
     return 1;
 }
 
@@ -161,8 +147,8 @@ static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t s,
     e->c = prev >= 0 ? NAME(at)(&t->c, before, row) : prev == FR_FROM_INITIAL ? c0 : m->zero;
     e->y = NAME(at)(&t->y, time, row);
     e->cn = NAME(at)(&t->c, behind, row);
-    if (m->c.state) { /* inference */
-        e->cn = NAME(in_place)(&m->c) + row * m->H;
+    if (m->c) { /* inference */
+        e->cn = m->c + row * m->H;
         e->c = prev == FR_FROM_ZERO ? m->zero : e->cn;
     }
     e->gates = NAME(at)(&t->gates, kept, row);
@@ -180,8 +166,8 @@ static void NAME(fill_item)(const call *m, item *e, ptrdiff_t slot, ptrdiff_t s,
     e->dx = NAME(at)(&t->dx, time, row);
     e->dg = m->dg + slot * m->dg_width;
     e->m = NAME(projects)(t) ? e->dg + 4 * m->H + m->P : NULL;
-    e->dh = NAME(in_place)(&m->dh) + row * m->P;
-    e->dc = m->dc.state ? NAME(in_place)(&m->dc) + row * m->H : NULL;
+    e->dh = m->dh + row * m->P;
+    e->dc = m->dc ? m->dc + row * m->H : NULL;
     e->next = m->next[row] ? m->next[row] : m->zero;
     e->more = NAME(is_gru)(t->cell) || !m->next[row] ? e->dh : m->zero;
     e->cut = prev == FR_FROM_ZERO || (t->truncate && s > 0 && s % t->truncate == 0);

@@ -133,6 +133,7 @@ static int NAME(forward_stages)(const fr_task *t, stage *g, char *base, ptrdiff_
         g[i].wh = NAME(take)(base, used, panels * nv * W * t->P * (ptrdiff_t)sizeof(REAL));
         g[i].point = NAME(forward_point)(t->cell, i);
         g[i].tile = NAME(forward_tile);
+        g[i].terms = nv * ((t->input_first ? 0 : t->I) + t->P);
         pre_at += panels;
     }
     if (!NAME(projects)(t))
@@ -140,6 +141,7 @@ static int NAME(forward_stages)(const fr_task *t, stage *g, char *base, ptrdiff_
     stage *last = &g[stages];
     *last = (stage){.blocks = fr_ceil_div(t->P, W), .nv = 4, .point = NAME(project_point), .tile = NAME(project_tile)};
     last->panels = fr_ceil_div(last->blocks, 4);
+    last->terms = 4 * t->H;
     last->wh = NAME(take)(base, used, last->panels * 4 * W * t->H * (ptrdiff_t)sizeof(REAL));
     return stages + 1;
 }
@@ -247,9 +249,7 @@ static call NAME(forward_call)(const fr_task *t, int member, int members, fr_tea
     if (members > 1 && t->lots && !t->split_units && !t->plan.first)
         m.lots = NAME(take)(base, used, t->lots * (ptrdiff_t)sizeof(fr_lot));
     if (t->c.p && !t->gates.p)
-        m.c = (NAME(carried)){.state = t->c.p, .n = t->H};
-    if (m.c.state && members > 1 && t->split_units)
-        m.c.copy = NAME(take)(base, used, t->plan.B * t->H * real);
+        m.c = t->c.p;
     if (t->cell == FR_GRU_BEFORE && !t->gates.p)
         m.scratch_gates = NAME(take)(base, used, t->plan.B * 4 * t->H * real);
     if (NAME(projects)(t) || t->segment)
@@ -265,18 +265,17 @@ static void NAME(forward_sizes)(const fr_task *t, int threads, fr_sizes *sizes)
     *sizes = (fr_sizes){0};
     NAME(forward_stages)(t, g, NULL, &sizes->packed_bytes);
     NAME(forward_call)(t, 0, threads, NULL, NULL, &sizes->work_bytes);
-    if (threads > 1 && t->split_units)
-        NAME(forward_call)(t, 0, 1, NULL, NULL, &sizes->work_bytes);
     sizes->pre_width = NAME(pre_width)(t);
     sizes->sum_steps = NAME(sum_steps)(&t->plan);
 }
 
 /* The input products of a chunk: all of this member's items, or all items by this member's panels. */
-static void NAME(make_inputs)(const call *m, const stage *g, int stages, ptrdiff_t n)
+static void NAME(make_inputs)(call *m, const stage *g, int stages, ptrdiff_t n)
 {
     for (int i = 0; i < stages && n > 0 && g[i].wx; i++) {
         stage input = g[i];
         input.tile = NAME(input_tile);
+        input.terms = input.nv * m->I;
         int units = m->t->split_units;
         NAME(run_stage)
         (m, &input, m->mine, n, units ? fr_share(input.panels, m->member, m->members) : 0,
@@ -284,7 +283,7 @@ static void NAME(make_inputs)(const call *m, const stage *g, int stages, ptrdiff
     }
 }
 
-/* One chunk from step s on: the rows of this member, or all rows where units are shared. 0: the team is broken. */
+/* One chunk from step s on: the rows of this member, or all rows where units are shared. 0: the team has ended. */
 static int NAME(forward_chunk)(call *m, const stage *g, int stages, ptrdiff_t s, ptrdiff_t steps)
 {
     const fr_task *t = m->t;
@@ -304,7 +303,7 @@ static int NAME(forward_chunk)(call *m, const stage *g, int stages, ptrdiff_t s,
     return 1;
 }
 
-/* All steps, in turns at the lots: nobody waits for a member that has lost its core, or has a slow one. */
+/* All steps, in turns at the lots: nobody waits for a member that was descheduled, or has a slow core. */
 static void NAME(forward_lots)(call *m, const stage *g, int stages)
 {
     const fr_task *t = m->t;
@@ -316,8 +315,8 @@ static void NAME(forward_lots)(call *m, const stage *g, int stages)
     }
 }
 
-/* The steps from s on, as one member of a team. Returns the step at which the team broke, or t->s1. */
-static ptrdiff_t NAME(forward_steps)(call *m, const stage *g, int stages, ptrdiff_t s)
+/* All steps, as one member of a team. */
+static void NAME(forward_steps)(call *m, const stage *g, int stages)
 {
     const fr_task *t = m->t;
     if (t->segment && NAME(projects)(t))
@@ -327,24 +326,21 @@ static ptrdiff_t NAME(forward_steps)(call *m, const stage *g, int stages, ptrdif
         if (m->lots)
             memset(m->lots, 0, t->lots * sizeof(fr_lot));
     }
-    NAME(carry)(m, 1);
     if (!t->packed_ready)
         NAME(pack_forward)(m, g);
     if (!NAME(meet)(m))
-        return s;
+        return;
     if (m->lots) {
         NAME(forward_lots)(m, g, stages);
-        return t->s1;
+        return;
     }
-    for (ptrdiff_t steps; t->plan.B > 0 && s < t->s1; s += steps) {
+    for (ptrdiff_t s = t->s0, steps; t->plan.B > 0 && s < t->s1; s += steps) {
         if (t->plan.first && !NAME(meet)(m)) /* an item's place in the table is another row's in the next chunk */
-            return s;
+            return;
         steps = NAME(chunk_steps)(t, s, 1);
         if (!NAME(forward_chunk)(m, g, stages, s, steps))
-            return s;
-        NAME(carry)(m, 0);
+            return;
     }
-    return t->s1;
 }
 
 static void NAME(forward)(const void *task, int member, fr_team *team)
@@ -355,12 +351,8 @@ static void NAME(forward)(const void *task, int member, fr_team *team)
     ptrdiff_t packed = 0, work = 0;
     const int stages = NAME(forward_stages)(t, g, t->packed, &packed);
     call m = NAME(forward_call)(t, member, team->n, team, t->work, &work);
-    ptrdiff_t s = NAME(forward_steps)(&m, g, stages, t->s0);
-    if (s < t->s1 && member == 0) { /* The others may still be at a step: they write there what it gets again. */
-        fr_team alone = {.n = 1};
-        m = NAME(forward_call)(t, 0, 1, &alone, t->work, &work);
-        NAME(forward_steps)(&m, g, stages, s);
-    }
+    NAME(forward_steps)(&m, g, stages);
+    fr_report_work(team, member, m.work);
     fr_fp_leave(state);
 }
 

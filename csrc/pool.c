@@ -8,8 +8,10 @@
  * The system often wakes a worker on the core where its caller runs, and leaves both there for milliseconds, though another is idle.
  * So a worker that finds itself on the core of a member before it moves over.
  *
- * A tight team, which meets every few microseconds, would crawl as soon as other processes want its cores: each yield gives away a
- * slice of milliseconds. So its member 0 breaks it when somebody does not come, and for a while there is no other.
+ * Where other processes want its cores, a team that meets often would lose a time slice of milliseconds at each meeting. So a team
+ * in which somebody was late ends at its next meeting, where all data are complete, and member 0 goes on alone. And the pool
+ * remembers, per kind and size of call, whether teams were faster than one thread would have been: if not, calls run on one thread
+ * for a while, with rare probes.
  */
 #define _GNU_SOURCE
 #include "pool.h"
@@ -22,14 +24,13 @@
 enum { MEMBERS = 0x3fff, OPEN = 0x4000, RUN = 0x8000 };
 
 static const long long AWAKE_NS = 200000;      /* how long a worker stays awake after a call */
-static const long long SPIN_NS = 1000;
 enum { SPINS = 64 };                           /* about a microsecond of pauses */
 enum { MOST_DOUBTS = 4 };                      /* halvings of the patience */
 
-static const long long MEET_NS = 500000;       /* how long member 0 of a tight team waits: other machines on the host take such slices */
-static const long long PAUSE_NS = 2000000;     /* no tight team for so long after one that broke, twice as long after each that follows, */
-static const long long LONGEST_PAUSE_NS = 1000000000; /* at most so long, and half as long after each that held */
-enum { BROKEN = 1u << 31 };                     /* in a team's round */
+static const long long MEET_NS = 500000;       /* a member is late that keeps member 0 waiting for longer: other machines on the host take such slices */
+enum { PAUSE = 8, LONGEST_PAUSE = 512 };       /* no team of a kind for so many times a call after the first that did not pay, twice as
+                                                  long after each probe that did not either; in times one thread's */
+enum { WORST = 3 };                            /* a call that took longer counts as so many times one thread's: a single slice that was lost is no trend */
 
 static inline void pause_core(void)
 {
@@ -55,45 +56,49 @@ static long long now_ns(void)
     return (long long)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-void fr_barrier(fr_team *team)
+/* Member 0 waits for the end of this round, and finds out whether somebody is late. */
+static void wait_for_round(fr_team *team, unsigned round)
 {
-    if (team->n == 1) {
-        atomic_store_explicit(&team->claimed, 0, memory_order_relaxed);
-        return;
-    }
-    unsigned round = atomic_load_explicit(&team->round, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->n - 1) {
-        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&team->claimed, 0, memory_order_relaxed);
-        atomic_store_explicit(&team->round, round + 1, memory_order_release);
-        return;
-    }
-    for (int looks = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round;)
+    long long start = 0;
+    for (int looks = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round;) {
         wait_a_little(&looks);
+        if (!start && looks >= SPINS) /* looking at the clock takes longer than most waits */
+            start = now_ns();
+    }
+    if (!start)
+        return;
+    const long long waited = now_ns() - start;
+    team->waited_ns += waited;
+    team->late |= waited > team->meet_ns;
 }
 
 int fr_meet(fr_team *team, int member)
 {
-    if (team->n == 1)
+    if (team->n == 1) {
+        atomic_store_explicit(&team->claimed, 0, memory_order_relaxed);
         return 1;
-    unsigned round = atomic_load_explicit(&team->round, memory_order_relaxed), expected = round;
-    if (round & BROKEN)
-        return 0;
+    }
+    const unsigned round = atomic_load_explicit(&team->round, memory_order_relaxed);
+    if (member == 0 && team->late) /* the others see it, because they see that member 0 has come */
+        atomic_store_explicit(&team->last_round, round + 1, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) == team->n - 1) {
         atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-        return atomic_compare_exchange_strong(&team->round, &expected, round + 1);
+        atomic_store_explicit(&team->claimed, 0, memory_order_relaxed);
+        atomic_store_explicit(&team->round, round + 1, memory_order_release);
+    } else if (member == 0) {
+        wait_for_round(team, round);
+    } else {
+        for (int looks = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round;)
+            wait_a_little(&looks);
     }
-    long long start = 0;
-    for (int looks = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round;) {
-        wait_a_little(&looks);
-        if (member || (looks < SPINS && team->meet_ns > SPIN_NS)) /* looking at the clock takes longer than most waits */
-            continue;
-        if (!start)
-            start = now_ns();
-        else if (now_ns() - start > team->meet_ns)
-            atomic_compare_exchange_strong(&team->round, &expected, round | BROKEN);
-    }
-    return !(atomic_load_explicit(&team->round, memory_order_acquire) & BROKEN);
+    return atomic_load_explicit(&team->last_round, memory_order_relaxed) != round + 1;
+}
+
+void fr_report_work(fr_team *team, int member, long long work)
+{
+    atomic_fetch_add_explicit(&team->work, work, memory_order_relaxed);
+    if (member == 0)
+        team->own_work = work;
 }
 
 int fr_lot_take(fr_lot *lots, int n, int end)
@@ -249,27 +254,70 @@ static void run_alone(fr_work *work, const void *task)
     work(task, 0, &team);
 }
 
-/* Did the tight team hold? If not, the next one has to wait. */
-static void remember(fr_pool *pool)
+/* The experience with calls of this kind and about this size. */
+static fr_experience *experience_of(fr_pool *pool, int kind, long long patience_ns)
 {
-    if (atomic_load(&pool->team.round) & BROKEN) {
-        pool->pause_ns = pool->pause_ns ? pool->pause_ns * 2 : PAUSE_NS;
-        if (pool->pause_ns > LONGEST_PAUSE_NS)
-            pool->pause_ns = LONGEST_PAUSE_NS;
-        pool->paused_until_ns = now_ns() + pool->pause_ns;
-    } else {
-        pool->pause_ns /= 2;
-    }
+    int class = 0;
+    for (; patience_ns > 1 && class < FR_WORK_CLASSES - 1; patience_ns >>= 1)
+        class++;
+    return &pool->experience[kind][class];
 }
 
-void fr_pool_run(fr_pool *pool, int threads, int tight, long long patience_ns, fr_work *work, const void *task)
+/* A team took so long, for `busy_ns` of which member 0 was at work. */
+static void remember(fr_pool *pool, fr_experience *e, long long start, long long busy_ns)
+{
+    const fr_team *team = &pool->team;
+    const long long now = now_ns(), work = atomic_load(&team->work);
+    const double alone = team->own_work > 0 ? (double)busy_ns * (double)work / (double)team->own_work : (double)busy_ns;
+    double took = (double)(now - start);
+    if (took > WORST * alone)
+        took = WORST * alone;
+    e->team_ns += (long long)took - e->team_ns / 8;
+    e->alone_ns += (long long)alone - e->alone_ns / 8;
+    if (e->team_ns <= e->alone_ns - e->alone_ns / 16) {
+        e->pause_ns = 0;
+        return;
+    }
+    const long long longest = (long long)(LONGEST_PAUSE * alone);
+    e->pause_ns = e->pause_ns ? e->pause_ns * 2 : (long long)(PAUSE * alone);
+    if (e->pause_ns > longest)
+        e->pause_ns = longest;
+    e->paused_until_ns = now + e->pause_ns;
+}
+
+/* The call by a team, of as many members as come. */
+static void run_team(fr_pool *pool, int threads, long long patience_ns, fr_experience *e)
+{
+    const long long start = now_ns();
+    const int joined = gather_team(pool, threads, patience_ns);
+    fr_team *team = &pool->team;
+    team->n = joined < threads ? joined : threads;
+    atomic_store(&team->arrived, 0);
+    atomic_store(&team->round, 0);
+    atomic_store(&team->last_round, 0);
+    atomic_store(&team->claimed, 0);
+    atomic_store(&team->work, 0);
+    team->late = 0;
+    team->meet_ns = pool->meet_ns ? pool->meet_ns : MEET_NS;
+    team->waited_ns = team->own_work = 0;
+    atomic_fetch_or(&pool->ticket, RUN);
+    const long long begun = now_ns();
+    pool->work(pool->task, 0, team);
+    const long long busy_ns = now_ns() - begun - team->waited_ns;
+    for (int looks = 0; atomic_load(&pool->done) < joined - 1;)
+        wait_a_little(&looks);
+    remember(pool, e, start, busy_ns);
+}
+
+void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *task)
 {
     int free = 0;
     if (threads <= 1 || !atomic_compare_exchange_strong(&pool->busy, &free, 1)) {
         run_alone(work, task);
         return;
     }
-    if (tight && pool->paused_until_ns && now_ns() < pool->paused_until_ns) {
+    fr_experience *e = experience_of(pool, kind, patience_ns);
+    if (e->pause_ns && !pool->always && now_ns() < e->paused_until_ns) {
         atomic_store(&pool->busy, 0);
         run_alone(work, task);
         return;
@@ -281,18 +329,7 @@ void fr_pool_run(fr_pool *pool, int threads, int tight, long long patience_ns, f
     pool->work = work;
     pool->task = task;
     atomic_store(&pool->done, 0);
-    int joined = gather_team(pool, threads, patience_ns);
-    pool->team.n = joined < threads ? joined : threads;
-    atomic_store(&pool->team.arrived, 0);
-    atomic_store(&pool->team.round, 0);
-    atomic_store(&pool->team.claimed, 0);
-    pool->team.meet_ns = pool->meet_ns ? pool->meet_ns : MEET_NS;
-    atomic_fetch_or(&pool->ticket, RUN);
-    work(task, 0, &pool->team);
-    for (int looks = 0; atomic_load(&pool->done) < joined - 1;)
-        wait_a_little(&looks);
-    if (tight && joined > 1)
-        remember(pool);
+    run_team(pool, threads, patience_ns, e);
     atomic_store(&pool->busy, 0);
 }
 
@@ -307,16 +344,17 @@ typedef struct {
 static void work_off(const void *task, int member, fr_team *team)
 {
     const queue *q = task;
-    (void)member, (void)team;
-    for (int i; (i = atomic_fetch_add(q->taken, 1)) < q->n;)
+    long long done = 0;
+    for (int i; (i = atomic_fetch_add(q->taken, 1)) < q->n; done++)
         run_alone(q->work, q->tasks[i]);
+    fr_report_work(team, member, done);
 }
 
-void fr_pool_run_each(fr_pool *pool, int threads, long long patience_ns, fr_work *work, const void *const *tasks, int n)
+void fr_pool_run_each(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *const *tasks, int n)
 {
     atomic_int taken = 0;
     queue q = {.work = work, .tasks = tasks, .n = n, .taken = &taken};
-    fr_pool_run(pool, threads < n ? threads : n, 0, patience_ns, work_off, &q);
+    fr_pool_run(pool, threads < n ? threads : n, kind, patience_ns, work_off, &q);
 }
 
 void fr_pool_after_fork(fr_pool *pool)
@@ -326,6 +364,5 @@ void fr_pool_after_fork(fr_pool *pool)
     atomic_store(&pool->ticket, 0);
     pool->workers = 0;
     pool->ready = 0;
-    pool->pause_ns = pool->paused_until_ns = 0;
     pool->doubts = 0;
 }

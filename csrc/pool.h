@@ -6,23 +6,33 @@
 
 enum { FR_MAX_THREADS = 256 };
 
-/* What the members of a team share while they run: their number, and a barrier. */
+/* What the members of a team share while they run. */
 typedef struct fr_team {
     int n;
     atomic_int arrived;
-    atomic_uint round;   /* barriers passed, and whether the team is broken */
-    atomic_int claimed;  /* pieces of work that were handed out since the last fr_barrier */
-    long long meet_ns;   /* how long member 0 waits in fr_meet */
+    atomic_uint round;      /* meetings passed */
+    atomic_uint last_round; /* the meeting after which member 0 goes on alone; 0: none */
+    atomic_int claimed;     /* pieces of work that were handed out since the last meeting */
+    atomic_llong work;      /* multiply-adds, or another measure, that all members have done */
+    /* of member 0 alone */
+    int late;               /* somebody kept it waiting for longer than meet_ns */
+    long long meet_ns;
+    long long waited_ns;    /* in meetings, beyond a few microseconds each */
+    long long own_work;     /* its part of `work` */
 } fr_team;
 
-/* Wait for all members. */
-void fr_barrier(fr_team *team);
+/* Wait for all members. Returns 1; or 0, if somebody was late at an earlier meeting, and the team ends with this one: everybody has
+ * come, member 0 goes on alone, and the others leave. */
+int fr_meet(fr_team *team, int member);
 
-/* The next piece of work, 0, 1, 2, ... since the last fr_barrier: who lost its core for a while takes fewer. */
+/* The next piece of work, 0, 1, 2, ... since the last meeting: a member that was descheduled for a while takes fewer. */
 static inline int fr_claim(fr_team *team)
 {
     return atomic_fetch_add_explicit(&team->claimed, 1, memory_order_relaxed);
 }
+
+/* What a member says at its end of how much it has done, in any unit: by that the pool learns what the team brought. */
+void fr_report_work(fr_team *team, int member, long long work);
 
 /* A lot: rows that go through the chunks of a sequence together, one chunk after the other, each by whoever takes it. */
 typedef struct {
@@ -36,12 +46,17 @@ typedef struct {
 int fr_lot_take(fr_lot *lots, int n, int end);
 void fr_lot_done(fr_lot *lot);
 
-/* As fr_barrier, but member 0 does not wait long: where another has lost its core, it breaks the team. Returns 1 if all have come, and 0
- * to everybody if the team is broken: then member 0 goes on alone, and the others leave. */
-int fr_meet(fr_team *team, int member);
-
 /* The function that a team runs: every member calls it with its own number, 0 <= member < team->n. */
 typedef void fr_work(const void *task, int member, fr_team *team);
+
+/* What teams brought lately for calls of one kind and size: sums in which each call weighs 7/8 of the next. */
+typedef struct {
+    long long team_ns;  /* how long they took */
+    long long alone_ns; /* how long member 0 would have taken alone, by the time that its own part took */
+    long long pause_ns, paused_until_ns; /* no team until then */
+} fr_experience;
+
+enum { FR_KINDS = 4, FR_WORK_CLASSES = 32 };
 
 /* Threads that sleep between calls. The memory is the caller's; all zeros is a pool that has started nothing. */
 typedef struct fr_pool {
@@ -59,17 +74,19 @@ typedef struct fr_pool {
     fr_team team;
     int doubts;          /* calls in a row for which somebody did not come */
     long long meet_ns;   /* of its teams; 0 is the usual */
-    long long pause_ns, paused_until_ns; /* after a broken team, no tight ones for a while */
+    int always;          /* form teams whatever they bring: for tests */
+    fr_experience experience[FR_KINDS][FR_WORK_CLASSES];
 } fr_pool;
 
 /* Run work(task, member, team) on up to `threads` threads, the caller's among them, and return when all have finished.
- * The team may be smaller than asked: a pool in use, or workers that do not get a core, leave the work to the others.
- * tight: the members wait for each other all the time (fr_meet), which only pays where each has a core of its own.
+ * The team may be smaller than asked: a pool in use, or workers that do not get a core, leave the work to the others; and where
+ * teams have lately taken longer than one thread would have, the caller works alone for a while.
+ * kind: of the call, 0 to FR_KINDS - 1; experience is kept for each kind, by patience.
  * patience_ns: how long workers are waited for; a part of the time that the work takes alone. */
-void fr_pool_run(fr_pool *pool, int threads, int tight, long long patience_ns, fr_work *work, const void *task);
+void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *task);
 
 /* Run work on each of these n tasks, whole tasks side by side on up to `threads` threads: each in a team of one. */
-void fr_pool_run_each(fr_pool *pool, int threads, long long patience_ns, fr_work *work, const void *const *tasks, int n);
+void fr_pool_run_each(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *const *tasks, int n);
 
 /* In a forked child, before its first call: the parent's threads are not here. */
 void fr_pool_after_fork(fr_pool *pool);

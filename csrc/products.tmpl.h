@@ -85,9 +85,10 @@ static void NAME(pack_columns)(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t c
 }
 
 /* Some rows of one segment, all panels: the rows' dgates stay in the second cache while the panels go by. */
-static void NAME(run_piece)(const call *m, const products *c, const NAME(segment) *g, ptrdiff_t n, ptrdiff_t m0, ptrdiff_t m1)
+static void NAME(run_piece)(call *m, const products *c, const NAME(segment) *g, ptrdiff_t n, ptrdiff_t m0, ptrdiff_t m1)
 {
     const ptrdiff_t blocks = fr_ceil_div(g->N, W);
+    m->work += (long long)(m1 - m0) * blocks * n;
     for (ptrdiff_t p = 0; p * 4 < blocks; p++) {
         const int nv = NAME(panel_vectors)(blocks, p);
         for (ptrdiff_t r0 = m0; r0 < m1; r0 += MOST_ROWS) {
@@ -113,7 +114,7 @@ static void NAME(run_piece)(const call *m, const products *c, const NAME(segment
 }
 
 /* The segments in pieces of so many rows, for whoever is free. */
-static void NAME(run_segments)(const call *m, const products *c, const NAME(segment) *g, int segments, ptrdiff_t n)
+static void NAME(run_segments)(call *m, const products *c, const NAME(segment) *g, int segments, ptrdiff_t n)
 {
     ptrdiff_t first = 0, i = fr_claim(m->team);
     for (const NAME(segment) *end = g + segments; g < end; g++) {
@@ -196,7 +197,7 @@ static void NAME(sum_biases)(const call *m)
     }
 }
 
-static void NAME(sum_weights)(const call *m, const products *c, ptrdiff_t n)
+static void NAME(sum_weights)(call *m, const products *c, ptrdiff_t n)
 {
     const fr_task *t = m->t;
     const ptrdiff_t H = m->H, GH = NAME(gates_of)(t->cell) * H;
@@ -235,17 +236,20 @@ static void NAME(dx_tile)(const call *m, const products *c, const item *e, int r
 }
 
 /* dx, in pieces of some items, for whoever is free: their dgates stay in the second cache while the panels go by. */
-static void NAME(make_dx)(const call *m, const products *c, ptrdiff_t n)
+static void NAME(make_dx)(call *m, const products *c, ptrdiff_t n)
 {
     const ptrdiff_t piece = fr_min(2 * MOST_ROWS, fr_ceil_div(n, 2 * m->members));
     for (ptrdiff_t k0; (k0 = fr_claim(m->team) * piece) < n;)
         for (ptrdiff_t p = 0; p < fr_ceil_div(m->I, 4 * W); p++)
-            for (ptrdiff_t k = k0; k < fr_min(n, k0 + piece); k += MOST_ROWS)
-                NAME(dx_tile)(m, c, &m->items[k], (int)fr_min(MOST_ROWS, fr_min(n, k0 + piece) - k), p);
+            for (ptrdiff_t k = k0; k < fr_min(n, k0 + piece); k += MOST_ROWS) {
+                const int rows = (int)fr_min(MOST_ROWS, fr_min(n, k0 + piece) - k);
+                NAME(dx_tile)(m, c, &m->items[k], rows, p);
+                m->work += (long long)rows * 4 * NAME(gates_of)(m->t->cell) * m->H;
+            }
 }
 
-/* All products of a chunk of n items. */
-static void NAME(run_products)(const call *m, const products *c, ptrdiff_t n)
+/* All products of a chunk of n items. 0: the team has ended. */
+static int NAME(run_products)(call *m, const products *c, ptrdiff_t n)
 {
     const fr_task *t = m->t;
     if (t->dw_ih || t->dw_hh || t->dw_hr) {
@@ -264,6 +268,8 @@ static void NAME(run_products)(const call *m, const products *c, ptrdiff_t n)
     NAME(sum_biases)(m);
     if (t->dx.p)
         NAME(make_dx)(m, c, n);
-    fr_barrier(m->team);
+    if (!NAME(meet)(m))
+        return 0;
     NAME(sum_weights)(m, c, n);
+    return 1;
 }

@@ -11,6 +11,7 @@ typedef struct NAME(stage) {
     ptrdiff_t blocks;      /* vectors of the outputs, where four of them are a panel */
     int nv;                /* vectors of a full panel */
     int h_at;              /* forward: where in the tile the recurrent sums begin (in vectors) */
+    ptrdiff_t terms;       /* of all sums of a tile together: multiply-adds per row and vector */
     ptrdiff_t K;           /* backward: length of the sum, */
     ptrdiff_t a_at;        /* and where in dgates it begins */
     int own;               /* backward: sums over the item's own dgates, not over those of the next step */
@@ -33,9 +34,10 @@ static inline int NAME(panel_vectors)(ptrdiff_t blocks, ptrdiff_t p)
 
 /* All items of one step by the panels p0..p1-1, or by the same backwards: a step that begins where the one before has ended finds there
  * the panels that are still in cache. Panel outside, items inside: a panel stays in cache while the items go by. */
-static void NAME(run_stage)(const call *m, const stage *g, item *const *e, ptrdiff_t n, ptrdiff_t p0, ptrdiff_t p1, int single,
+static void NAME(run_stage)(call *m, const stage *g, item *const *e, ptrdiff_t n, ptrdiff_t p0, ptrdiff_t p1, int single,
                             int backwards)
 {
+    m->work += (long long)n * (p1 - p0) * g->terms;
     if (n == 1) {
         const int most = NAME(strip_panels)(g->nv);
         const ptrdiff_t strips = most == 2 ? fr_ceil_div(p1 - p0, 2) : most == 3 ? fr_ceil_div(p1 - p0, 3) : p1 - p0; /* not by a division */
@@ -58,9 +60,9 @@ static void NAME(run_stage)(const call *m, const stage *g, item *const *e, ptrdi
     }
 }
 
-/* The items of a step, shared out: by rows (the caller has listed this member's), or by units with a barrier behind. 0: the team is
- * broken. */
-static int NAME(run_step)(const call *m, const stage *g, int stages, int single_of_stage, item *const *e, ptrdiff_t n, int backwards)
+/* The items of a step, shared out: by rows (the caller has listed this member's), or by units with a meeting after each stage. 0: the
+ * team has ended. */
+static int NAME(run_step)(call *m, const stage *g, int stages, int single_of_stage, item *const *e, ptrdiff_t n, int backwards)
 {
     for (int i = 0; i < stages; i++) {
         ptrdiff_t p0 = 0, p1 = g[i].panels;

@@ -4,7 +4,7 @@
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport uintptr_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cnp.import_array()
 
@@ -24,9 +24,9 @@ cdef extern from "fastrnn.h" nogil:
         int n
     ctypedef void fr_work(const void *task, int member, fr_team *team) noexcept nogil
     ctypedef struct fr_pool:
-        pass
-    void fr_pool_run(fr_pool *pool, int threads, int tight, long long patience_ns, fr_work *work, const void *task)
-    void fr_pool_run_each(fr_pool *pool, int threads, long long patience_ns, fr_work *work, const void *const *tasks, int n)
+        int always
+    void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *task)
+    void fr_pool_run_each(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *const *tasks, int n)
     void fr_pool_after_fork(fr_pool *pool)
 
     ctypedef struct fr_plan:
@@ -97,6 +97,11 @@ cdef int isa = 0  # index of the instruction set in use
 def after_fork():
     """A forked child has none of its parent's threads."""
     fr_pool_after_fork(&pool)
+
+
+def always_form_teams(bint always):
+    """Also where teams have lately been slower than one thread: for tests."""
+    pool.always = always
 
 
 def isas():
@@ -238,8 +243,8 @@ def kept(tuple shape, bint double):
     return a
 
 
-cdef void set_weights(fr_task *t, object w):
-    """w_ih (G*H, I), w_hh (G*H, P) and what else the weights have."""
+cdef double set_weights(fr_task *t, object w):
+    """w_ih (G*H, I), w_hh (G*H, P) and what else the weights have. Returns the number of all: multiply-adds per row and step."""
     t.I = cnp.PyArray_DIM(<cnp.ndarray>w.w_ih, 1)
     t.P = t.H = cnp.PyArray_DIM(<cnp.ndarray>w.w_hh, 1)
     if w.w_hr is not None:
@@ -250,6 +255,15 @@ cdef void set_weights(fr_task *t, object w):
     t.b_ih = data(w.b_ih)
     t.b_hh = data(w.b_hh)
     t.peephole = data(w.peephole)
+    cdef double weights = <double>cnp.PyArray_SIZE(<cnp.ndarray>w.w_ih) + <double>cnp.PyArray_SIZE(<cnp.ndarray>w.w_hh)
+    return weights if w.w_hr is None else weights + <double>cnp.PyArray_SIZE(<cnp.ndarray>w.w_hr)
+
+
+# Handing the GIL over and back takes microseconds beside a busy Python thread, and whoever wants it back waits for up to
+# sys.getswitchinterval(): a call that is about as short keeps it.
+cdef enum:
+    SHORT = 200000  # multiply-adds of about 20 us
+    PACKING = 8  # multiply-adds that take as long as packing one weight
 
 
 cdef class Task:
@@ -259,7 +273,9 @@ cdef class Task:
     cdef fr_sizes sizes
     cdef int threads
     cdef long long patience_ns
+    cdef double weights
     cdef fr_work *kernel  # what run() does
+    cdef int kind  # of it, for the pool's experience: 0 forward, 1 backward; 2 and 3 where units are shared
     cdef object inputs, outputs, gradients  # keep the arrays alive
     cdef Memory packed, work
 
@@ -276,7 +292,7 @@ cdef class Task:
         t.plan.time = <const ptrdiff_t *>data(plan.time)
         t.plan.prev = <const ptrdiff_t *>data(plan.prev)
         t.plan.rank = <const ptrdiff_t *>data(plan.rank)
-        set_weights(t, w)
+        self.weights = set_weights(t, w)
         set_seq(&t.x, x)
         t.h0 = data(h0)
         t.c0 = data(c0)
@@ -333,6 +349,7 @@ cdef class Task:
     def forward(self, ptrdiff_t s0, ptrdiff_t s1, pre):
         """Next: the steps s0 to s1, from their input products if those are given, (items, width)."""
         self.kernel = self.kernels.forward
+        self.kind = 2 * self.t.split_units
         self.t.s0 = s0
         self.t.s1 = s1
         self.t.pre = data(pre)
@@ -371,6 +388,7 @@ cdef class Task:
     def backward(self, ptrdiff_t s0, ptrdiff_t s1, bint first, bint last, dgates):
         """Next: the steps s1-1 down to s0. With dgates (items, columns) given, the products are left to the caller."""
         self.kernel = self.kernels.backward
+        self.kind = 2 * self.t.split_units + 1
         self.t.s0 = s0
         self.t.s1 = s1
         self.t.first = first
@@ -378,10 +396,21 @@ cdef class Task:
         self.t.dgates = data(dgates)
         return self
 
+    cdef bint is_short(self):
+        cdef double items = <double>(self.t.s1 - self.t.s0) * self.t.plan.B
+        cdef double packing = 0 if self.t.packed_ready else PACKING
+        return self.threads == 1 and (items * (2 if self.kernel == self.kernels.backward else 1) + packing) * self.weights < SHORT
+
     def run(self):
         """Do what was said to be next."""
-        with nogil:
-            fr_pool_run(&pool, self.threads, self.t.split_units, self.patience_ns, self.kernel, &self.t)
+        cdef fr_team alone
+        if self.is_short():
+            memset(&alone, 0, sizeof(alone))
+            alone.n = 1
+            self.kernel(&self.t, 0, &alone)
+        else:
+            with nogil:
+                fr_pool_run(&pool, self.threads, self.kind, self.patience_ns, self.kernel, &self.t)
         self.t.packed_ready = True
 
 
@@ -400,7 +429,7 @@ def run_together(tasks):
     cdef fr_work *kernel = task.kernel
     cdef long long patience_ns = n * task.patience_ns
     with nogil:
-        fr_pool_run_each(&pool, n, patience_ns, kernel, each, n)
+        fr_pool_run_each(&pool, n, task.kind, patience_ns, kernel, each, n)
     for task in tasks:
         task.t.packed_ready = True
 
@@ -429,6 +458,7 @@ cdef class Stepper:
     cdef const fr_kernels *kernels
     cdef fr_team alone
     cdef int type_number
+    cdef double step_work  # multiply-adds
     cdef Memory packed, work
     cdef readonly object h, c  # (B, P), (B, H): live
     cdef object keep
@@ -443,7 +473,7 @@ cdef class Stepper:
         t.cell = cell
         t.plan.T = 1 << 20  # for the sizes: no fewer steps than any chunk has
         t.plan.B = cnp.PyArray_DIM(<cnp.ndarray>h, 0)
-        set_weights(t, w)
+        self.step_work = t.plan.B * set_weights(t, w)
         t.h0 = data(h)
         t.c0 = t.c.p = data(c)
         t.c.sb = t.H
@@ -518,6 +548,13 @@ cdef class Stepper:
         t.y.p = y
         t.y.sb = t.P
         t.y.st = B * t.P
-        with nogil:
-            self.kernels.forward(t, 0, &self.alone)
-            memcpy(<void *>t.h0, <char *>y + (steps - 1) * B * t.P * size, B * t.P * size)
+        if steps * self.step_work < SHORT:
+            self.step(y, steps, size)
+        else:
+            with nogil:
+                self.step(y, steps, size)
+
+    cdef inline void step(self, void *y, ptrdiff_t steps, ptrdiff_t size) noexcept nogil:
+        cdef ptrdiff_t bytes = self.t.plan.B * self.t.P * size
+        self.kernels.forward(&self.t, 0, &self.alone)
+        memcpy(<void *>self.t.h0, <char *>y + (steps - 1) * bytes, bytes)

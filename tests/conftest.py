@@ -38,12 +38,14 @@ def use(monkeypatch):
 
 @pytest.fixture
 def small_work_is_shared_out(monkeypatch):
-    """To as many threads as are allowed, as only large work is otherwise."""
+    """To as many threads as are allowed, as only large work is otherwise, and whatever that brings."""
     remembered = (schedule.forward, schedule.again, schedule.backward, schedule.side_by_side)
     monkeypatch.setattr(schedule, "_WORK_PER_THREAD", 1)
     for choose in remembered:
         choose.cache_clear()
+    _core.always_form_teams(True)
     yield
+    _core.always_form_teams(False)
     for choose in remembered:
         choose.cache_clear()
 

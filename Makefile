@@ -44,7 +44,7 @@ compare: $(VENV)/with-peers
 # Beside the other systems: each of these tests fails if its package is not there. Two of them want an old NumPy, and so an
 # environment of their own.
 BESIDE := $(wildcard tests/test_torch_*.py tests/test_onnx*.py tests/test_compat_*.py) \
-          $(patsubst %,tests/test_%.py,formats_systems clients jax autograd keras train_parallel)
+          $(patsubst %,tests/test_%.py,formats_systems clients jax autograd keras train_parallel neighbours)
 OLD := .venv-old
 OLD_PIP := $(OLD)/bin/python -m pip --disable-pip-version-check --quiet
 

@@ -24,7 +24,7 @@ from typing import Any
 
 # NumPy's BLAS reads this when it is loaded. On one thread it is measured in its own right, not by how well its
 # threads get along with what else the machine is doing.
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 
 import numpy as np
 from numpy.typing import NDArray

@@ -8,6 +8,13 @@ from libc.string cimport memcpy, memset
 
 cnp.import_array()
 
+cdef extern from *:
+    """
+    /* Seen from outside, so that threadpoolctl can tell this _core from those of other packages. */
+    __attribute__((visibility("default"))) extern const int fastrnn_threads;
+    const int fastrnn_threads = 1;
+    """
+
 cdef extern from "pages.h" nogil:
     enum: FR_LARGE_PAGE
     void fr_ask_large_pages(void *p, ptrdiff_t size)

@@ -89,7 +89,7 @@ class RecurrentCell(Module):
         x = x[None, None] if unbatched else x[None]
         h, c = self._split_state("state", state, x.shape[1], unbatched)
         try:
-            run = Run(self._cell, Plan(1, x.shape[1], False), x, self._weights()[0], h, c, config.get_num_threads())
+            run = Run(self._cell, Plan(1, x.shape[1], False), x, self._weights()[0], h, c, config.get_num_threads)
             run.forward(record)
         except MemoryError as error:
             raise checks.out_of_memory("x", error) from None

@@ -7,25 +7,22 @@ import sys
 
 import numpy as np
 
-from . import _core, blas, checks, schedule
+from . import _core, blas, checks, cores, schedule
 
 __version__ = "0.1.0"
 _MOST_THREADS = 256
 _SHOWN = ((1, 64), (1, 256), (8, 128), (32, 256))  # rows and units of the calls that show_config tells of
 _threads = 1
+_default = (1, "")  # threads at the start, and what says so
 _gemm: str | None = None
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def set_num_threads(n: int) -> None:
-    """Use at most ``n`` threads (1 to 256) in each call from now on.
+    """Use at most ``n`` threads (1 to 256) in each call from now on, whichever Python thread it comes from.
 
-    The start value is ``FASTRNN_NUM_THREADS``, or the number of cores that the process may use. Results do not depend on it.
+    The start value is ``FASTRNN_NUM_THREADS``; without it, the least of the cores that the process may use, the quota of its
+    control group (rounded up) and ``OMP_NUM_THREADS``. ``threadpoolctl.threadpool_limits`` sets it, too. Results do
+    not depend on it.
 
     Raises: TypeError, ValueError.
 
@@ -101,7 +98,7 @@ def show_config() -> None:
     lines = [
         f"fastrnn {__version__}",
         f"instruction set   {_core.isa_in_use()} (available: {', '.join(_core.isas())})",
-        f"threads           {_threads} (cores this process may use: {_cores()})",
+        f"threads           {_threads} (default {_default[0]}: {_default[1]})",
         f"large products    {gemm()}",
         f"NumPy             {np.__version__}, BLAS {library.get('name', 'unknown')} {library.get('version', '')}".rstrip(),
         f"Python            {sys.version.split()[0]}",
@@ -111,21 +108,52 @@ def show_config() -> None:
     print("\n".join(lines))
 
 
+def _start_threads() -> tuple[int, str]:
+    """The number of threads at the start, and what says so."""
+    text = os.environ.get("FASTRNN_NUM_THREADS")
+    if not text:
+        n, bound = cores.default()
+        return min(n, _MOST_THREADS), bound
+    n = cores.count(text)
+    if not 1 <= n <= _MOST_THREADS:
+        raise ImportError(f"FASTRNN_NUM_THREADS: expected an integer from 1 to {_MOST_THREADS}, got {text!r:.60}")
+    return n, "FASTRNN_NUM_THREADS"
+
+
+def _register() -> None:
+    """Let the limits of threadpoolctl hold for this package, if it is installed."""
+    try:
+        from threadpoolctl import LibController, register
+    except ImportError:  # or one older than 3.2
+        return
+
+    class Controller(LibController):  # type: ignore[misc, unused-ignore]
+        user_api = internal_api = "fastrnn"
+        filename_prefixes = ("_core.",)
+        check_symbols = ("fastrnn_threads",)  # other packages have a _core, too
+
+        def get_num_threads(self) -> int:
+            return get_num_threads()
+
+        def set_num_threads(self, num_threads: int) -> None:
+            set_num_threads(min(max(num_threads, 1), _MOST_THREADS))
+
+        def get_version(self) -> str:
+            return __version__
+
+    register(Controller)
+
+
 def _start() -> None:
     """The environment's wishes; one that cannot be met stops the import."""
-    global _threads
+    global _threads, _default
     names = _core.isas()
     wanted = os.environ.get("FASTRNN_ISA") or names[-1]
     if wanted not in names:
         raise ImportError(f"FASTRNN_ISA: expected one of {', '.join(names)}, got {wanted!r}")
     _core.use_isa(names.index(wanted))
-    text = os.environ.get("FASTRNN_NUM_THREADS")
-    if text:
-        if not text.isdecimal() or not 1 <= int(text) <= _MOST_THREADS:
-            raise ImportError(f"FASTRNN_NUM_THREADS: expected an integer from 1 to {_MOST_THREADS}, got {text!r}")
-        _threads = int(text)
-    else:
-        _threads = min(_cores(), _MOST_THREADS)
+    _default = _start_threads()
+    _threads = _default[0]
     engine = os.environ.get("FASTRNN_GEMM")
     if engine:
         try:
@@ -134,6 +162,7 @@ def _start() -> None:
             raise ImportError(f"FASTRNN_GEMM: {error}") from None
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_core.after_fork)
+    _register()
 
 
 _start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
@@ -72,6 +73,7 @@ class Weights:
         return Weights(*[None if a is None else np.zeros(a.shape, a.dtype) for a in arrays])  # type: ignore[arg-type]
 
 
+Threads = int | Callable[[], int]  # of a call; or who says how many there may be
 # dy, dcs, dh, dc, dx, into, truncate: see Run.backward
 _Gradients = tuple[Array | None, Array | None, Array, Array | None, Array | None, Weights, int]
 
@@ -84,15 +86,20 @@ class Run:
     """
 
     def __init__(
-        self, cell: Cell, plan: Plan, x: Array, weights: Weights, h0: Array | None, c0: Array | None, threads: int
+        self, cell: Cell, plan: Plan, x: Array, weights: Weights, h0: Array | None, c0: Array | None, threads: Threads
     ) -> None:
-        self.cell, self.plan, self.x, self.weights, self.threads = cell, plan, x, weights, threads
+        self.cell, self.plan, self.x, self.weights, self._threads = cell, plan, x, weights, threads
         self.h0, self.c0 = h0, c0
         self.H, self.P = weights.H, weights.P
         self.c: Array | None = None
         self.gates: Array | None = None
         self.checkpoints: checkpoints.Checkpoints | None = None
         self.task = self.new_task()
+
+    @property
+    def threads(self) -> int:
+        """How many may be used now: a limit set since forward holds for backward."""
+        return self._threads if isinstance(self._threads, int) else self._threads()
 
     def new_task(self) -> Task:
         """The kernels' view of what comes in."""

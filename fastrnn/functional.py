@@ -258,7 +258,7 @@ def make_run(
     I = w.w_ih.shape[1]
     if x.shape[-1] != I:
         raise ValueError(f"x: expected the last axis to be I = {I}, as w_ih's, got shape {x.shape}")
-    threads = config.get_num_threads() if threads is None else checks.integer("threads", threads, 1)
+    threads = config.get_num_threads if threads is None else checks.integer("threads", threads, 1)
     x = checks.rows_contiguous("x", x)
     unbatched = x.ndim == 2
     x = x[:, None] if unbatched else x.swapaxes(0, 1) if batch_first else x

@@ -153,7 +153,7 @@ class Recurrent(Portable):
         h0, c0 = self._split_state(layout, "state", state)
         plans = self._plans(layout, lengths, reset, mask, checks.choice("masked", masked, "zero", "hold"))
         dropout = self.dropout if record and self.num_layers > 1 else 0.0
-        threads = config.get_num_threads()
+        threads = config.get_num_threads
         options = Options(self._cell, self._directions, layout.batch_first, threads, record, dropout, self._draw, checkpoint)
         try:
             return layout, Pass(options, plans, layout.x, self._weights(), h0, c0)

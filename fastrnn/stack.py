@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checks, schedule
-from .engine import Cell, Run, Weights
+from .engine import Cell, Run, Threads, Weights
 from .plan import Plan
 from .tasks import go_all
 
@@ -27,7 +27,7 @@ class Options(NamedTuple):
     cell: Cell
     directions: int
     batch_first: bool
-    threads: int
+    threads: Threads
     record: bool
     dropout: float = 0.0
     draw: Draw | None = None

@@ -27,8 +27,8 @@ OPTIONS = {  # beside --quick, so that each is done in a second or two
 @pytest.fixture(scope="module", autouse=True)
 def path():
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("OMP_NUM_THREADS", "1")  # adding.py sets it for its own process
-        environment.setenv("OPENBLAS_NUM_THREADS", "1")
+        environment.setenv("OPENBLAS_NUM_THREADS", "1")  # adding.py sets them for its own process
+        environment.setenv("MKL_NUM_THREADS", "1")
         environment.syspath_prepend(EXAMPLES)
         yield
 

@@ -18,8 +18,8 @@ PACKAGE = str(Path(fastrnn.__file__).parents[1])
 @pytest.fixture(scope="module")
 def adding():
     with pytest.MonkeyPatch.context() as environment:  # which the program sets for its own process
-        environment.setenv("OMP_NUM_THREADS", "1")
         environment.setenv("OPENBLAS_NUM_THREADS", "1")
+        environment.setenv("MKL_NUM_THREADS", "1")
         environment.syspath_prepend(ADDING.parent)
         yield importlib.import_module("adding")
 

@@ -17,7 +17,7 @@ import pytest
 import fastrnn
 from building import ROOT
 from cases import CELLS, Case, problem, results
-from fastrnn import blas, config
+from fastrnn import blas, config, cores
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -132,7 +132,7 @@ print(together)
 
 
 @linux
-@pytest.mark.skipif(config._cores() < 2, reason="this process may use one core")
+@pytest.mark.skipif(cores._affinity() < 2, reason="this process may use one core")
 def test_a_worker_moves_away_from_the_core_of_its_caller():
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
     together = subprocess.check_output([sys.executable, "-c", MOVE_OVER], env=environment, text=True)
@@ -242,7 +242,7 @@ def test_a_pool_of_forked_processes(own):
 
 def python(code, **environment):
     """What it prints, and what it says if it fails."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("FASTRNN_")}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("FASTRNN_", "OMP_", "PYTHON_CPU_"))}
     command = [sys.executable, "-c", code]
     done = subprocess.run(
         command, env={**clean, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True, timeout=120
@@ -316,21 +316,11 @@ def test_more_threads_than_rows_or_the_machine_has(own):
 # --- the environment -------------------------------------------------------------------------------------------------------
 
 
-def test_the_default_is_the_cores_that_the_process_may_use():
-    out, err = python("import fastrnn; print(fastrnn.get_num_threads())")
-    assert int(out) == config._cores(), err
-
-
-@linux
-def test_the_default_respects_the_affinity():
-    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); import fastrnn; print(fastrnn.get_num_threads())"
-    assert python(code) == ("1", "")
-
-
 def test_the_environment_sets_the_threads():
     code = "import fastrnn; print(fastrnn.get_num_threads())"
     assert python(code, FASTRNN_NUM_THREADS="7") == ("7", "")
-    assert int(python(code, FASTRNN_NUM_THREADS="")[0]) == config._cores()
+    assert python(code, FASTRNN_NUM_THREADS="7", OMP_NUM_THREADS="3") == ("7", "")
+    assert python(code, FASTRNN_NUM_THREADS="", OMP_NUM_THREADS="1") == ("1", "")
 
 
 def test_the_environment_sets_the_instruction_set():
@@ -363,6 +353,7 @@ NAMES = ", ".join(fastrnn.available_isas())
         ("FASTRNN_NUM_THREADS", "two", "FASTRNN_NUM_THREADS: expected an integer from 1 to 256, got 'two'"),
         ("FASTRNN_NUM_THREADS", "257", "FASTRNN_NUM_THREADS: expected an integer from 1 to 256, got '257'"),
         ("FASTRNN_NUM_THREADS", "-1", "FASTRNN_NUM_THREADS: expected an integer from 1 to 256, got '-1'"),
+        ("FASTRNN_NUM_THREADS", "9" * 5000, f"FASTRNN_NUM_THREADS: expected an integer from 1 to 256, got '{'9' * 59}"),
         ("FASTRNN_GEMM", "mkl", "FASTRNN_GEMM: engine: expected 'own' or 'blas', got 'mkl'"),
     ],
 )

@@ -77,7 +77,7 @@ class _CellCall:
     exposed = 0  # the new state is a copy of what the way back reads
 
     def __init__(self, cell: Cell, dtype: Any, shapes: Shapes, states: int) -> None:
-        self.cell, self.dtype, self.shapes, self.states, self.threads = cell, dtype, shapes, states, threads()
+        self.cell, self.dtype, self.shapes, self.states = cell, dtype, shapes, states
         self._run: Run | None = None
 
     def run(self, given: tuple[Tensor, ...], record: bool) -> tuple[Tensor, ...]:
@@ -88,7 +88,7 @@ class _CellCall:
         self.unbatched = x.ndim == 1
         x = x[None, None] if self.unbatched else x[None]
         h0, c0 = (*(np.ascontiguousarray(array(s)).reshape(-1, s.shape[-1]) for s in given[1:first]), None, None)[:2]
-        run = Run(self.cell, Plan(1, x.shape[1], False), x, weights, h0, c0, self.threads)
+        run = Run(self.cell, Plan(1, x.shape[1], False), x, weights, h0, c0, threads)
         run.forward(record)
         self._run = run if record else None
         return tensors(self._outward(end) for end in (run.h_n, run.c_n) if end is not None)

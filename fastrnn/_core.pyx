@@ -651,12 +651,12 @@ cdef class Stepper:
         t.y.sb = t.P
         t.y.st = B * t.P
         if steps * self.step_work < SHORT:
-            self.step(y, steps, size)
+            self.advance(y, steps, size)
         else:
             with nogil:
-                self.step(y, steps, size)
+                self.advance(y, steps, size)
 
-    cdef inline void step(self, void *y, ptrdiff_t steps, ptrdiff_t size) noexcept nogil:
+    cdef inline void advance(self, void *y, ptrdiff_t steps, ptrdiff_t size) noexcept nogil:
         cdef ptrdiff_t bytes = self.t.plan.B * self.t.P * size
         self.kernels.forward(&self.t, 0, &self.alone)
         memcpy(<void *>self.t.h0, <char *>y + (steps - 1) * bytes, bytes)

@@ -3,7 +3,8 @@
  * A call publishes a ticket; workers that see it in time join the team, then the team closes and runs. A worker that does not get
  * a core in time is not waited for: results do not depend on the size of the team, so the caller goes on with fewer. In time is the
  * caller's to say, since waking a worker takes 50 to 100 us, a bargain for some calls and more than all of others. Whoever waits
- * spins for about a microsecond, then yields its core at every look, and a worker without a call sleeps after a while.
+ * spins for about a microsecond, then yields its core at every look, for some tenths of a millisecond, then naps; and a worker without
+ * a call sleeps after a while.
  *
  * The system often wakes a worker on the core where its caller runs, and leaves both there for milliseconds, though another is idle.
  * So a worker that finds itself on the core of a member before it moves over.
@@ -25,6 +26,7 @@ enum { MEMBERS = 0x3fff, OPEN = 0x4000, RUN = 0x8000 };
 
 static const long long AWAKE_NS = 200000;      /* how long a worker stays awake after a call */
 enum { SPINS = 64 };                           /* about a microsecond of pauses */
+enum { YIELDS = 500 };                         /* a fifth of a millisecond or so, if nobody else wants the core */
 enum { MOST_DOUBTS = 4 };                      /* halvings of the patience */
 
 static const long long MEET_NS = 500000;       /* a member is late that keeps member 0 waiting for longer: other machines on the host take such slices */
@@ -41,12 +43,23 @@ static inline void pause_core(void)
 #endif
 }
 
+/* For what may come at any moment. */
 static inline void wait_a_little(int *looks)
 {
     if (++*looks < SPINS)
         pause_core();
     else
         sched_yield();
+}
+
+/* For another member: after that many yields it has been descheduled, and many that yield would keep it, and others, from running. */
+static inline void wait_for_member(int *looks)
+{
+    static const struct timespec nap = {0, 20000};
+    if (*looks < SPINS + YIELDS)
+        wait_a_little(looks);
+    else
+        nanosleep(&nap, NULL);
 }
 
 static long long now_ns(void)
@@ -61,7 +74,7 @@ static void wait_for_round(fr_team *team, unsigned round)
 {
     long long start = 0;
     for (int looks = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round;) {
-        wait_a_little(&looks);
+        wait_for_member(&looks);
         if (!start && looks >= SPINS) /* looking at the clock takes longer than most waits */
             start = now_ns();
     }
@@ -89,7 +102,7 @@ int fr_meet(fr_team *team, int member)
         wait_for_round(team, round);
     } else {
         for (int looks = 0; atomic_load_explicit(&team->round, memory_order_acquire) == round;)
-            wait_a_little(&looks);
+            wait_for_member(&looks);
     }
     return atomic_load_explicit(&team->last_round, memory_order_relaxed) != round + 1;
 }
@@ -305,7 +318,7 @@ static void run_team(fr_pool *pool, int threads, long long patience_ns, fr_exper
     pool->work(pool->task, 0, team);
     const long long busy_ns = now_ns() - begun - team->waited_ns;
     for (int looks = 0; atomic_load(&pool->done) < joined - 1;)
-        wait_a_little(&looks);
+        wait_for_member(&looks);
     remember(pool, e, start, busy_ns);
 }
 

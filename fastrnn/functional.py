@@ -23,9 +23,9 @@ _COMMON = """
 {state}
         lengths: (B,) integers from 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y is 0
             there, the final state is that of the row's own end, and a row of length 0 keeps its initial state.
-        reset: (T, B) booleans: where True, the row is cut in front of step t; the state starts there from zero.
-        mask: (T, B) booleans: a step where it is False is skipped: the state is carried over it, to the next step that is True. A
-            reset in front of a skipped step cuts the row all the same.
+        reset: (T, B) booleans, or (B, T) with batch_first: where True, the row is cut in front of step t; the state starts there from zero.
+        mask: (T, B) booleans, or (B, T) with batch_first: a step where it is False is skipped: the state is carried over it, to the
+            next step that is True. A reset in front of a skipped step cuts the row all the same.
         masked: what y is at a skipped step: "zero", or "hold", the state that is carried over it (before a row's first step its
             initial state), as in Keras; the gradient of a held output flows to where it came from. Padding is 0 in both.
         reverse: go from each row's end to its start. y stays in the order of x.
@@ -272,11 +272,10 @@ def make_run(
     if lengths is not None:
         lengths = checks.integers("lengths", lengths, "(B,)", B, T)
     hold = checks.choice("masked", masked, "zero", "hold") == "hold"
-    symbols, shape = ("(T,)", (T,)) if unbatched else ("(T, B)", (T, B))
     if reset is not None:
-        reset = checks.booleans("reset", reset, symbols, shape).reshape(T, B)
+        reset = checks.flags_of_steps("reset", reset, T, B, unbatched, batch_first)
     if mask is not None:
-        mask = checks.booleans("mask", mask, symbols, shape).reshape(T, B)
+        mask = checks.flags_of_steps("mask", mask, T, B, unbatched, batch_first)
     try:
         plan = make_plan(T, B, reverse, lengths, reset, mask, hold)
     except (MemoryError, ValueError) as error:  # its lists of up to T*B items; ValueError: not even countable

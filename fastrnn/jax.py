@@ -87,7 +87,7 @@ def _results(call: Call, floats: Arrays, of_rows: Arrays) -> tuple[Any, ...]:
     x = floats["x"]
     axis = 1 if x.ndim == 3 and dict(call.options).get("batch_first") else 0
     empty = {name: np.zeros(a.shape, a.dtype) for name, a in {**floats, **of_rows}.items()}
-    empty |= {name: empty[name].take([], axis if name == "x" else 0) for name in ("x", "reset", "mask") if name in empty}
+    empty |= {name: empty[name].take([], axis) for name in ("x", "reset", "mask") if name in empty}
     y, *states = call.forward(empty)[0]
     shape = (*y.shape[:axis], *x.shape[axis : axis + 1], *y.shape[axis + 1 :])
     return jax.ShapeDtypeStruct(shape, y.dtype), *(jax.ShapeDtypeStruct(s.shape, s.dtype) for s in states)

@@ -142,7 +142,7 @@ def _checked(
         zero = _zero_output_for_mask.get()
         if unroll or zero is None:
             raise NotImplementedError
-        options["mask"] = np.asarray(mask, np.bool_).reshape(x.shape[:2]).T
+        options["mask"] = np.asarray(mask, np.bool_).reshape(x.shape[:2])
         options["masked"] = "zero" if zero else "hold"
     return x, options
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import checks
+from . import checks, parts
 from .engine import Cell, Weights
 
 Array = NDArray[Any]
@@ -163,7 +163,9 @@ class Module:
         )
         if missing or unexpected:
             text = f"mapping: expected the names of params, missing {missing}, unexpected {unexpected}"
-            raise KeyError(f"{text}; {misshapen}" if misshapen else text)
+            names = self._shapes.keys()
+            more = parts.advice("mapping", mapping, lambda part: part.keys() == names, lambda part: not names.isdisjoint(part))
+            raise KeyError(f"{text}; {misshapen}{more}" if misshapen else text + more)
         if misshapen:
             raise ValueError(misshapen)
         for name, array in new.items():

@@ -23,7 +23,8 @@ _COMMON = """
 {state}
         lengths: (B,) integers from 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y is 0
             there, the final state is that of the row's own end, and a row of length 0 keeps its initial state.
-        reset: (T, B) booleans, or (B, T) with batch_first: where True, the row is cut in front of step t; the state starts there from zero.
+        reset: (T, B) booleans, or (B, T) with batch_first: where True, the row is cut in front of step t; the state starts there
+            from zero.
         mask: (T, B) booleans, or (B, T) with batch_first: a step where it is False is skipped: the state is carried over it, to the
             next step that is True. A reset in front of a skipped step cuts the row all the same.
         masked: what y is at a skipped step: "zero", or "hold", the state that is carried over it (before a row's first step its

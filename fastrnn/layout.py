@@ -16,7 +16,8 @@ Array = NDArray[Any]
 class Layout:
     """The form of one call's x, which is that of its y and all their gradients: (T, B, .), (B, T, .), (T, .) or packed.
 
-    Beside a packed x, what is not packed (masks, gradients, what a tape shows) is padded: (T, B, .) or, with batch_first, (B, T, .).
+    Beside a packed x, what is not packed (masks, what a tape shows, some gradients) is padded: (T, B, .), or (B, T, .) with
+    batch_first.
     """
 
     def __init__(self, x: Any, dtype: np.dtype[Any], I: int, batch_first: bool) -> None:

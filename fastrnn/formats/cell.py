@@ -66,7 +66,8 @@ class Cell:
     ) -> dict[str, Array]:
         """weight_ih, weight_hh and, where there are any, bias_ih, bias_hh, weight_ch, weight_hr.
 
-        label: what errors call an array, with {} for its name. groups: of biases and peepholes, what must be there where the format has it, as in the layer's other cells.
+        label: what errors call an array, with {} for its name.
+        groups: of "biases" and "peepholes", what must be there where the format has a place for it, as in the layer's other cells.
 
         Raises: KeyError for names that are missing or unexpected, ValueError for a wrong shape.
         """

@@ -227,7 +227,7 @@ def test_weights_of_64_bits_are_rounded_if_asked_for():
     (same,), (rounded,) = (fastrnn.onnx.load(fastrnn.onnx.to_model(layer), dtype=dtype) for dtype in (None, np.float32))
     assert same.flat.tobytes() == layer.flat.tobytes()
     assert rounded.flat.tobytes() == layer.flat.astype(np.float32).tobytes()
-    with pytest.raises(TypeError, match="^dtype: expected float32 or float64, got 'float16'"):
+    with pytest.raises(TypeError, match=r"^dtype: expected float32 or float64, got 'float16'"):
         fastrnn.onnx.load(fastrnn.onnx.to_model(layer), dtype="float16")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..layers import GRU, LSTM, RNN
+from ..pickling import Pickled
 from . import attributes as _attributes
 from . import inputs as _inputs
 from . import quantised
@@ -27,7 +28,7 @@ WEIGHTS = ("W", "R", "B", "P")
 
 
 @dataclass(frozen=True)
-class Node:
+class Node(Pickled):
     """A recurrent node of a model.
 
     name, op_type ("RNN", "GRU", "LSTM"): as in the model.

@@ -10,11 +10,12 @@ import numpy as np
 
 from .. import checks
 from .._core import InUse
+from ..pickling import Pickled
 from . import state
 from .vectors import Array, Arrays, vectors, writable
 
 
-class Average:
+class Average(Pickled):
     """The mean of the parameters (Polyak and Juditsky 1992), or their exponential moving average.
 
         decay None: a = a + (p - a) / n                  decay: a = decay a + (1 - decay) p

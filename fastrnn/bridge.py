@@ -48,6 +48,9 @@ def function(name: str, module: str, run: Callable[[Call, Arrays, Arrays], Any])
             bound = {n: v for n, v in signature.bind(*arguments, **keywords).arguments.items() if v is not None}
         except TypeError as error:
             raise TypeError(f"fastrnn.{module}.{name}: {error}") from None
+        for n, value in bound.items():
+            if isinstance(value, np.ma.MaskedArray):  # a framework would take what the mask hides
+                raise TypeError(f"{n}: expected an array, got {type(value).__name__}")
         floats, of_rows = ({n: v for n, v in bound.items() if n in names} for names in (FLOATS, OF_ROWS))
         options = tuple((n, v) for n, v in bound.items() if n not in FLOATS + OF_ROWS)
         y, *state = run(Call(name, options), floats, of_rows)

@@ -223,7 +223,7 @@ def _plain(name: str, value: Any, wanted: str) -> Array:
         return np.asarray(value)
     except MemoryError as error:
         raise out_of_memory(name, error) from None
-    except (TypeError, ValueError):  # such as lists of different lengths
+    except (TypeError, ValueError, RuntimeError):  # lists of different lengths; a tensor that needs a gradient
         raise TypeError(f"{name}: expected {wanted}, got {value!r:.60}") from None
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import fastrnn
 from fastrnn import diagnostics, train
+from fastrnn._core import InUse
 from fastrnn.compat import madmom
 
 X = np.random.default_rng(0).standard_normal((5, 2, 3)).astype(np.float32)
@@ -88,6 +89,8 @@ def shown(value):
         return value.dtype.str, value.shape, value.tobytes(), value.flags.writeable
     if isinstance(value, np.generic):
         return type(value), value.tobytes()
+    if isinstance(value, InUse):
+        return value.__reduce__()
     if isinstance(value, np.random.Generator):
         return shown(value.bit_generator.state)
     if isinstance(value, fastrnn.parameters.Parameters):

@@ -113,7 +113,9 @@ def test_a_0_or_1_for_each_row_is_refused(B, kind):
     before = stream.state
     for flags in itertools.product((0, 1), repeat=B):
         rows = list(flags) if kind is list else np.array(flags, kind)
-        with pytest.raises(ValueError, match=r"^rows: expected an index of . rows, .*pass np.asarray\(rows, bool\) if they say which"):
+        with pytest.raises(
+            ValueError, match=r"^rows: expected an index of . rows, .*pass np.asarray\(rows, bool\) if they say which"
+        ):
             stream.reset(rows)
     assert np.array_equal(stream.state, before)
     stream.reset(np.asarray(rows, bool))

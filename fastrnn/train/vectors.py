@@ -10,26 +10,35 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Arrays = Array | Sequence[Array]
+_WORK = 1000  # to tell interleaved arrays from overlapping ones; some microseconds
 
 
 def vectors(name: str, value: Arrays) -> list[Array]:
-    """The arrays of `value` themselves, float32 or float64, of any shape. Raises TypeError."""
+    """The arrays of `value` themselves, but subclasses as plain arrays of the same memory: float32 or float64, of any shape.
+
+    Raises: TypeError.
+    """
     if not isinstance(value, (np.ndarray, list, tuple)):
         raise TypeError(f"{name}: expected a NumPy array or a list of them, got {type(value).__name__}")
     arrays = [value] if isinstance(value, np.ndarray) else list(value)
     for k, array in enumerate(arrays):
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{name}[{k}]: expected a NumPy array, got {type(array).__name__}")
+        if type(array) is not np.ndarray:
+            if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+                raise TypeError(f"{name}[{k}]: expected a NumPy array, got {type(array).__name__}")
+            arrays[k] = array = np.asarray(array)  # the same memory, without the subclass's own indexing
         if array.dtype not in (np.float32, np.float64):
             raise TypeError(f"{name}[{k}]: expected float32 or float64, got {array.dtype}")
     return arrays
 
 
 def writable(name: str, arrays: list[Array]) -> list[Array]:
-    """The same list. Raises ValueError if one of them is read-only."""
+    """The same list. Raises ValueError if one of them is read-only or shares memory with another, which would be changed twice."""
     for k, array in enumerate(arrays):
         if not array.flags.writeable:
             raise ValueError(f"{name}[{k}]: expected an array that may be written to, got a read-only one")
+        for j, other in enumerate(arrays[:k]):
+            if np.may_share_memory(other, array, max_work=_WORK):  # type: ignore[arg-type]  # any number of steps
+                raise ValueError(f"{name}[{k}]: expected memory of its own, got an array that overlaps {name}[{j}]")
     return arrays
 
 

@@ -9,7 +9,7 @@ import pickletools
 import numpy as np
 import pytest
 
-import fastrnn
+import fastrnn.onnx
 from fastrnn import diagnostics, train
 from fastrnn._core import InUse
 from fastrnn.compat import madmom
@@ -68,6 +68,7 @@ MAKERS = {
     "Finding": lambda: diagnostics.watch(fastrnn.GRU(3, 4, rng=0), X * np.inf),
     "gradcheck": lambda: fastrnn.gradcheck(fastrnn.GRU(3, 4, dtype=np.float64, rng=0), X.astype(np.float64)),
     "madmom": networks,
+    "Node": lambda: fastrnn.onnx.Node("node", "RNN", {"layout": 1}, ("X", "W"), ("Y",), {"W": np.ones((1, 4, 3))}),
 }
 GENERATORS = [name for name in ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64") if hasattr(np.random, name)]
 
@@ -118,7 +119,7 @@ def test_pickles_name_nothing_private_of_numpy(name, protocol):
 
 def test_every_public_class_is_in_the_table_or_refuses():
     """A new one is not forgotten here."""
-    modules = (fastrnn, train, diagnostics, madmom)
+    modules = (fastrnn, train, diagnostics, madmom, fastrnn.onnx)
     public = {name for m in modules for name in m.__all__ if inspect.isclass(getattr(m, name))}
     refusing = {"Stream", "Optimizer", "SGD", "RMSprop", "Adagrad", "Adam", "AdamW"}
     of_process = {"DataParallel", "GradcheckError"}  # a communicator's; an exception

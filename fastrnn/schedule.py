@@ -21,6 +21,8 @@ _LARGE_WEIGHTS = 120_000  # weights of which each core would rather keep its par
 _FEW_ROWS = 4  # rows per thread up to which input products are made first
 _ROWS_OF_A_LOT = 4  # at least, or tiles are too low
 _WEIGHTS_OF_LOTS = 150_000  # weights that a core has at hand however often it starts on other rows
+_NUMBERS_PER_THREAD = 200_000  # of an elementwise rule, below which a second thread costs more than it brings
+_NUMBERS_PER_RELEASE = 50_000  # below which handing the GIL over costs more than the rule
 
 
 class Schedule(NamedTuple):
@@ -100,3 +102,18 @@ def _patience(work: int) -> int:
 
 def _useful_threads(work: int, most: int) -> int:
     return max(1, min(most, work // _WORK_PER_THREAD))
+
+
+class Elementwise(NamedTuple):
+    """How a rule goes over arrays: threads, the patience of a Schedule, and whether other threads of Python may run meanwhile."""
+
+    threads: int
+    patience: int
+    release: bool
+
+
+@lru_cache
+def elementwise(numbers: int, threads: int) -> Elementwise:
+    """The schedule of a rule for each of so many numbers: a fifth to a half of a nanosecond each."""
+    useful = max(1, min(threads, numbers // _NUMBERS_PER_THREAD))
+    return Elementwise(useful, numbers // 10, numbers >= _NUMBERS_PER_RELEASE)

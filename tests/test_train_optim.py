@@ -25,7 +25,7 @@ from fastrnn.train import (
     schedules,
     softmax_cross_entropy,
 )
-from fastrnn.train.vectors import Blocks
+
 
 F32, F64 = np.float32, np.float64
 GOLDEN = np.load(Path(__file__).parent / "golden" / "optim.npz")
@@ -106,7 +106,7 @@ def test_blocks_and_strides_change_nothing(name, monkeypatch):
         for lines in gradients:
             optimizer.step(lines[k])
         wanted.append(p)
-    monkeypatch.setattr(Blocks, "SIZE", 64)
+
     strided = np.zeros((7, 22))
     params = [starts[0].copy(), strided[:, ::2], starts[2].copy(), starts[3].astype(F32)]
     params[1][...] = starts[1]

@@ -21,8 +21,9 @@ _LARGE_WEIGHTS = 120_000  # weights of which each core would rather keep its par
 _FEW_ROWS = 4  # rows per thread up to which input products are made first
 _ROWS_OF_A_LOT = 4  # at least, or tiles are too low
 _WEIGHTS_OF_LOTS = 150_000  # weights that a core has at hand however often it starts on other rows
-_NUMBERS_PER_THREAD = 200_000  # of an elementwise rule, below which a second thread costs more than it brings
-_NUMBERS_PER_RELEASE = 50_000  # below which handing the GIL over costs more than the rule
+_BYTES_PER_THREAD = 16_000_000  # of an elementwise rule: less is in a core's reach, and a thread that loses its core costs more
+_BYTES_PER_RELEASE = 1_600_000  # below which handing the GIL over costs more than the rule
+_BYTES_PER_WAIT = 320  # bytes for each nanosecond of waiting for a thread: a core does 40 to 80 in it
 
 
 class Schedule(NamedTuple):
@@ -113,7 +114,7 @@ class Elementwise(NamedTuple):
 
 
 @lru_cache
-def elementwise(numbers: int, threads: int) -> Elementwise:
-    """The schedule of a rule for each of so many numbers: a fifth to a half of a nanosecond each."""
-    useful = max(1, min(threads, numbers // _NUMBERS_PER_THREAD))
-    return Elementwise(useful, numbers // 10, numbers >= _NUMBERS_PER_RELEASE)
+def elementwise(size: int, threads: int) -> Elementwise:
+    """The schedule of a rule that reads, and may write, arrays of so many bytes."""
+    useful = max(1, min(threads, size // _BYTES_PER_THREAD))
+    return Elementwise(useful, size // _BYTES_PER_WAIT, size >= _BYTES_PER_RELEASE)

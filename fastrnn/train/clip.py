@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from .vectors import Array, Arrays, Rule, apply, spread, vectors, writable
+from .vectors import Array, Arrays, Rule, apply, plain, spread, vectors, writable
 
 SMALLEST = 1e-140  # norms below it are of numbers whose squares may be denormal, which the kernels take for 0
 
@@ -114,6 +114,6 @@ def _sum_of_squares(grads: list[Array]) -> float:
     how = spread(grads)
     total = _core.sum_of_squares(grads, how)
     if total is None:  # some are not contiguous
-        total = _core.sum_of_squares([np.require(grad, requirements="CA") for grad in grads], how)
+        total = _core.sum_of_squares([plain(grad) for grad in grads], how)
     assert total is not None
     return total

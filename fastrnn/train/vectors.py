@@ -55,13 +55,18 @@ def matching(name: str, value: Arrays, params: Sequence[Array]) -> list[Array]:
     return arrays
 
 
-def spread(arrays: Sequence[Array]) -> schedule.Elementwise:
-    """The schedule of a rule for all numbers of these arrays."""
-    return schedule.elementwise(sum([array.size for array in arrays]), config.get_num_threads())
+def plain(array: Array) -> Array:
+    """The array itself if it is contiguous and aligned, else a copy that is."""
+    return np.require(array, requirements=["C", "A"])
+
+
+def spread(arrays: Sequence[Array], columns: int = 1) -> schedule.Elementwise:
+    """The schedule of a rule for these arrays and as many, of the same sizes, in each other column."""
+    return schedule.elementwise(columns * sum([array.nbytes for array in arrays]), config.get_num_threads())
 
 
 class Rule(IntEnum):
-    """The kernels' names of what they do to each number of a row of arrays; csrc/fastrnn.h says to which arrays, by which numbers."""
+    """The kernels' names of what they do to a row of arrays, number by number. csrc/fastrnn.h says to which, and what it takes."""
 
     SGD = 0
     RMSPROP = 1
@@ -85,17 +90,17 @@ def apply(rule: Rule, numbers: tuple[float, ...], changed: tuple[Column, ...], r
     Raises: ValueError if an array that changes is read-only, or has got another size than its neighbours.
     """
     assert changed[0] is not None
-    how = spread(changed[0])
+    how = spread(changed[0], len(changed) + len(read))
     if _core.update(rule, numbers, changed, read, how):
         return
     for column in changed:
         writable("params", list(column or ()))
     for k in range(len(changed[0])):
         row = [None if column is None else column[k] for column in (*changed, *read)]
-        plain = [None if a is None else np.require(a, requirements="CA") for a in row]
-        columns = tuple([None if a is None else (a,) for a in plain])
+        copies = [None if a is None else plain(a) for a in row]
+        columns = tuple([None if a is None else (a,) for a in copies])
         if not _core.update(rule, numbers, columns[: len(changed)], columns[len(changed) :], how):
             raise ValueError(f"params[{k}]: expected arrays of one size, got {[None if a is None else a.shape for a in row]}")
-        for a, copy in zip(row[: len(changed)], plain):
+        for a, copy in zip(row[: len(changed)], copies):
             if a is not None and a is not copy:
                 a[...] = copy

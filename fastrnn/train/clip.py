@@ -102,7 +102,7 @@ def _above_0(name: str, value: Any) -> float:
 
 def _norm(grads: list[Array]) -> float:
     norm = math.sqrt(_sum_of_squares(grads))
-    if not SMALLEST < norm < math.inf:  # perhaps only the squares were beyond float64
+    if norm < SMALLEST or math.isinf(norm):  # perhaps only the squares were beyond float64
         largest = max([float(np.abs(grad).max(initial=0)) for grad in grads], default=0.0)
         if 0 < largest < math.inf:
             norm = largest * math.sqrt(_sum_of_squares([grad.astype(np.float64) / largest for grad in grads]))

@@ -123,16 +123,17 @@ FR_INLINE wide wide_load(const REAL *p) { return __builtin_convertvector(*(const
 FR_INLINE void wide_store(REAL *p, wide v) { *(narrow_at *)p = __builtin_convertvector(v, narrow); }
 #endif
 
-/* The squares of a piece, in sums that do not depend on the width of a vector: number i goes to sum i % OP_SUMS. Four vectors of sums at
- * a time; where that is not all, the piece is still in the cache for the next four. */
+/* The squares of a piece, in sums that do not depend on the width of a vector: number i goes to sum i % OP_SUMS. Four vectors of
+ * sums at a time; where that is not all, the piece is still in the cache for the next four. */
 static double op_squares(const REAL *x, ptrdiff_t n)
 {
     double sum[OP_SUMS];
     const ptrdiff_t whole = n - n % OP_SUMS;
     for (int s = 0; s < OP_SUMS; s += 4 * WIDE) {
         wide s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-        for (const REAL *at = x + s; at < x + whole; at += OP_SUMS) {
-            const wide x0 = wide_load(at), x1 = wide_load(at + WIDE), x2 = wide_load(at + 2 * WIDE), x3 = wide_load(at + 3 * WIDE);
+        for (ptrdiff_t i = s; i < whole; i += OP_SUMS) {
+            const wide x0 = wide_load(x + i), x1 = wide_load(x + i + WIDE);
+            const wide x2 = wide_load(x + i + 2 * WIDE), x3 = wide_load(x + i + 3 * WIDE);
             s0 += x0 * x0, s1 += x1 * x1, s2 += x2 * x2, s3 += x3 * x3;
         }
         const wide four[] = {s0, s1, s2, s3};
@@ -196,12 +197,14 @@ static void NAME(update)(const void *task, int member, fr_team *team)
     const fr_update *u = task;
     const fr_row *row = u->rows;
     fr_fpstate state = fr_fp_enter();
-    (void)member;
+    ptrdiff_t done = 0;
     for (ptrdiff_t piece; (piece = fr_claim(team)) < u->pieces;) {
         while (piece >= row->end)
             row++;
-        const ptrdiff_t i = (piece - row->end + fr_ceil_div(row->n, FR_PIECE)) * FR_PIECE;
-        op_piece(u, row, i, fr_min(i + FR_PIECE, row->n), u->sums ? u->sums + piece : NULL);
+        const ptrdiff_t i = (piece - row->end + fr_ceil_div(row->n, FR_PIECE)) * FR_PIECE, end = fr_min(i + FR_PIECE, row->n);
+        op_piece(u, row, i, end, u->sums ? u->sums + piece : NULL);
+        done += end - i;
     }
     fr_fp_leave(state);
+    fr_report_work(team, member, done);
 }

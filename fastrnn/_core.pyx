@@ -675,6 +675,9 @@ cdef class Stepper:
 
 # --- training: rules for each number of many arrays ------------------------------------------------------------------
 
+cdef enum:
+    ELEMENTWISE = 4  # for the pool's experience: see Task.kind
+
 
 cdef inline bint is_real(object array):
     """Is this an array of NumPy's, float32 or float64 in this machine's byte order?"""
@@ -776,9 +779,9 @@ cdef class Rows:
             kernel = fr_kernels_of(isa, double).update
             if how.release:
                 with nogil:
-                    fr_pool_run(&pool, threads, False, patience_ns, kernel, u)
+                    fr_pool_run(&pool, threads, ELEMENTWISE, patience_ns, kernel, u)
             else:
-                fr_pool_run(&pool, 1, False, 0, kernel, u)
+                fr_pool_run(&pool, 1, ELEMENTWISE, 0, kernel, u)
             if sums != NULL:
                 sums += u.pieces
 

@@ -21,7 +21,7 @@ _LARGE_WEIGHTS = 120_000  # weights of which each core would rather keep its par
 _FEW_ROWS = 4  # rows per thread up to which input products are made first
 _ROWS_OF_A_LOT = 4  # at least, or tiles are too low
 _WEIGHTS_OF_LOTS = 150_000  # weights that a core has at hand however often it starts on other rows
-_BYTES_PER_THREAD = 16_000_000  # of an elementwise rule: less is in a core's reach, and a thread that loses its core costs more
+_BYTES_PER_THREAD = 6_400_000  # of an elementwise rule, below which a second thread costs more than it brings: 80 to 160 us
 _BYTES_PER_RELEASE = 1_600_000  # below which handing the GIL over costs more than the rule
 _BYTES_PER_WAIT = 320  # bytes for each nanosecond of waiting for a thread: a core does 40 to 80 in it
 

@@ -147,7 +147,7 @@ def some_params():
 
 
 @each_optimizer
-def test_neither_the_instruction_set_nor_threads_change_a_bit(name, use, monkeypatch):
+def test_neither_the_instruction_set_nor_threads_change_a_bit(name, use, monkeypatch, small_work_is_shared_out):
     isas = fastrnn.available_isas()
     expected = whole_training(name, some_params())
     for isa, threads in [*((isa, 1) for isa in isas), *((isas[-1], threads) for threads in (2, 3, 4))]:
@@ -163,7 +163,7 @@ def test_large_arrays_are_for_several_threads_and_small_ones_keep_the_gil():
 
 
 @each_optimizer
-def test_an_array_that_is_there_twice_or_a_part_of_another_steps_twice(name, monkeypatch):
+def test_an_array_that_is_there_twice_or_a_part_of_another_steps_twice(name, monkeypatch, small_work_is_shared_out):
     """One after the other, also where threads could share the work."""
     start, g = np.linspace(-1, 1, 4000), np.ones(4000)
     results = []

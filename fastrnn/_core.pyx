@@ -761,7 +761,7 @@ cdef class Rows:
 
     cdef run(self, int rule, tuple numbers, double *sums, how):
         """Those of float32, then those of float64."""
-        cdef int double, k, threads = how.threads
+        cdef int double, k, threads = how.threads, set_in_use = fr_shared_get(&isa)
         cdef long long patience_ns = how.patience
         cdef fr_update *u
         cdef fr_work *kernel
@@ -776,7 +776,7 @@ cdef class Rows:
                 u.numbers[k] = numbers[k]
             u.rows = &self.rows[double * self.n]
             u.sums = sums
-            kernel = fr_kernels_of(isa, double).update
+            kernel = fr_kernels_of(set_in_use, double).update
             if how.release:
                 with nogil:
                     fr_pool_run(&pool, threads, ELEMENTWISE, patience_ns, kernel, u)

@@ -33,6 +33,7 @@ class Optimizer(ABC):
     A step is one compiled pass over all arrays, on several threads if they are large; neither threads nor the instruction set
     change a bit. Numbers below the normal range (1.2e-38 in float32) count as 0, so that the moments of units whose gradient
     stays 0 do not slow a step down. All memory is allocated here: no step allocates, but for arrays that are not contiguous.
+    An optimiser serves one thread at a time.
 
     Raises: TypeError; ValueError, also for a read-only array. Every method: RuntimeError where another thread is in one of the same
         optimiser.

@@ -100,7 +100,7 @@ SAN_CC := gcc
 # Left out: other systems, which have findings of their own; what is NumPy around the kernels; and the stacks' gradients by
 # differences, thousands of the same calls.
 UNSANITIZED := $(addprefix --ignore ,$(BESIDE) tests/test_formats.py tests/test_diagnostics.py tests/test_example_programs.py \
-                 $(wildcard tests/test_train_*.py)) \
+                 $(filter-out %_optim.py,$(wildcard tests/test_train_*.py))) \
                --deselect tests/test_stacks.py::test_gradients
 
 # The allocator is malloc, so that every object has its own red zone; Python's own leaks are not ours to find; a

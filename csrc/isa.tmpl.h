@@ -21,7 +21,7 @@
 #define FR_TABLE(real)                                                                                                            \
     {                                                                                                                             \
         FR_STRING(FR_ISA), lanes_##real, forward_sizes_##real, backward_sizes_##real, forward_##real, backward_##real,            \
-            input_matrix_##real, vmath_##real                                                                                     \
+            input_matrix_##real, vmath_##real, update_##real                                                                      \
     }
 
 extern const fr_kernels FR_PASTE(fr_kernels_, FR_ISA)[2];

@@ -16,3 +16,4 @@
 #include "products.tmpl.h"
 #include "backward.tmpl.h"
 #include "elementwise.tmpl.h"
+#include "optim.tmpl.h"

@@ -61,6 +61,7 @@
 #define v_fnma NAME(v_fnma)
 #define v_max NAME(v_max)
 #define v_min NAME(v_min)
+#define v_sqrt NAME(v_sqrt)
 #define v_bits NAME(v_bits)
 #define v_from_bits NAME(v_from_bits)
 #define v_shift_left NAME(v_shift_left)
@@ -283,6 +284,15 @@ FR_INLINE vec v_min(vec a, vec b) { return a < b ? a : b; }
 #else
 FR_INLINE vec v_max(vec a, vec b) { return MM(max)(a, b); }
 FR_INLINE vec v_min(vec a, vec b) { return MM(min)(a, b); }
+#endif
+
+/* Rounded correctly. */
+#if defined FR_SCALAR && REAL_IS_FLOAT
+FR_INLINE vec v_sqrt(vec v) { return __builtin_sqrtf(v); }
+#elif defined FR_SCALAR
+FR_INLINE vec v_sqrt(vec v) { return __builtin_sqrt(v); }
+#else
+FR_INLINE vec v_sqrt(vec v) { return MM(sqrt)(v); }
 #endif
 
 /* The lanes' bits as integers, and back. The shift drops what leaves on the left. */

@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .schedule import Schedule
+from .schedule import Elementwise, Schedule
 
 Array = NDArray[Any]
 
@@ -77,3 +77,13 @@ class Stepper:
         stacked: bool = False,
     ) -> None: ...
     def __call__(self, x: Array, out: Array | None = None) -> Array: ...
+
+def alike(arrays: object, like: Sequence[Array]) -> bool: ...
+def update(
+    rule: int,
+    numbers: tuple[float, ...],
+    changed: tuple[Sequence[Array] | None, ...],
+    read: tuple[Sequence[Array] | None, ...],
+    how: Elementwise,
+) -> bool: ...
+def sum_of_squares(arrays: Sequence[Array], how: Elementwise) -> float | None: ...

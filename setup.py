@@ -79,10 +79,10 @@ foreign = set(glob("csrc/isa_*.c")) - {f"csrc/{name}.c" for name in ISA}
 kernels = sorted(set(glob("csrc/*.c")) - foreign)
 core = Extension(
     "fastrnn._core",
-    ["fastrnn/_core.pyx", *kernels, *(["tests/c/planted.c"] if SANITIZE else [])],
-    include_dirs=["csrc", np.get_include()],
+    ["fastrnn/_core.pyx", *sorted(glob("fastrnn/_xla/*.c")), *kernels, *(["tests/c/planted.c"] if SANITIZE else [])],
+    include_dirs=["csrc", "fastrnn", np.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-    depends=sorted(glob("csrc/*.h")),
+    depends=sorted(glob("csrc/*.h") + glob("fastrnn/_xla/*.h")),
     libraries=["m"],
     # For -ffast-math in CFLAGS the linker would add crtfastmath.o: denormals are then 0 in the whole process.
     extra_link_args=["-pthread", "-fno-fast-math", *STRIP],

@@ -7,6 +7,7 @@ the pool by itself, an object with a state by its `InUse`.
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
@@ -116,9 +117,15 @@ cdef extern from "fastrnn.h" nogil:
     const char *fr_isa_name(int index)
     const fr_kernels *fr_kernels_of(int index, int dtype)
 
+cdef extern from "_xla/calls.h" nogil:
+    void fr_xla_start(fr_pool *pool, int (*isa)() noexcept nogil, int (*threads)() noexcept nogil)
+    void *fr_xla_forward(void *frame)
+    void *fr_xla_backward(void *frame)
+
 
 cdef fr_pool pool
 cdef fr_shared isa  # index of the instruction set in use
+cdef fr_shared threads  # how many a call may use that is not told a number of its own
 
 
 def after_fork():
@@ -150,6 +157,30 @@ def use_isa(int index):
 
 def isa_in_use():
     return fr_isa_name(fr_shared_get(&isa)).decode()
+
+
+def use_threads(int n):
+    """At most so many in the calls that follow."""
+    fr_shared_set(&threads, n)
+
+
+def threads_in_use():
+    return fr_shared_get(&threads)
+
+
+cdef int isa_now() noexcept nogil:
+    return fr_shared_get(&isa)
+
+
+cdef int threads_now() noexcept nogil:
+    return fr_shared_get(&threads)
+
+
+def xla_targets():
+    """What XLA calls for the forward and the backward pass of a layer, as the capsules that jax.ffi takes."""
+    fr_xla_start(&pool, isa_now, threads_now)
+    cdef const char *name = "xla._CUSTOM_CALL_TARGET"
+    return PyCapsule_New(<void *>fr_xla_forward, name, NULL), PyCapsule_New(<void *>fr_xla_backward, name, NULL)
 
 
 def lanes(bint double):

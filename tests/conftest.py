@@ -7,6 +7,14 @@ from fastrnn import _core, config, schedule
 
 def pytest_addoption(parser):
     parser.addoption("--all-installed", action="store_true", help="fail if a test was skipped because a package is not installed")
+    parser.addoption("--slow", action="store_true", help="also run the tests that are marked slow, which take minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    slow = [] if config.getoption("--slow") else [item for item in items if "slow" in item.keywords]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if "slow" not in item.keywords]
 
 
 def pytest_sessionfinish(session):

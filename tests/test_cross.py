@@ -67,10 +67,11 @@ def selftest(folder: Path, compiler: list[str], kernels: list[Path], name: str =
     return program
 
 
-def hashes(said: str) -> dict[str, tuple[str, str]]:
-    """{isa: (hash of the float32 results, of the float64 results)}"""
-    lines = re.findall(r"^(\w+) +float32 ([0-9a-f]{16}) float64 ([0-9a-f]{16})$", said, re.MULTILINE)
-    return {isa: (single, double) for isa, single, double in lines}
+def hashes(said: str) -> dict[str, tuple[str, ...]]:
+    """{isa: hashes of the results, float32 and float64, and of those with options}"""
+    both = "float32 ([0-9a-f]{16}) float64 ([0-9a-f]{16})"
+    lines = re.findall(rf"^(\w+) +{both}, with options {both}$", said, re.MULTILINE)
+    return {isa: tuple(found) for isa, *found in lines}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def aarch64_objects(tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def native(native_objects, tmp_path_factory) -> dict[str, tuple[str, str]]:
+def native(native_objects, tmp_path_factory) -> dict[str, tuple[str, ...]]:
     """The hashes of this machine."""
     return hashes(run(selftest(tmp_path_factory.mktemp("native"), NATIVE_CC, native_objects)))
 
@@ -97,10 +98,17 @@ def test_kernels_natively(native):
     assert list(native) == fastrnn.available_isas()
 
 
-@pytest.mark.parametrize("name, arguments", [("selftest_kernels", ["scalar", "gru before"]), ("selftest_optim", ["scalar"])])
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("selftest_kernels", ["scalar", "gru before"]),
+        ("selftest_kernels", ["scalar", "lstm"]),
+        ("selftest_optim", ["scalar"]),
+    ],
+)
 def test_threads_do_not_race(name, arguments, native_objects, tmp_path):
     """ThreadSanitizer watches the team and the kernels in plain C, which differ from others in arithmetic,
-    at work on the cell with the most stages, and on the rules of a training."""
+    at work on the cell with the most stages, on that which may project, and on the rules of a training."""
     watched = objects(tmp_path, NATIVE_CC, ["pool", "isa_scalar"], "-O1", "-g", "-fsanitize=thread")
     others = [path for path in native_objects if path.name not in [w.name for w in watched]]
     program = selftest(tmp_path, [*NATIVE_CC, "-fsanitize=thread"], watched + others, name)

@@ -7,7 +7,8 @@ vmap calls once per element. Forward mode and gradients of gradients are not ava
 found while tracing; wrong values, such as lengths beyond T, when the callback runs, as an error of JAX's with our text in it.
 Needs the package jax: pip install 'fastrnn[jax]'.
 
->>> import jax, fastrnn.jax
+>>> import jax, jax.numpy as np, fastrnn.jax
+>>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((12, 3)), np.ones((12, 4))  # T=7 B=2 I=3 H=4
 >>> @jax.jit
 ... def loss(w_hh):
 ...     y, h_n = fastrnn.jax.gru(x, w_ih, w_hh)
@@ -21,11 +22,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from .bridge import Arrays, Call, function
+from .optional import missing
+
+try:
+    import jax
+    import jax.numpy as jnp
+except ImportError as error:
+    raise missing("fastrnn.jax", "jax", "jax", error) from error
 
 __all__ = ["gru", "lstm", "rnn"]
 
@@ -93,6 +99,46 @@ def _results(call: Call, floats: Arrays, of_rows: Arrays) -> tuple[Any, ...]:
     return jax.ShapeDtypeStruct(shape, y.dtype), *(jax.ShapeDtypeStruct(s.shape, s.dtype) for s in states)
 
 
-rnn = function("rnn", "jax", _run)
-gru = function("gru", "jax", _run)
-lstm = function("lstm", "jax", _run)
+@function(_run)
+def rnn(*arguments: Any, **keywords: Any) -> Any:
+    """fastrnn.rnn without `record`: arguments, shapes and errors as there.
+
+    Returns: y (T, B, H) and h_n (B, H), as fastrnn.rnn without the tape.
+
+    >>> import fastrnn.jax
+    >>> import jax.numpy as np
+    >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((4, 3)), np.ones((4, 4))  # T=7 B=2 I=3 H=4
+    >>> y, h_n = fastrnn.jax.rnn(x, w_ih, w_hh, lengths=[7, 5])
+    >>> y.shape, h_n.shape
+    ((7, 2, 4), (2, 4))
+    """
+
+
+@function(_run)
+def gru(*arguments: Any, **keywords: Any) -> Any:
+    """fastrnn.gru without `record`: arguments, shapes and errors as there.
+
+    Returns: y (T, B, H) and h_n (B, H), as fastrnn.gru without the tape.
+
+    >>> import fastrnn.jax
+    >>> import jax.numpy as np
+    >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((12, 3)), np.ones((12, 4))  # T=7 B=2 I=3 H=4
+    >>> y, h_n = fastrnn.jax.gru(x, w_ih, w_hh, lengths=[7, 5])
+    >>> y.shape, h_n.shape
+    ((7, 2, 4), (2, 4))
+    """
+
+
+@function(_run)
+def lstm(*arguments: Any, **keywords: Any) -> Any:
+    """fastrnn.lstm without `record`: arguments, shapes and errors as there.
+
+    Returns: y (T, B, H) and h_n and c_n, each (B, H), as fastrnn.lstm without the tape.
+
+    >>> import fastrnn.jax
+    >>> import jax.numpy as np
+    >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((16, 3)), np.ones((16, 4))  # T=7 B=2 I=3 H=4
+    >>> y, (h_n, c_n) = fastrnn.jax.lstm(x, w_ih, w_hh, lengths=[7, 5])
+    >>> y.shape, h_n.shape, c_n.shape
+    ((7, 2, 4), (2, 4), (2, 4))
+    """

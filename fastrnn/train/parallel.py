@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks
+from ..optional import missing
 from .vectors import Arrays, matching, vectors, writable
 
 
@@ -25,7 +26,7 @@ class DataParallel:
 
     All memory is allocated here: no step allocates.
 
-    Raises: ImportError where mpi4py is missing; TypeError, ValueError.
+    Raises: ImportError where mpi4py or an MPI library is missing; TypeError, ValueError.
 
     >>> parallel = DataParallel([layer.flat, readout.flat])
     >>> mine = parallel.rows(B)                               # of a batch of B
@@ -39,8 +40,8 @@ class DataParallel:
         if comm is None:
             try:
                 from mpi4py import MPI
-            except ImportError as error:
-                raise ImportError("DataParallel needs mpi4py: pip install 'fastrnn[mpi]'") from error
+            except (ImportError, RuntimeError) as error:  # RuntimeError: without an MPI library
+                raise missing("fastrnn.train.DataParallel", "mpi4py", "mpi", error) from error
             comm = MPI.COMM_WORLD
         self.params = writable("params", vectors("params", params))
         self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()

@@ -101,6 +101,7 @@ class Node:
         return weights
 
     def refusal(self, why: str) -> ValueError:
+        """The error that names this node and says why it cannot be taken."""
         return ValueError(f"{self.op_type} node {self.name!r}: {why}")
 
 

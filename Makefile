@@ -6,6 +6,7 @@
 #   make bench     timings, then make compare        make sanitize           the suite under ASan and UBSan
 #   make compare   side by side with the peers, into docs/speed.json and docs/speed.png
 #   make systems   the tests beside other systems    make packages           how much faster than other packages
+#   make pythons   build, import and test on every Python from 3.10 on that is found here
 #   make wheel     dist/*.whl                        make clean              remove everything made here
 #
 # PYTHON=python3.12 chooses the Python that .venv is made of; ARGS="-k lstm" goes to pytest, to the demo or, by make compare, to
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo examples test bench compare systems systems-old packages lint types sanitize wheel clean
+.PHONY: demo examples test pythons bench compare systems systems-old packages lint types sanitize wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
@@ -33,6 +34,10 @@ examples: $(VENV)/with-examples
 test: $(VENV)/with-test
 	$(BIN)/pytest -q $(PARALLEL) -m "not alone" $(ARGS)
 	$(BIN)/pytest -q -m alone $(ARGS) || [ $$? = 5 ] # 5: ARGS chose none of them
+
+# Each interpreter has an environment of its own in build/pythons.
+pythons:
+	$(PYTHON) tests/pythons.py $(ARGS)
 
 bench: $(VENV)/with-test $(VENV)/with-bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q bench $(ARGS)

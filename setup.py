@@ -97,7 +97,7 @@ def check_compiler(command: list[str], include_dirs: list[str]) -> None:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     if "Python.h" in done.stderr:
         text = (
-            f"fastrnn needs the C headers of Python {python}, and Python.h was not found. To install them: apt install "
+            f"fastrnn needs the C headers of Python {python}, and Python.h cannot be included. To install them: apt install "
             f"python{python}-dev (Debian, Ubuntu), dnf install python3-devel (Fedora), apk add python3-dev (Alpine)"
         )
     else:

@@ -55,6 +55,13 @@ def test_everything_is_imported_and_runs(options, tmp_path):
     assert "Warning" not in out
 
 
+def test_what_is_optional_is_imported_when_it_is_asked_for(tmp_path):
+    code = "import sys, fastrnn; print(*(name.partition('.')[0] if 'fastrnn' not in name else name for name in sys.modules))"
+    loaded = set(run_python("-c", code, cwd=tmp_path, PYTHONPATH=str(PACKAGE.parent)).split())
+    assert "fastrnn.functional" in loaded
+    assert not loaded & {name for user, (_, package, _) in OPTIONAL.items() for name in (user, package)}
+
+
 # --- without a compiled module
 
 # An editable install finds the module of its own folder for any other.

@@ -103,8 +103,11 @@ $(VENV)/with-%: $(VENV)/installed
 SAN := build/sanitized
 SAN_CC := gcc
 # Left out: other systems, which have findings of their own; what is NumPy around the kernels; and the stacks' gradients by
-# differences, thousands of the same calls.
+# differences, thousands of the same calls. Of tests with many cases one case in SHARE is run, drawn once and for all: the kernels'
+# paths are few beside the thousands of sizes and wrong arguments. SHARE=1 runs all of them.
+SHARE := 4
 UNSANITIZED := $(addprefix --ignore ,$(BESIDE) tests/test_formats.py tests/test_diagnostics.py tests/test_example_programs.py \
+                 tests/test_import.py \
                  $(wildcard tests/test_train_*.py)) \
                --deselect tests/test_stacks.py::test_gradients
 
@@ -119,7 +122,7 @@ sanitize: $(SAN)/built
 	cd $(SAN) && env FASTRNN_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SAN) \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	    LD_PRELOAD="$$($(SAN_CC) -print-file-name=libasan.so) $$($(SAN_CC) -print-file-name=libstdc++.so)" \
-	    $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys $(PARALLEL) $(UNSANITIZED) $(ARGS)
+	    $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys $(PARALLEL) --share $(SHARE) $(UNSANITIZED) $(ARGS)
 
 $(SAN)/built: $(COMPILED) tests/c/planted.c | $(VENV)/with-test
 	rm -rf $(SAN)

@@ -10,6 +10,7 @@ FASTRNN_SANITIZE   such as address,undefined: instrumented, not stripped, with t
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,8 +26,8 @@ try:
     from setuptools.errors import CompileError
 except ModuleNotFoundError as error:
     sys.exit(
-        f"error: the build of fastrnn needs the package {error.name}, which is not installed. `pip install .` brings it by itself; "
-        "with --no-build-isolation, or without pip, first: pip install 'setuptools>=77' 'Cython>=3.0' 'numpy>=2.0'"
+        f"error: the build of fastrnn needs the package {error.name.partition('.')[0]}, which is not installed. `pip install .` brings "
+        "it by itself; with --no-build-isolation, or without pip, first: pip install 'setuptools>=77' 'Cython>=3.0' 'numpy>=2.0'"
     )
 
 X86 = {
@@ -83,9 +84,8 @@ def check_compiler(command: list[str], include_dirs: list[str]) -> None:
         source = Path(folder, "probe.c")
         source.write_text(PROBE)
         try:
-            done = subprocess.run(
-                [*command, *(f"-I{path}" for path in include_dirs), "-fsyntax-only", str(source)], capture_output=True, text=True
-            )
+            probe = [*command, *(f"-I{path}" for path in include_dirs), "-fsyntax-only", str(source)]
+            done = subprocess.run(probe, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
         except OSError as error:
             raise CompileError(
                 f"fastrnn needs a C compiler, {COMPILERS}, and {command[0]!r} cannot be run: {error.strerror}. To install one: "
@@ -95,7 +95,7 @@ def check_compiler(command: list[str], include_dirs: list[str]) -> None:
     if done.returncode == 0:
         return
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if "Python.h" in done.stderr:
+    if re.search(r"\b(Python|pyconfig)\.h\W+(No such file|file not found)", done.stderr):
         text = (
             f"fastrnn needs the C headers of Python {python}, and Python.h cannot be included. To install them: apt install "
             f"python{python}-dev (Debian, Ubuntu), dnf install python3-devel (Fedora), apk add python3-dev (Alpine)"

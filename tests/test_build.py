@@ -43,7 +43,9 @@ def compiler(request) -> str:
 def build(compiler, tmp_path_factory):
     """A tree with the module built under flags that would change results, and what the build said."""
     tree = copy_tree(tmp_path_factory.mktemp("build") / "tree")
-    flags = {"CC": compiler, "CFLAGS": "-O0 -ffast-math -funsafe-math-optimizations", "FASTRNN_WERROR": "1"}
+    flags = {"CC": compiler, "CFLAGS": "-O0 -funsafe-math-optimizations", "FASTRNN_WERROR": "1"}
+    if compiler == "gcc":  # Clang warns that -ffast-math is overridden
+        flags["CFLAGS"] += " -ffast-math"
     return tree, run_python("setup.py", "--quiet", "build_ext", "--inplace", cwd=tree, **flags)
 
 
@@ -138,7 +140,7 @@ def test_flags_that_change_results_are_overruled_or_refused(compiler, flag, tmp_
 @linux
 def test_a_compiler_that_adds_fast_math_by_itself_is_refused(build, compiler, tmp_path):
     wrapper = tmp_path / "cc"
-    wrapper.write_text(f'#!/bin/sh\nexec {compiler} "$@" -Ofast\n')
+    wrapper.write_text(f'#!/bin/sh\nexec {compiler} "$@" -ffast-math\n')
     wrapper.chmod(0o755)
     tree, _ = build
     build_elsewhere = ("setup.py", "--quiet", "build_ext", "--force", "--build-temp", str(tmp_path), "--build-lib", str(tmp_path))

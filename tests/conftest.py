@@ -13,7 +13,7 @@ def pytest_addoption(parser):
 
 
     parser.addoption(
-        "--share", type=int, default=1, metavar="N", help="run one in N of each test's cases, but at least 100, drawn with a fixed seed"
+        "--share", type=int, default=1, metavar="N", help="of a test's cases, run one in N but at least 100, drawn once and for all"
     )
 
 

@@ -12,6 +12,13 @@
 
 #include "pool.h"
 
+/* The promises about bits, against a compiler, or a wrapper around one, that puts such flags behind ours. */
+#if defined __FAST_MATH__ || (defined __FINITE_MATH_ONLY__ && __FINITE_MATH_ONLY__) || defined __ASSOCIATIVE_MATH__ || \
+    defined __RECIPROCAL_MATH__ || defined __NO_SIGNED_ZEROS__
+#error "fastrnn cannot be compiled with -Ofast, -ffast-math or parts of it: results would depend on the compiler"
+#endif
+_Static_assert(sizeof 0.1 == sizeof(double), "fastrnn cannot be compiled with -fsingle-precision-constant");
+
 #undef I /* here the number of inputs; complex.h calls the imaginary unit so */
 
 enum fr_cell { FR_RNN_TANH, FR_RNN_RELU, FR_LSTM, FR_LSTM_PEEPHOLE, FR_GRU_AFTER, FR_GRU_BEFORE };

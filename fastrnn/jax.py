@@ -10,7 +10,8 @@ dtypes and options are found while tracing; wrong values, such as lengths beyond
 our text in it. threads: None is the number at the time of tracing, or a lower one that holds when the program runs. The large
 products are the package's own, whatever fastrnn.set_gemm says. Needs the package jax: pip install 'fastrnn[jax]'.
 
->>> import jax, fastrnn.jax
+>>> import jax, jax.numpy as np, fastrnn.jax
+>>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((12, 3)), np.ones((12, 4))  # T=7 B=2 I=3 H=4
 >>> @jax.jit
 ... def loss(w_hh):
 ...     y, h_n = fastrnn.jax.gru(x, w_ih, w_hh)
@@ -23,14 +24,18 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from . import _core, schedule
 from .bridge import FLOATS, OF_ROWS, Arrays, Call, function
 from .engine import Cell
+from .optional import missing
 
+try:
+    import jax
+    import jax.numpy as jnp
+except ImportError as error:
+    raise missing("fastrnn.jax", "jax", "jax", error) from error
 try:
     from jax import ffi
 except ImportError:
@@ -165,6 +170,46 @@ def _refuse(target: str, shapes: Any, options: Any, primals: Any, tangents: Any)
 _kernel.defjvp(_refuse)
 
 
-rnn = function("rnn", "jax", _run)
-gru = function("gru", "jax", _run)
-lstm = function("lstm", "jax", _run)
+@function(_run)
+def rnn(*arguments: Any, **keywords: Any) -> Any:
+    """fastrnn.rnn without `record`: arguments, shapes and errors as there.
+
+    Returns: y (T, B, H) and h_n (B, H), as fastrnn.rnn without the tape.
+
+    >>> import fastrnn.jax
+    >>> import jax.numpy as np
+    >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((4, 3)), np.ones((4, 4))  # T=7 B=2 I=3 H=4
+    >>> y, h_n = fastrnn.jax.rnn(x, w_ih, w_hh, lengths=[7, 5])
+    >>> y.shape, h_n.shape
+    ((7, 2, 4), (2, 4))
+    """
+
+
+@function(_run)
+def gru(*arguments: Any, **keywords: Any) -> Any:
+    """fastrnn.gru without `record`: arguments, shapes and errors as there.
+
+    Returns: y (T, B, H) and h_n (B, H), as fastrnn.gru without the tape.
+
+    >>> import fastrnn.jax
+    >>> import jax.numpy as np
+    >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((12, 3)), np.ones((12, 4))  # T=7 B=2 I=3 H=4
+    >>> y, h_n = fastrnn.jax.gru(x, w_ih, w_hh, lengths=[7, 5])
+    >>> y.shape, h_n.shape
+    ((7, 2, 4), (2, 4))
+    """
+
+
+@function(_run)
+def lstm(*arguments: Any, **keywords: Any) -> Any:
+    """fastrnn.lstm without `record`: arguments, shapes and errors as there.
+
+    Returns: y (T, B, H) and h_n and c_n, each (B, H), as fastrnn.lstm without the tape.
+
+    >>> import fastrnn.jax
+    >>> import jax.numpy as np
+    >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((16, 3)), np.ones((16, 4))  # T=7 B=2 I=3 H=4
+    >>> y, (h_n, c_n) = fastrnn.jax.lstm(x, w_ih, w_hh, lengths=[7, 5])
+    >>> y.shape, h_n.shape, c_n.shape
+    ((7, 2, 4), (2, 4), (2, 4))
+    """

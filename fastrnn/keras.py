@@ -23,13 +23,18 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-import keras
 import numpy as np
-from keras.src import backend
 from numpy.typing import NDArray
 
 from . import functional
 from .formats import FORMATS
+from .optional import missing
+
+try:
+    import keras
+    from keras.src import backend
+except ImportError as error:
+    raise missing("fastrnn.keras", "keras", "keras", error) from error
 
 __all__ = ["install", "uninstall"]
 

@@ -1,5 +1,8 @@
 """What holds for the whole process, set for one test and put back behind it."""
 
+import random
+from collections import defaultdict
+
 import pytest
 
 from fastrnn import _core, config, schedule
@@ -15,6 +18,25 @@ def pytest_collection_modifyitems(config, items):
     if slow:
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if "slow" not in item.keywords]
+
+
+    parser.addoption(
+        "--share", type=int, default=1, metavar="N", help="of a test's cases, run one in N but at least 100, drawn once and for all"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """--share: no test is left out, and of its cases those that a seed of its own draws."""
+    share, tests = config.getoption("--share"), defaultdict(list)
+    if share == 1:
+        return
+    for item in items:
+        tests[item.nodeid.partition("[")[0]].append(item)
+    kept = set()
+    for name, cases in tests.items():
+        kept.update(random.Random(name).sample(cases, min(len(cases), max(100, len(cases) // share))))
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
 
 
 def pytest_sessionfinish(session):

@@ -110,6 +110,7 @@ class Node(Pickled):
         return weights
 
     def refusal(self, why: str) -> ValueError:
+        """The error that names this node and says why it cannot be taken."""
         return ValueError(f"{self.op_type} node {self.name!r}: {why}")
 
 

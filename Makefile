@@ -6,6 +6,7 @@
 #   make bench     timings, then make compare        make sanitize           the suite under ASan and UBSan
 #   make compare   side by side with the peers, into docs/speed.json and docs/speed.png
 #   make systems   the tests beside other systems    make packages           how much faster than other packages
+#   make pythons   build, import and test on every Python from 3.10 on that is found here
 #   make wheel     dist/*.whl                        make clean              remove everything made here
 #
 # PYTHON=python3.12 chooses the Python that .venv is made of; ARGS="-k lstm" goes to pytest, to the demo or, by make compare, to
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo examples test bench compare systems systems-old packages lint types sanitize wheel clean
+.PHONY: demo examples test pythons bench compare systems systems-old packages lint types sanitize wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
@@ -33,6 +34,10 @@ examples: $(VENV)/with-examples
 test: $(VENV)/with-test
 	$(BIN)/pytest -q $(PARALLEL) -m "not alone" $(ARGS)
 	$(BIN)/pytest -q -m alone $(ARGS) || [ $$? = 5 ] # 5: ARGS chose none of them
+
+# Each interpreter has an environment of its own in build/pythons.
+pythons:
+	$(PYTHON) tests/pythons.py $(ARGS)
 
 bench: $(VENV)/with-test $(VENV)/with-bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q bench $(ARGS)
@@ -80,7 +85,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment: a change of the C or Cython sources compiles the editable install anew --------------------
-COMPILED := setup.py pyproject.toml $(wildcard fastrnn/*.pyx fastrnn/*.pxd csrc/*.h csrc/*/*.c csrc/*/*.h)
+COMPILED := setup.py pyproject.toml $(wildcard fastrnn/*.pyx fastrnn/*.pxd fastrnn/_xla/*.[ch] csrc/*.h csrc/*/*.[ch])
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -98,9 +103,11 @@ $(VENV)/with-%: $(VENV)/installed
 SAN := build/sanitized
 SAN_CC := gcc
 # Left out: other systems, which have findings of their own; what is NumPy around the kernels; and the stacks' gradients by
-# differences, thousands of the same calls.
+# differences, thousands of the same calls. Of tests with many cases one case in SHARE is run, drawn once and for all: the kernels'
+# paths are few beside the thousands of sizes and wrong arguments. SHARE=1 runs all of them.
+SHARE := 4
 UNSANITIZED := $(addprefix --ignore ,$(BESIDE) tests/test_formats.py tests/test_diagnostics.py tests/test_example_programs.py \
-                 $(wildcard tests/test_train_*.py)) \
+                 tests/test_import.py $(filter-out %_optim.py,$(wildcard tests/test_train_*.py))) \
                --deselect tests/test_stacks.py::test_gradients
 
 # The allocator is malloc, so that every object has its own red zone; Python's own leaks are not ours to find; a
@@ -114,7 +121,7 @@ sanitize: $(SAN)/built
 	cd $(SAN) && env FASTRNN_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SAN) \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	    LD_PRELOAD="$$($(SAN_CC) -print-file-name=libasan.so) $$($(SAN_CC) -print-file-name=libstdc++.so)" \
-	    $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys $(PARALLEL) $(UNSANITIZED) $(ARGS)
+	    $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys $(PARALLEL) --share $(SHARE) $(UNSANITIZED) $(ARGS)
 
 $(SAN)/built: $(COMPILED) tests/c/planted.c | $(VENV)/with-test
 	rm -rf $(SAN)

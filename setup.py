@@ -10,15 +10,26 @@ FASTRNN_SANITIZE   such as address,undefined: instrumented, not stripped, with t
 
 import os
 import platform
+import re
+import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 from pathlib import Path
 
-import numpy as np
-from Cython.Build import cythonize
-from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
+try:
+    import numpy as np
+    from Cython.Build import cythonize
+    from setuptools import Extension, setup
+    from setuptools.command.build_ext import build_ext
+    from setuptools.errors import CompileError
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    sys.exit(
+        f"error: the build of fastrnn needs the package {package}, which is not installed. `pip install .` brings it by itself; "
+        "with --no-build-isolation, or without pip, first: pip install 'setuptools>=77' 'Cython>=3.0' 'numpy>=2.0'"
+    )
 
 X86 = {
     "sse2": [],  # part of every x86-64
@@ -33,12 +44,17 @@ SANITIZE = os.environ.get("FASTRNN_SANITIZE", "")
 WERROR = ["-Werror"] if os.environ.get("FASTRNN_WERROR") == "1" else []
 
 # The promises about bits: nothing is reordered, and the only fused multiply-adds are those we write.
-MATH = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+MATH = ["-fno-fast-math", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-rounding-math"]
+if "sse2" in ISA:
+    MATH.append("-mfpmath=sse")
 if SANITIZE:
     INSTRUMENT = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all"]
     OPTIMIZE, STRIP = ["-O1", "-g", "-fno-omit-frame-pointer", *INSTRUMENT], INSTRUMENT
 else:
     OPTIMIZE, STRIP = ["-O3", "-g0"], ["-Wl,-x" if sys.platform == "darwin" else "-Wl,-s"]
+# Without startup files, of which a shared module in C needs none: for -Ofast, -ffast-math, -funsafe-math-optimizations or
+# -mdaz-ftz, in CC or any other variable, the linker adds crtfastmath.o to them: denormals are then 0 in the whole process.
+LINK = ["-pthread", *([] if sys.platform == "darwin" else ["-nostartfiles"]), *STRIP]
 COMMON = [*OPTIMIZE, "-std=gnu11", *MATH, "-fvisibility=hidden", "-pthread", "-Wall", *WERROR]
 # Python's own flags may say -fwrapv, which would also blind UBSan to signed overflow. Vectors are passed
 # between inlined functions only, so notes about their ABI are noise.
@@ -52,12 +68,51 @@ def flags(source: str) -> list[str]:
     return COMMON if generated else [*COMMON, *KERNEL, *ISA.get(path.stem.partition("_")[0], [])]
 
 
+COMPILERS = "GCC >= 10 or Clang >= 12"
+# What every one of our files includes first, for a compiler that is new enough.
+PROBE = f"""
+#include <Python.h>
+#include <math.h>
+#if defined __clang__ ? __clang_major__ < 12 : __GNUC__ < 10
+#error "expected {COMPILERS}"
+#endif
+"""
+
+
+def check_compiler(command: list[str], include_dirs: list[str]) -> None:
+    """Say what is missing, and how it is had, before the compiler's own words about a file of ours do."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.c")
+        source.write_text(PROBE)
+        try:
+            probe = [*command, *(f"-I{path}" for path in include_dirs), "-fsyntax-only", str(source)]
+            done = subprocess.run(probe, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+        except OSError as error:
+            raise CompileError(
+                f"fastrnn needs a C compiler, {COMPILERS}, and {command[0]!r} cannot be run: {error.strerror}. To install one: "
+                "apt install gcc libc6-dev (Debian, Ubuntu), dnf install gcc (Fedora), apk add gcc musl-dev (Alpine), "
+                "xcode-select --install (macOS). CC=... chooses another one."
+            ) from None
+    if done.returncode == 0:
+        return
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if re.search(r"\b(Python|pyconfig)\.h\W+(No such file|file not found)", done.stderr):
+        text = (
+            f"fastrnn needs the C headers of Python {python}, and Python.h cannot be included. To install them: apt install "
+            f"python{python}-dev (Debian, Ubuntu), dnf install python3-devel (Fedora), apk add python3-dev (Alpine)"
+        )
+    else:
+        text = f"fastrnn needs a C compiler, {COMPILERS}, and the C library's headers (apt install libc6-dev, apk add musl-dev)"
+    raise CompileError(f"{text}. {' '.join(command)} says:\n{done.stderr}")
+
+
 class BuildExt(build_ext):
     """The usual build_ext, with flags per file and the files compiled side by side."""
 
     def build_extensions(self):
         if self.compiler.compiler_type == "msvc":
-            raise RuntimeError("fastrnn needs GCC or Clang: the kernels use their vector extensions")
+            raise CompileError(f"fastrnn needs {COMPILERS}: the kernels use their vector extensions")
+        check_compiler(self.compiler.compiler_so, self.compiler.include_dirs)
         compile_serially = self.compiler.compile
 
         def compile_all(sources, extra_postargs=None, **keywords):
@@ -72,19 +127,23 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
-if sys.platform == "darwin":  # one architecture: -mavx2 means nothing to the other half of a universal module
-    os.environ.setdefault("ARCHFLAGS", f"-arch {platform.machine()}")
+def extension() -> Extension:
+    """The module: the Cython source, and the C files that are for this machine."""
+    kernels = [f"csrc/isa/{isa}_{dtype}.c" for isa in ISA for dtype in ("f32", "f64")]
+    others = ["csrc/isa/dispatch.c", "csrc/team/pool.c", *sorted(glob("fastrnn/_xla/*.c"))]
+    return Extension(
+        "fastrnn._core",
+        ["fastrnn/_core.pyx", *others, *kernels, *(["tests/c/planted.c"] if SANITIZE else [])],
+        include_dirs=["csrc", "fastrnn", np.get_include()],
+        # CYTHON_CCOMPLEX 0: complex.h, which Cython would include for NumPy 1, has a macro I, and our structs a member.
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"), ("CYTHON_CCOMPLEX", "0")],
+        depends=sorted(glob("csrc/**/*.h", recursive=True) + glob("fastrnn/_xla/*.h")),
+        libraries=["m"],
+        extra_link_args=LINK,
+    )
 
-# csrc/isa/<instruction set>_<dtype>.c, of those that this machine's compiler knows, and what has none
-kernels = ["csrc/isa/dispatch.c", "csrc/team/pool.c", *(f"csrc/isa/{isa}_{dtype}.c" for isa in ISA for dtype in ("f32", "f64"))]
-core = Extension(
-    "fastrnn._core",
-    ["fastrnn/_core.pyx", *kernels, *(["tests/c/planted.c"] if SANITIZE else [])],
-    include_dirs=["csrc", np.get_include()],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-    depends=sorted(glob("csrc/**/*.h", recursive=True)),
-    libraries=["m"],
-    # For -ffast-math in CFLAGS the linker would add crtfastmath.o: denormals are then 0 in the whole process.
-    extra_link_args=["-pthread", "-fno-fast-math", *STRIP],
-)
-setup(ext_modules=cythonize([core], build_dir="build/cython"), cmdclass={"build_ext": BuildExt})
+
+if __name__ == "__main__":
+    if sys.platform == "darwin":  # one architecture: -mavx2 means nothing to the other half of a universal module
+        os.environ.setdefault("ARCHFLAGS", f"-arch {platform.machine()}")
+    setup(ext_modules=cythonize([extension()], build_dir="build/cython"), cmdclass={"build_ext": BuildExt})

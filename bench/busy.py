@@ -2,9 +2,9 @@
 
     python bench/busy.py [--rounds 40] [--only SITUATION ...]
 
-Situations: quiet; one core for all threads; one and two busy processes beside; in turns with PyTorch's calls, whose threads spin for
-a while after each. Calls on one and on two threads take turns; a figure is a ratio of medians. Fails (exit code 1) where two threads
-take more than 1.3 times as long as one, or, quiet, more than 0.75 times.
+Situations: quiet; one core for all threads; one and two busy processes beside; in turns with PyTorch's calls, whose
+threads spin for a while after each. Calls on one and on two threads take turns; a figure is a ratio of medians. Fails
+(exit code 1) where two threads take more than 1.3 times as long as one, or, quiet, more than 0.75 times.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +70,14 @@ def torch_calls() -> Callable[[], None]:
     return lambda: (a @ a).relu_().sum().item()  # type: ignore[return-value]
 
 
+def timed(between: Callable[[], None], call: Callable[..., Any], argument: Any) -> tuple[float, Any]:
+    """Seconds, and the result."""
+    between()
+    start = time.perf_counter()
+    result = call(argument)
+    return time.perf_counter() - start, result
+
+
 def measure(name: str, rounds: int, between: Callable[[], None]) -> np.ndarray:
     """Medians (1 and 2 threads, forward, backward and inference) in seconds."""
     make, T, B, H = CALLS[name]
@@ -77,16 +86,10 @@ def measure(name: str, rounds: int, between: Callable[[], None]) -> np.ndarray:
     for i in range(rounds):
         for threads in 1, 2:
             fastrnn.set_num_threads(threads)
-            ends = []
-            tape = y = None
-            for call in (lambda: layer.forward(x), lambda: tape.backward(y), lambda: layer(x)):
-                between()
-                start = time.perf_counter()
-                result = call()
-                ends.append(time.perf_counter() - start)
-                if len(ends) == 1:
-                    y, _, tape = result
-            times[threads - 1, i] = ends
+            forward, (y, _, tape) = timed(between, layer.forward, x)
+            backward, _ = timed(between, tape.backward, y)
+            inference, _ = timed(between, layer, x)
+            times[threads - 1, i] = forward, backward, inference
     return np.median(times, axis=1)
 
 
@@ -100,7 +103,8 @@ def run(situation: str, rounds: int) -> bool:
     with beside.get(situation, contextlib.nullcontext()):
         for name in CALLS:
             one, two = measure(name, rounds, between)
-            print(f"{situation:10} {name:22}", *(f"{w} {a * 1e3:6.2f} -> {b * 1e3:6.2f} ms = {b / a:4.2f}  " for w, a, b in zip(WHAT, one, two)))
+            ratios = (f"{w} {a * 1e3:6.2f} -> {b * 1e3:6.2f} ms = {b / a:4.2f}  " for w, a, b in zip(WHAT, one, two))
+            print(f"{situation:10} {name:22}", *ratios)
             right &= bool(np.all(two <= bound * one))
     return right
 

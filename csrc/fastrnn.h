@@ -12,6 +12,13 @@
 
 #include "team/pool.h"
 
+/* The promises about bits, against a compiler, or a wrapper around one, that puts such flags behind ours. */
+#if defined __FAST_MATH__ || (defined __FINITE_MATH_ONLY__ && __FINITE_MATH_ONLY__) || defined __ASSOCIATIVE_MATH__ || \
+    defined __RECIPROCAL_MATH__ || defined __NO_SIGNED_ZEROS__
+#error "fastrnn cannot be compiled with -Ofast, -ffast-math or parts of it: results would depend on the compiler"
+#endif
+_Static_assert(sizeof 0.1 == sizeof(double), "fastrnn cannot be compiled with -fsingle-precision-constant");
+
 #undef I /* here the number of inputs; complex.h calls the imaginary unit so */
 
 enum fr_cell { FR_RNN_TANH, FR_RNN_RELU, FR_LSTM, FR_LSTM_PEEPHOLE, FR_GRU_AFTER, FR_GRU_BEFORE };
@@ -121,6 +128,38 @@ typedef struct fr_sizes {
     ptrdiff_t sum_steps;    /* backward in pieces gives the bits of one call where all but the first end at multiples of it */
 } fr_sizes;
 
+/* What a training does between two gradients: a rule for each number of many arrays. A row is the arrays that belong together, all
+ * of n numbers and one dtype; two of them are the same or do not overlap. Rows are cut into pieces of FR_PIECE numbers, and threads claim
+ * the pieces one by one, so rows that overlap each other are for one thread. No bit depends on threads or on the instruction set.
+ *
+ *     rule          arrays (those that do not change come last)     numbers
+ *     FR_SGD        p, v or NULL, g                                 lr, weight decay, momentum, nesterov (0 or 1)
+ *     FR_RMSPROP    p, v, m or NULL, b or NULL, g                   lr, weight decay, alpha, 1 - alpha, eps, momentum
+ *     FR_ADAGRAD    p, v, g                                         lr, weight decay, eps
+ *     FR_ADAM       p, m, v, g                                      lr, weight decay, beta1, 1 - beta1, beta2, 1 - beta2,
+ *                                                                   factor of sqrt(v), eps, factor of p (1, or AdamW's)
+ *     FR_AVERAGE    average, p                                      weight of p
+ *     FR_EXCHANGE   a, b: change places
+ *     FR_SCALE      g                                               factor
+ *     FR_SQUARES    g: the sum of the squares of each piece goes to sums, in double
+ */
+enum fr_rule { FR_SGD, FR_RMSPROP, FR_ADAGRAD, FR_ADAM, FR_AVERAGE, FR_EXCHANGE, FR_SCALE, FR_SQUARES };
+enum { FR_PIECE = 4096, FR_MOST_ARRAYS = 5, FR_MOST_NUMBERS = 9 };
+
+typedef struct fr_row {
+    ptrdiff_t n;
+    ptrdiff_t end; /* pieces up to here, those of this row included */
+    void *a[FR_MOST_ARRAYS];
+} fr_row;
+
+typedef struct fr_update {
+    int rule;
+    double numbers[FR_MOST_NUMBERS];
+    ptrdiff_t pieces;
+    const fr_row *rows;
+    double *sums; /* (pieces) or NULL */
+} fr_update;
+
 typedef struct fr_kernels {
     const char *isa;
     int lanes;
@@ -130,6 +169,7 @@ typedef struct fr_kernels {
     fr_work *backward;
     void (*input_matrix)(const fr_call *, void *matrix, void *bias); /* w_ih as (I, xw_width), bias (xw_width): xw = x matrix + bias */
     void (*vmath)(int function, ptrdiff_t n, const void *x, void *y); /* 0 exp, 1 tanh, 2 sigmoid */
+    fr_work *update; /* (fr_update, member of the team) */
 } fr_kernels;
 
 enum { FR_F32, FR_F64 };

@@ -3,6 +3,15 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+try:
+    import_module("._core", __name__)
+except ModuleNotFoundError as error:
+    if error.name != f"{__name__}._core":
+        raise
+    from .uncompiled import reason
+
+    raise ImportError(reason(), name=error.name) from None
+
 from .cells import GRUCell, LSTMCell, RNNCell
 from .config import (
     __version__,

@@ -7,6 +7,7 @@ the pool by itself, an object with a state by its `InUse`.
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.pycapsule cimport PyCapsule_New
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
@@ -111,12 +112,29 @@ cdef extern from "fastrnn.h" nogil:
         fr_work *backward
         void (*input_matrix)(const fr_call *, void *matrix, void *bias) noexcept nogil
         void (*vmath)(int function, ptrdiff_t n, const void *x, void *y) noexcept nogil
+        fr_work *update
+    enum: FR_SQUARES, FR_PIECE, FR_MOST_ARRAYS, FR_MOST_NUMBERS
+    ctypedef struct fr_row:
+        ptrdiff_t n, end
+        void *a[FR_MOST_ARRAYS]
+    ctypedef struct fr_update:
+        int rule
+        double numbers[FR_MOST_NUMBERS]
+        ptrdiff_t pieces
+        const fr_row *rows
+        double *sums
     const char *fr_isa_name(int index)
     const fr_kernels *fr_kernels_of(int index, int dtype)
+
+cdef extern from "_xla/calls.h" nogil:
+    void fr_xla_start(fr_pool *pool, int (*isa)() noexcept nogil, int (*threads)() noexcept nogil)
+    void *fr_xla_forward(void *frame)
+    void *fr_xla_backward(void *frame)
 
 
 cdef fr_pool pool
 cdef fr_shared isa  # index of the instruction set in use
+cdef fr_shared threads  # how many a call may use that is not told a number of its own
 
 
 def after_fork():
@@ -148,6 +166,30 @@ def use_isa(int index):
 
 def isa_in_use():
     return fr_isa_name(fr_shared_get(&isa)).decode()
+
+
+def use_threads(int n):
+    """At most so many in the calls that follow."""
+    fr_shared_set(&threads, n)
+
+
+def threads_in_use():
+    return fr_shared_get(&threads)
+
+
+cdef int isa_now() noexcept nogil:
+    return fr_shared_get(&isa)
+
+
+cdef int threads_now() noexcept nogil:
+    return fr_shared_get(&threads)
+
+
+def xla_targets():
+    """What XLA calls for the forward and the backward pass of a layer, as the capsules that jax.ffi takes."""
+    fr_xla_start(&pool, isa_now, threads_now)
+    cdef const char *name = "xla._CUSTOM_CALL_TARGET"
+    return PyCapsule_New(<void *>fr_xla_forward, name, NULL), PyCapsule_New(<void *>fr_xla_backward, name, NULL)
 
 
 def lanes(bint double):
@@ -670,3 +712,144 @@ cdef class Stepper:
         cdef ptrdiff_t bytes = self.t.plan.B * self.t.P * size
         self.kernels.forward(&self.t, 0, &self.alone)
         memcpy(<void *>self.t.h0, <char *>y + (steps - 1) * bytes, bytes)
+
+
+# --- training: rules for each number of many arrays ------------------------------------------------------------------
+
+cdef enum:
+    ELEMENTWISE = 4  # for the pool's experience: see Task.kind
+
+
+cdef inline bint is_real(object array):
+    """Is this an array of NumPy's, float32 or float64 in this machine's byte order?"""
+    return isinstance(array, cnp.ndarray) and cnp.PyArray_TYPE(<cnp.ndarray>array) in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE) and (
+        cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray>array))
+
+
+def alike(arrays, like):
+    """Is this a list or a tuple of as many float32 or float64 arrays as the other one has, of the same shapes and dtypes?"""
+    if not isinstance(arrays, (list, tuple)) or len(arrays) != len(like):
+        return False
+    for a, b in zip(arrays, like):
+        if not is_real(a) or not is_real(b) or cnp.PyArray_TYPE(<cnp.ndarray>a) != cnp.PyArray_TYPE(<cnp.ndarray>b):
+            return False
+        if not cnp.PyArray_SAMESHAPE(<cnp.ndarray>a, <cnp.ndarray>b):
+            return False
+    return True
+
+
+cdef class Rows:
+    """The arrays of a call, row by row. Column k has the arrays k of all rows, or is None; the first columns change."""
+    cdef fr_row *rows  # those of float32, then those of float64
+    cdef fr_update[2] updates
+    cdef Py_ssize_t n
+    cdef Py_ssize_t[2] count
+    cdef tuple columns  # keep the arrays alive, whatever becomes of the caller's lists
+
+    def __cinit__(self, tuple changed, tuple read):
+        self.columns = tuple([None if column is None else tuple(column) for column in changed + read])
+        self.n = len(self.columns[0])
+        self.rows = <fr_row *>PyMem_RawMalloc(2 * self.n * sizeof(fr_row))
+        if self.rows == NULL:
+            raise MemoryError(f"cannot allocate a table of {self.n} arrays")
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.rows)
+
+    cdef bint fill(self, Py_ssize_t changed):
+        """Are the arrays what the kernels take: of one size and dtype in a row, contiguous, aligned, writable if they change?"""
+        cdef Py_ssize_t k, column
+        cdef int flags, double
+        cdef fr_row *row
+        cdef fr_update *update
+        cdef cnp.ndarray a, first
+        for arrays in self.columns:
+            if arrays is not None and len(arrays) != self.n:
+                return False
+        for k in range(self.n):
+            if not is_real(self.columns[0][k]):
+                return False
+            first = <cnp.ndarray>self.columns[0][k]
+            double = cnp.PyArray_TYPE(first) == cnp.NPY_DOUBLE
+            update = &self.updates[double]
+            row = &self.rows[double * self.n + self.count[double]]
+            self.count[double] += 1
+            row.n = cnp.PyArray_SIZE(first)
+            row.end = update.pieces = update.pieces + (row.n + FR_PIECE - 1) // FR_PIECE
+            for column in range(FR_MOST_ARRAYS):
+                row.a[column] = NULL
+                if column >= len(self.columns) or self.columns[column] is None:
+                    continue
+                if not is_real(self.columns[column][k]):
+                    return False
+                a = <cnp.ndarray>self.columns[column][k]
+                if not (cnp.PyArray_ISCARRAY(a) if column < changed else cnp.PyArray_ISCARRAY_RO(a)):
+                    return False
+                if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(first) or cnp.PyArray_SIZE(a) != row.n:
+                    return False
+                row.a[column] = cnp.PyArray_DATA(a)
+        return True
+
+    cdef bint apart(self):
+        """Is no array a part of another?"""
+        spans = []
+        for column in self.columns:
+            for a in column or ():
+                start = <uintptr_t>cnp.PyArray_DATA(<cnp.ndarray>a)
+                spans.append((start, start + cnp.PyArray_NBYTES(<cnp.ndarray>a)))
+        spans.sort()
+        return all([end <= start for (_, end), (start, _) in zip(spans, spans[1:])])
+
+    cdef run(self, int rule, tuple numbers, double *sums, how):
+        """Those of float32, then those of float64."""
+        cdef int double, k, threads = how.threads, set_in_use = fr_shared_get(&isa)
+        cdef long long patience_ns = how.patience
+        cdef fr_update *u
+        cdef fr_work *kernel
+        if threads > 1 and not self.apart():
+            threads = 1
+        for double in range(2):
+            u = &self.updates[double]
+            if u.pieces == 0:
+                continue
+            u.rule = rule
+            for k in range(<int>len(numbers)):
+                u.numbers[k] = numbers[k]
+            u.rows = &self.rows[double * self.n]
+            u.sums = sums
+            kernel = fr_kernels_of(set_in_use, double).update
+            if how.release:
+                with nogil:
+                    fr_pool_run(&pool, threads, ELEMENTWISE, patience_ns, kernel, u)
+            else:
+                fr_pool_run(&pool, 1, ELEMENTWISE, 0, kernel, u)
+            if sums != NULL:
+                sums += u.pieces
+
+
+def update(int rule, tuple numbers, tuple changed, tuple read, how):
+    """Do this to every number of these columns of arrays; False, and nothing done, if they are not what the kernels take."""
+    cdef Rows rows = Rows(changed, read)
+    if not rows.fill(len(changed)):
+        return False
+    rows.run(rule, numbers, NULL, how)
+    return True
+
+
+def sum_of_squares(arrays, how):
+    """Of all numbers of all arrays, in float64; None if they are not what the kernels take."""
+    cdef Rows rows = Rows((), (arrays,))
+    if not rows.fill(0):
+        return None
+    cdef ptrdiff_t i, pieces = rows.updates[0].pieces + rows.updates[1].pieces
+    cdef double *sums = <double *>PyMem_RawMalloc(pieces * sizeof(double))
+    cdef double total = 0
+    if sums == NULL:
+        raise MemoryError(f"cannot allocate {pieces} sums")
+    try:
+        rows.run(FR_SQUARES, (), sums, how)
+        for i in range(pieces):
+            total += sums[i]
+    finally:
+        PyMem_RawFree(sums)
+    return total

@@ -5,6 +5,7 @@ The arguments, their shapes and errors are those of fastrnn.rnn, fastrnn.gru and
 gradients are not available. Needs the package autograd: pip install 'fastrnn[autograd]'.
 
 >>> import autograd, autograd.numpy as np, fastrnn.autograd
+>>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((12, 3)), np.ones((12, 4))  # T=7 B=2 I=3 H=4
 >>> def loss(w_hh):
 ...     y, h_n = fastrnn.autograd.gru(x, w_ih, w_hh)
 ...     return np.sum(y**2)
@@ -15,10 +16,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from autograd.extend import defvjp_argnums, primitive
-from autograd.tracer import isbox
-
 from .bridge import FLOATS, Arrays, Call, function
+from .optional import missing
+
+try:
+    from autograd.extend import defvjp_argnums, primitive
+    from autograd.tracer import isbox
+except ImportError as error:
+    raise missing("fastrnn.autograd", "autograd", "autograd", error) from error
 
 __all__ = ["gru", "lstm", "rnn"]
 
@@ -60,6 +65,47 @@ def _vjp(argnums: tuple[int, ...], outputs: Any, arguments: tuple[Any, ...], key
 _recorded = primitive(_record)
 defvjp_argnums(_recorded, _vjp)
 
-rnn = function("rnn", "autograd", _run)
-gru = function("gru", "autograd", _run)
-lstm = function("lstm", "autograd", _run)
+
+@function(_run)
+def rnn(*arguments: Any, **keywords: Any) -> Any:
+    """fastrnn.rnn without `record`: arguments, shapes and errors as there.
+
+    Returns: y (T, B, H) and h_n (B, H), as fastrnn.rnn without the tape.
+
+    >>> import fastrnn.autograd
+    >>> import autograd.numpy as np
+    >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((4, 3)), np.ones((4, 4))  # T=7 B=2 I=3 H=4
+    >>> y, h_n = fastrnn.autograd.rnn(x, w_ih, w_hh, lengths=[7, 5])
+    >>> y.shape, h_n.shape
+    ((7, 2, 4), (2, 4))
+    """
+
+
+@function(_run)
+def gru(*arguments: Any, **keywords: Any) -> Any:
+    """fastrnn.gru without `record`: arguments, shapes and errors as there.
+
+    Returns: y (T, B, H) and h_n (B, H), as fastrnn.gru without the tape.
+
+    >>> import fastrnn.autograd
+    >>> import autograd.numpy as np
+    >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((12, 3)), np.ones((12, 4))  # T=7 B=2 I=3 H=4
+    >>> y, h_n = fastrnn.autograd.gru(x, w_ih, w_hh, lengths=[7, 5])
+    >>> y.shape, h_n.shape
+    ((7, 2, 4), (2, 4))
+    """
+
+
+@function(_run)
+def lstm(*arguments: Any, **keywords: Any) -> Any:
+    """fastrnn.lstm without `record`: arguments, shapes and errors as there.
+
+    Returns: y (T, B, H) and h_n and c_n, each (B, H), as fastrnn.lstm without the tape.
+
+    >>> import fastrnn.autograd
+    >>> import autograd.numpy as np
+    >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((16, 3)), np.ones((16, 4))  # T=7 B=2 I=3 H=4
+    >>> y, (h_n, c_n) = fastrnn.autograd.lstm(x, w_ih, w_hh, lengths=[7, 5])
+    >>> y.shape, h_n.shape, c_n.shape
+    ((7, 2, 4), (2, 4), (2, 4))
+    """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -38,29 +39,33 @@ class Call(NamedTuple):
         return {name: getattr(grads, name, None) for name in FLOATS}
 
 
-def function(name: str, module: str, run: Callable[[Call, Arrays, Arrays], Any]) -> Callable[..., tuple[Any, Any]]:
+_Function = Callable[..., tuple[Any, Any]]
+
+
+def function(run: Callable[[Call, Arrays, Arrays], Any]) -> Callable[[Callable[..., Any]], _Function]:
+    """Decorates an empty function with the name and documentation of ours for a framework: see _complete."""
+    return functools.partial(_complete, run)
+
+
+def _complete(run: Callable[[Call, Arrays, Arrays], Any], named: Callable[..., Any]) -> _Function:
     """fastrnn.<name> for a framework: its signature without `record`, computed by run(call, floats, of_rows) -> flat outputs."""
+    name, where = named.__name__, f"{named.__module__}.{named.__name__}"
     given = inspect.signature(getattr(functional, name)).parameters.values()
     signature = inspect.Signature([p.replace(annotation=Any) for p in given if p.name != "record"])
 
+    @functools.wraps(named)
     def function(*arguments: Any, **keywords: Any) -> tuple[Any, Any]:
         try:
             bound = {n: v for n, v in signature.bind(*arguments, **keywords).arguments.items() if v is not None}
         except TypeError as error:
-            raise TypeError(f"fastrnn.{module}.{name}: {error}") from None
+            raise TypeError(f"{where}: {error}") from None
+        for n, value in bound.items():
+            if isinstance(value, np.ma.MaskedArray):  # a framework would take what the mask hides
+                raise TypeError(f"{n}: expected an array, got {type(value).__name__}")
         floats, of_rows = ({n: v for n, v in bound.items() if n in names} for names in (FLOATS, OF_ROWS))
         options = tuple((n, v) for n, v in bound.items() if n not in FLOATS + OF_ROWS)
         y, *state = run(Call(name, options), floats, of_rows)
         return y, state[0] if len(state) == 1 else tuple(state)
 
-    state = "(h_n, c_n)" if name == "lstm" else "h_n"
-    function.__name__ = function.__qualname__ = name
-    function.__module__ = f"fastrnn.{module}"
     function.__signature__ = signature  # type: ignore[attr-defined]
-    function.__doc__ = f"""fastrnn.{name} without `record`: arguments, shapes and errors as there.
-
-    Returns: y (T, B, H), {state}; as fastrnn.{name} without the tape.
-
-    >>> y, {state} = fastrnn.{module}.{name}(x, w_ih, w_hh, b_ih, b_hh, lengths=lengths)
-    """
     return function

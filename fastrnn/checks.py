@@ -85,14 +85,21 @@ def integers(name: str, value: Any, symbols: str, n: int, most: int) -> NDArray[
     raise ValueError(f"{name}: expected integers from 0 to T = {most}, got {array[row]} at row {row}")
 
 
-def booleans(name: str, value: Any, symbols: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def booleans(name: str, value: Any, symbols: str, shape: tuple[int, ...], why: str = ",") -> NDArray[np.bool_]:
     """Booleans of this shape."""
     array = _plain(name, value, "booleans")
     if array.dtype != np.bool_:
         raise TypeError(f"{name}: expected booleans, got {_what(value, array)}")
     if array.shape != shape:
-        raise ValueError(f"{name}: expected {symbols} = {shape}, got {array.shape}")
+        raise ValueError(f"{name}: expected {symbols} = {shape}{why} got {array.shape}")
     return array
+
+
+def flags_of_steps(name: str, value: Any, T: int, B: int, unbatched: bool, batch_first: bool) -> NDArray[np.bool_]:
+    """(T, B) booleans, which the caller gives as x lies: (T, B), (B, T) with batch_first, or (T,) without a batch."""
+    symbols, shape = ("(T,)", (T,)) if unbatched else ("(B, T)", (B, T)) if batch_first else ("(T, B)", (T, B))
+    array = booleans(name, value, symbols, shape, ", as x lies,")
+    return array.T if batch_first and not unbatched else array.reshape(T, B)
 
 
 def flag(name: str, value: Any) -> bool:
@@ -216,7 +223,7 @@ def _plain(name: str, value: Any, wanted: str) -> Array:
         return np.asarray(value)
     except MemoryError as error:
         raise out_of_memory(name, error) from None
-    except (TypeError, ValueError):  # such as lists of different lengths
+    except (TypeError, ValueError, RuntimeError):  # lists of different lengths; a tensor that needs a gradient
         raise TypeError(f"{name}: expected {wanted}, got {value!r:.60}") from None
 
 

@@ -12,7 +12,6 @@ from . import _core, blas, checks, cores, schedule
 __version__ = "0.1.0"
 _MOST_THREADS = 256
 _SHOWN = ((1, 64), (1, 256), (8, 128), (32, 256))  # rows and units of the calls that show_config tells of
-_threads = 1
 _default = (1, "")  # threads at the start, and what says so
 _gemm: str | None = None
 
@@ -28,13 +27,12 @@ def set_num_threads(n: int) -> None:
 
     >>> fastrnn.set_num_threads(2)
     """
-    global _threads
-    _threads = checks.integer("n", n, 1, _MOST_THREADS)
+    _core.use_threads(checks.integer("n", n, 1, _MOST_THREADS))
 
 
 def get_num_threads() -> int:
     """The number of threads that a call may use."""
-    return _threads
+    return _core.threads_in_use()
 
 
 def available_isas() -> list[str]:
@@ -99,13 +97,13 @@ def show_config() -> None:
     lines = [
         f"fastrnn {__version__}",
         f"instruction set   {_core.isa_in_use()} (available: {', '.join(_core.isas())})",
-        f"threads           {_threads} (default {_default[0]}: {_default[1]})",
+        f"threads           {get_num_threads()} (default {_default[0]}: {_default[1]})",
         f"large products    {gemm()}",
         f"NumPy             {np.__version__}, BLAS {library.get('name', 'unknown')} {library.get('version', '')}".rstrip(),
         f"Python            {sys.version.split()[0]}",
     ]
     for B, H in _SHOWN:
-        lines.append(f"B={B:<3} I=H={H:<4}     {schedule.forward(100, B, H, H, 4, _threads)}")
+        lines.append(f"B={B:<3} I=H={H:<4}     {schedule.forward(100, B, H, H, 4, get_num_threads())}")
     print("\n".join(lines))
 
 
@@ -147,14 +145,14 @@ def _register() -> None:
 
 def _start() -> None:
     """The environment's wishes; one that cannot be met stops the import."""
-    global _threads, _default
+    global _default
     names = _core.isas()
     wanted = os.environ.get("FASTRNN_ISA") or names[-1]
     if wanted not in names:
         raise ImportError(f"FASTRNN_ISA: expected one of {', '.join(names)}, got {wanted!r}")
     _core.use_isa(names.index(wanted))
     _default = _start_threads()
-    _threads = _default[0]
+    _core.use_threads(_default[0])
     engine = os.environ.get("FASTRNN_GEMM")
     if engine:
         try:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,36 +13,6 @@ from .plan import make_plan
 from .tape import Tape
 
 Array = NDArray[Any]
-
-_COMMON = """
-    Args:
-        x: (T, B, I); (B, T, I) with batch_first; (T, I) without a batch. float32 or float64, and all arrays of one dtype.
-        w_ih, w_hh: ({G}*H, I), ({G}*H, H){blocks}.
-        b_ih, b_hh: ({G}*H,) or None.
-{state}
-        lengths: (B,) integers from 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y is 0
-            there, the final state is that of the row's own end, and a row of length 0 keeps its initial state.
-        reset: (T, B) booleans: where True, the row is cut in front of step t; the state starts there from zero.
-        mask: (T, B) booleans: a step where it is False is skipped: the state is carried over it, to the next step that is True. A
-            reset in front of a skipped step cuts the row all the same.
-        masked: what y is at a skipped step: "zero", or "hold", the state that is carried over it (before a row's first step its
-            initial state), as in Keras; the gradient of a held output flows to where it came from. Padding is 0 in both.
-        reverse: go from each row's end to its start. y stays in the order of x.
-        batch_first: x and y are (B, T, .); no transposed copy is made. States stay (B, H).
-        record: also return a tape for the gradients. y is then read-only, because the tape reads it; so must x and the weights
-            stay as they are until backward.
-        checkpoint: k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape makes the
-            rest again, k steps at a time, with the same bits of gradient, for about a forward's time. k is rounded up to where
-            it does not cut a sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without
-            record, and for an RNN, whose tape needs y alone, it changes nothing.
-        threads: at most so many; None: fastrnn.get_num_threads().
-
-    Returns:
-        y (T, B, H), {returned}, tape (None unless record).
-
-    Raises: TypeError, ValueError (the message names the argument), MemoryError.
-"""
-_STATE = "        h0: (B, H) or None for zeros."
 
 
 class _Options(NamedTuple):
@@ -60,22 +29,6 @@ class _Options(NamedTuple):
     threads: Any
 
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _document(G: str, blocks: str, state: str, returned: str) -> Callable[[_Function], _Function]:
-    """Put the common part of the documentation in front of the example."""
-
-    def add(function: _Function) -> _Function:
-        before, example = (function.__doc__ or "").split("    Example:")
-        text = _COMMON.format(G=G, blocks=blocks, state=state, returned=returned).replace("1*H", "H")
-        function.__doc__ = before.rstrip() + "\n" + text + "\n    Example:" + example
-        return function
-
-    return add
-
-
-@_document("1", "", _STATE + '\n        nonlinearity: "tanh" or "relu".', "h_n (B, H)")
 def rnn(
     x: Array,
     w_ih: Array,
@@ -97,8 +50,70 @@ def rnn(
 ) -> tuple[Array, Array, Tape | None]:
     """The simple recurrent network (Elman 1990): h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu.
 
-    Example:
-        >>> y, h_n, _ = fastrnn.rnn(x, w_ih, w_hh, nonlinearity="relu")
+    Parameters
+    ----------
+    x : array (T, B, I)
+        (B, T, I) with `batch_first`; (T, I) without a batch. float32 or float64, and all arrays of one dtype.
+    w_ih, w_hh : array (H, I), (H, H)
+        The weights.
+    b_ih, b_hh : array (H,), optional
+        The biases; None for none.
+    h0 : array (B, H), optional
+        The initial state, (H,) without a batch; None for zeros.
+    nonlinearity : "tanh" or "relu"
+    lengths : integers (B,), optional
+        From 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y is 0 there, the final state
+        is that of the row's own end, and a row of length 0 keeps its initial state.
+    reset : booleans (T, B), optional
+        (B, T) with `batch_first`, (T,) without a batch. Where True, the row is cut in front of step t: the state starts there from
+        zero.
+    mask : booleans (T, B), optional
+        (B, T) with `batch_first`, (T,) without a batch. A step where it is False is skipped: the state is carried over it, to the
+        next step that is True. A reset in front of a skipped step cuts the row all the same.
+    masked : "zero" or "hold"
+        What y is at a skipped step: 0, or the state that is carried over it (before a row's first step its initial state), as in
+        Keras; the gradient of a held output flows to where it came from. Padding is 0 in both.
+    reverse : bool
+        Go from each row's end to its start. y stays in the order of x.
+    batch_first : bool
+        x and y are (B, T, .); no transposed copy is made. States stay (B, H).
+    record : bool
+        Also return a tape for the gradients. y is then read-only, because the tape reads it; so must x and the weights stay as
+        they are until backward.
+    checkpoint : int, optional
+        k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape makes the rest again,
+        k steps at a time, with the same bits of gradient, for about a forward's time. k is rounded up to where it does not cut a
+        sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
+        RNN, whose tape needs y alone, it changes nothing.
+    threads : int, optional
+        At most so many; None: fastrnn.get_num_threads().
+
+    Returns
+    -------
+    y : array (T, B, H)
+        The output of every step, laid out as x is.
+    h_n : array (B, H)
+        The final state, (H,) without a batch.
+    tape : Tape or None
+        None unless `record`; tape.backward(dy, dstate) gives the gradients.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names the argument.
+    MemoryError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> rng = np.random.default_rng(0)
+    >>> x, w_ih, w_hh = (rng.standard_normal(shape) for shape in ((7, 2, 3), (4, 3), (4, 4)))  # T=7 B=2 I=3 H=4
+    >>> y, h_n, _ = fastrnn.rnn(x, w_ih, w_hh, nonlinearity="relu", lengths=[7, 5])
+    >>> y.shape, h_n.shape
+    ((7, 2, 4), (2, 4))
+    >>> np.array_equal(y[4, 1], h_n[1])  # the end of the shorter row
+    True
     """
     cell = Cell.RNN_TANH if checks.choice("nonlinearity", nonlinearity, "tanh", "relu") == "tanh" else Cell.RNN_RELU
     options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads)
@@ -106,7 +121,6 @@ def rnn(
     return y, h_n, tape
 
 
-@_document("3", ", row blocks r, z, n", _STATE + "\n        reset_after: which of the two equations of n.", "h_n (B, H)")
 def gru(
     x: Array,
     w_ih: Array,
@@ -131,9 +145,70 @@ def gru(
     n = tanh(W_in x_t + b_in + r (W_hn h_{t-1} + b_hn)) if reset_after (PyTorch, cuDNN), else
     n = tanh(W_in x_t + b_in + W_hn (r h_{t-1}) + b_hn) (Cho et al. 2014, arXiv 1406.1078).
 
-    Example:
-        >>> y, h_n, tape = fastrnn.gru(x, w_ih, w_hh, b_ih, b_hh, record=True)
-        >>> grads = tape.backward(dy)
+    Parameters
+    ----------
+    x : array (T, B, I)
+        (B, T, I) with `batch_first`; (T, I) without a batch. float32 or float64, and all arrays of one dtype.
+    w_ih, w_hh : array (3*H, I), (3*H, H)
+        The weights, row blocks r, z, n.
+    b_ih, b_hh : array (3*H,), optional
+        The biases; None for none.
+    h0 : array (B, H), optional
+        The initial state, (H,) without a batch; None for zeros.
+    reset_after : bool
+        Which of the two equations of n.
+    lengths : integers (B,), optional
+        From 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y is 0 there, the final state
+        is that of the row's own end, and a row of length 0 keeps its initial state.
+    reset : booleans (T, B), optional
+        (B, T) with `batch_first`, (T,) without a batch. Where True, the row is cut in front of step t: the state starts there from
+        zero.
+    mask : booleans (T, B), optional
+        (B, T) with `batch_first`, (T,) without a batch. A step where it is False is skipped: the state is carried over it, to the
+        next step that is True. A reset in front of a skipped step cuts the row all the same.
+    masked : "zero" or "hold"
+        What y is at a skipped step: 0, or the state that is carried over it (before a row's first step its initial state), as in
+        Keras; the gradient of a held output flows to where it came from. Padding is 0 in both.
+    reverse : bool
+        Go from each row's end to its start. y stays in the order of x.
+    batch_first : bool
+        x and y are (B, T, .); no transposed copy is made. States stay (B, H).
+    record : bool
+        Also return a tape for the gradients. y is then read-only, because the tape reads it; so must x and the weights stay as
+        they are until backward.
+    checkpoint : int, optional
+        k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape makes the rest again,
+        k steps at a time, with the same bits of gradient, for about a forward's time. k is rounded up to where it does not cut a
+        sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
+        RNN, whose tape needs y alone, it changes nothing.
+    threads : int, optional
+        At most so many; None: fastrnn.get_num_threads().
+
+    Returns
+    -------
+    y : array (T, B, H)
+        The output of every step, laid out as x is.
+    h_n : array (B, H)
+        The final state, (H,) without a batch.
+    tape : Tape or None
+        None unless `record`; tape.backward(dy, dstate) gives the gradients.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names the argument.
+    MemoryError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> rng = np.random.default_rng(0)
+    >>> x, w_ih, w_hh = (rng.standard_normal(shape) for shape in ((7, 2, 3), (12, 3), (12, 4)))  # T=7 B=2 I=3 H=4
+    >>> y, h_n, tape = fastrnn.gru(x, w_ih, w_hh, record=True)
+    >>> grads = tape.backward(y - 1)  # of half the sum of (y - 1)**2
+    >>> grads.w_hh.shape, grads.x.shape
+    ((12, 4), (7, 2, 3))
     """
     cell = Cell.GRU_AFTER if checks.flag("reset_after", reset_after) else Cell.GRU_BEFORE
     options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads)
@@ -141,13 +216,6 @@ def gru(
     return y, h_n, tape
 
 
-@_document(
-    "4",
-    ", row blocks i, f, g, o",
-    "        h0, c0: (B, H) or None for zeros.\n        peephole: (3, H), rows i, f, o, or None; i and f see c_{t-1}, o c_t."
-    "\n        w_hr: (P, H) with P < H, or None. With it h has P numbers: w_hh is (4*H, P), h0 and h_n (B, P), y (T, B, P).",
-    "(h_n, c_n) each (B, H)",
-)
 def lstm(
     x: Array,
     w_ih: Array,
@@ -174,9 +242,72 @@ def lstm(
     i, f, o = sigmoid(W_i. x_t + b_i. + W_h. h_{t-1} + b_h.), g = tanh(the same), c_t = f c_{t-1} + i g, h_t = o tanh(c_t),
     or, with a projection (Sak, Senior and Beaufays 2014, arXiv 1402.1128; PyTorch's proj_size), h_t = W_hr (o tanh(c_t)).
 
-    Example:
-        >>> y, (h_n, c_n), tape = fastrnn.lstm(x, w_ih, w_hh, b_ih, b_hh, record=True)
-        >>> grads = tape.backward(dy)
+    Parameters
+    ----------
+    x : array (T, B, I)
+        (B, T, I) with `batch_first`; (T, I) without a batch. float32 or float64, and all arrays of one dtype.
+    w_ih, w_hh : array (4*H, I), (4*H, H)
+        The weights, row blocks i, f, g, o.
+    b_ih, b_hh : array (4*H,), optional
+        The biases; None for none.
+    h0, c0 : array (B, H), optional
+        The initial state, (H,) each without a batch; None for zeros.
+    peephole : array (3, H), optional
+        Rows i, f, o: i and f also see c_{t-1}, and o sees c_t.
+    w_hr : array (P, H), P < H, optional
+        The projection. With it h has P numbers: `w_hh` is (4*H, P), `h0` and h_n (B, P), y (T, B, P).
+    lengths : integers (B,), optional
+        From 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y is 0 there, the final state
+        is that of the row's own end, and a row of length 0 keeps its initial state.
+    reset : booleans (T, B), optional
+        (B, T) with `batch_first`, (T,) without a batch. Where True, the row is cut in front of step t: the state starts there from
+        zero.
+    mask : booleans (T, B), optional
+        (B, T) with `batch_first`, (T,) without a batch. A step where it is False is skipped: the state is carried over it, to the
+        next step that is True. A reset in front of a skipped step cuts the row all the same.
+    masked : "zero" or "hold"
+        What y is at a skipped step: 0, or the state that is carried over it (before a row's first step its initial state), as in
+        Keras; the gradient of a held output flows to where it came from. Padding is 0 in both.
+    reverse : bool
+        Go from each row's end to its start. y stays in the order of x.
+    batch_first : bool
+        x and y are (B, T, .); no transposed copy is made. States stay (B, H).
+    record : bool
+        Also return a tape for the gradients. y is then read-only, because the tape reads it; so must x and the weights stay as
+        they are until backward.
+    checkpoint : int, optional
+        k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape makes the rest again,
+        k steps at a time, with the same bits of gradient, for about a forward's time. k is rounded up to where it does not cut a
+        sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
+        RNN, whose tape needs y alone, it changes nothing.
+    threads : int, optional
+        At most so many; None: fastrnn.get_num_threads().
+
+    Returns
+    -------
+    y : array (T, B, H)
+        The output of every step, laid out as x is.
+    (h_n, c_n) : arrays (B, H)
+        The final state, (H,) each without a batch.
+    tape : Tape or None
+        None unless `record`; tape.backward(dy, dstate) gives the gradients.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The message names the argument.
+    MemoryError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> rng = np.random.default_rng(0)
+    >>> x, w_ih, w_hh = (rng.standard_normal(shape) for shape in ((7, 2, 3), (16, 3), (16, 4)))  # T=7 B=2 I=3 H=4
+    >>> y, (h_n, c_n), tape = fastrnn.lstm(x, w_ih, w_hh, record=True)
+    >>> grads = tape.backward(y - 1)  # of half the sum of (y - 1)**2
+    >>> grads.w_hh.shape, grads.c0.shape
+    ((16, 4), (2, 4))
     """
     cell = Cell.LSTM if peephole is None else Cell.LSTM_PEEPHOLE
     options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads)
@@ -272,11 +403,10 @@ def make_run(
     if lengths is not None:
         lengths = checks.integers("lengths", lengths, "(B,)", B, T)
     hold = checks.choice("masked", masked, "zero", "hold") == "hold"
-    symbols, shape = ("(T,)", (T,)) if unbatched else ("(T, B)", (T, B))
     if reset is not None:
-        reset = checks.booleans("reset", reset, symbols, shape).reshape(T, B)
+        reset = checks.flags_of_steps("reset", reset, T, B, unbatched, batch_first)
     if mask is not None:
-        mask = checks.booleans("mask", mask, symbols, shape).reshape(T, B)
+        mask = checks.flags_of_steps("mask", mask, T, B, unbatched, batch_first)
     try:
         plan = make_plan(T, B, reverse, lengths, reset, mask, hold)
     except (MemoryError, ValueError) as error:  # its lists of up to T*B items; ValueError: not even countable

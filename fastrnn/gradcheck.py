@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checks
+from .pickling import reduced
 
 __all__ = ["GradcheckEntry", "GradcheckError", "GradcheckResult", "gradcheck"]
 
@@ -42,6 +43,9 @@ class GradcheckEntry(NamedTuple):
     error: float  # |analytic - numeric|
     tolerance: float
     checked: int = 1  # how many entries of the array were
+
+    def __reduce__(self) -> Any:
+        return reduced(self)
 
     @property
     def ok(self) -> bool:
@@ -77,6 +81,9 @@ class GradcheckResult(NamedTuple):
     numeric: Any
     error: float
     table: dict[str, GradcheckEntry]
+
+    def __reduce__(self) -> Any:
+        return reduced(self)
 
     def __bool__(self) -> bool:
         return self.ok

@@ -23,13 +23,18 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
-import keras
 import numpy as np
-from keras.src import backend
 from numpy.typing import NDArray
 
 from . import functional
 from .formats import FORMATS
+from .optional import missing
+
+try:
+    import keras
+    from keras.src import backend
+except ImportError as error:
+    raise missing("fastrnn.keras", "keras", "keras", error) from error
 
 __all__ = ["install", "uninstall"]
 
@@ -142,7 +147,7 @@ def _checked(
         zero = _zero_output_for_mask.get()
         if unroll or zero is None:
             raise NotImplementedError
-        options["mask"] = np.asarray(mask, np.bool_).reshape(x.shape[:2]).T
+        options["mask"] = np.asarray(mask, np.bool_).reshape(x.shape[:2])
         options["masked"] = "zero" if zero else "hold"
     return x, options
 

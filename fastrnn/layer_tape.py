@@ -47,7 +47,8 @@ class LayerTape:
 
         With checkpoints there is h alone: c and gates are made when backward needs them, and never all at once.
 
-        Read-only views of what is stored for backward, in the layout of x (padded, where x is packed), 0 where a row has no step.
+        Read-only views of what is stored for backward, in the layout of x (padded, where x is packed: (B, T, .) with batch_first),
+        0 where a row has no step.
         backward takes them away: copy what is to stay.
 
         Raises: RuntimeError after backward, or where another thread is at this tape; KeyError for another name.

@@ -86,9 +86,10 @@ class Recurrent(Portable):
                 c (L*D, B, H); None for zeros.
             lengths: (B,) integers from 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y
                 is 0 there, and the final state is that of the row's own end.
-            reset: (T, B) booleans: where True, the row is cut in front of step t, in every layer and direction, and its state
-                starts from zero.
-            mask: (T, B) booleans: where False, the step is skipped and the state carried over it, in every layer and direction.
+            reset: (T, B) booleans, or (B, T) with batch_first, also beside a packed x: where True, the row is cut in front of step
+                t, in every layer and direction, and its state starts from zero.
+            mask: (T, B) booleans, or (B, T) with batch_first: where False, the step is skipped and the state carried over it, in
+                every layer and direction.
             masked: what y is at a skipped step: "zero", or "hold" for the output carried over.
             checkpoint: k, for long sequences: beside each layer's outputs the tape keeps only a state every k steps, in place of
                 all gates and cell states, and backward makes the rest again, k steps at a time: the same bits of gradient, for
@@ -154,7 +155,7 @@ class Recurrent(Portable):
         plans = self._plans(layout, lengths, reset, mask, checks.choice("masked", masked, "zero", "hold"))
         dropout = self.dropout if record and self.num_layers > 1 else 0.0
         threads = config.get_num_threads
-        options = Options(self._cell, self._directions, layout.batch_first, threads, record, dropout, self._draw, checkpoint)
+        options = Options(self._cell, self._directions, layout.rows_first, threads, record, dropout, self._draw, checkpoint)
         try:
             return layout, Pass(options, plans, layout.x, self._weights(), h0, c0)
         except MemoryError as error:

@@ -14,7 +14,11 @@ Array = NDArray[Any]
 
 
 class Layout:
-    """The form of one call's x, which is that of its y and all their gradients: (T, B, .), (B, T, .), (T, .) or packed."""
+    """The form of one call's x, which is that of its y and all their gradients: (T, B, .), (B, T, .), (T, .) or packed.
+
+    Beside a packed x, what is not packed (masks, what a tape shows, some gradients) is padded: (T, B, .), or (B, T, .) with
+    batch_first.
+    """
 
     def __init__(self, x: Any, dtype: np.dtype[Any], I: int, batch_first: bool) -> None:
         """Finds the form out; `x` becomes (T, B, I), and `lengths` what a packed x says of them."""
@@ -25,7 +29,7 @@ class Layout:
             packed = check_packed("x", x)
             self.packed, self.lengths = packed, packed_lengths(packed)
             self.T, self.B = len(packed.batch_sizes), len(self.lengths)
-            self.unbatched = self.batch_first = False
+            self.unbatched, self.batch_first = False, batch_first
             self.x = self._padded("x.data", packed, I, "I")
             return
         x = checks.floats("x", x, dtype, (2, 3))
@@ -36,6 +40,11 @@ class Layout:
         self.batch_first = batch_first and not self.unbatched
         self.x = self._turned(x)
         self.T, self.B = self.x.shape[:2]
+
+    @property
+    def rows_first(self) -> bool:
+        """Is y stored as (B, T, .)?"""
+        return self.batch_first and self.packed is None
 
     def _turned(self, a: Array) -> Array:
         """From an array in the caller's form to (T, B, .)."""
@@ -73,9 +82,8 @@ class Layout:
         return f"({', '.join(axes + symbol)}{',' if len(axes + symbol) == 1 else ''})"
 
     def flags(self, name: str, value: Any) -> NDArray[np.bool_]:
-        """(T, B) booleans, which the caller gives as (T, B), or (T,) without a batch."""
-        symbols, shape = ("(T,)", (self.T,)) if self.unbatched else ("(T, B)", (self.T, self.B))
-        return checks.booleans(name, value, symbols, shape).reshape(self.T, self.B)
+        """(T, B) booleans, which the caller gives in the form of x without its numbers, padded where x is packed."""
+        return checks.flags_of_steps(name, value, self.T, self.B, self.unbatched, self.batch_first)
 
     def state(self, name: str, value: Any, cells: int, n: int, symbol: str) -> Array:
         """(L*D, B, n) in C order of what the caller gives without B if x has none."""

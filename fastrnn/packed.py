@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checks
+from .pickling import reduced
 
 Array = NDArray[Any]
 Indices = NDArray[np.int64]
@@ -26,6 +27,9 @@ class Packed(NamedTuple):
     batch_sizes: Indices
     sorted_indices: Indices | None
     unsorted_indices: Indices | None
+
+    def __reduce__(self) -> Any:
+        return reduced(self)
 
 
 def pack(x: Array, lengths: Any, batch_first: bool = False) -> Packed:

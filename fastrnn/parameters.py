@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import checks
+from . import checks, parts
 from .engine import Cell, Weights
+from .pickling import Pickled, portable, rebuilt
 
 Array = NDArray[Any]
 Shapes = dict[str, tuple[int, ...]]
@@ -73,7 +74,7 @@ class Parameters(Mapping[str, Array]):
         return repr(self.named)
 
     def __reduce__(self) -> Any:
-        return type(self), (self._shapes, self.flat)
+        return rebuilt, (type(self), (self._shapes, portable(self.flat)), {})
 
 
 def shapes_of(cell: Cell, I: int, H: int, P: int, bias: bool) -> Shapes:
@@ -89,8 +90,10 @@ def shapes_of(cell: Cell, I: int, H: int, P: int, bias: bool) -> Shapes:
     return shapes
 
 
-class Module:
+class Module(Pickled):
     """What layers and cells share: parameters by name and as one vector."""
+
+    _not_pickled = ("_of_cells",)
 
     dtype: np.dtype[Any]
     rng: np.random.Generator
@@ -163,7 +166,9 @@ class Module:
         )
         if missing or unexpected:
             text = f"mapping: expected the names of params, missing {missing}, unexpected {unexpected}"
-            raise KeyError(f"{text}; {misshapen}" if misshapen else text)
+            names = self._shapes.keys()
+            more = parts.advice("mapping", mapping, lambda part: part.keys() == names, lambda part: not names.isdisjoint(part))
+            raise KeyError(f"{text}; {misshapen}{more}" if misshapen else text + more)
         if misshapen:
             raise ValueError(misshapen)
         for name, array in new.items():
@@ -193,11 +198,6 @@ class Module:
             elif name != "rng" and value != parameter.default:
                 shown.append(f"{name}={value if name == 'dtype' else repr(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = vars(self).copy()  # at once: another thread's call may make _of_cells meanwhile
-        state.pop("_of_cells", None)
-        return state
 
     def _weights(self) -> list[Weights]:
         """The parameters of each cell as the kernels take them. They are views, so they are made once."""

@@ -31,15 +31,17 @@ class Portable(Module):
             weights: as the format has them, such as a state_dict or keras_layer.get_weights(); arrays of any library.
             format: "pytorch", "keras", "onnx", ... (the keys of fastrnn.formats.FORMATS), or a fastrnn.formats.Format.
 
-        A bias or peephole that the weights lack is zero. Raises: KeyError for names that are missing or unexpected; ValueError for
-        wrong shapes and for what this layer has no place for; TypeError where this layer's dtype would round.
+        Biases are there for all gates, directions and layers or, with bias=False, for none; peepholes likewise. What the format has
+        no place for, such as a second bias or peepholes, becomes zero. Raises: KeyError for names that are missing or unexpected;
+        ValueError for wrong shapes and for what this layer has no place for; TypeError where this layer's dtype would round.
 
         >>> layer.load_weights(keras_layer.get_weights(), format="keras")
         """
         from . import formats
 
         given = {name: getattr(self, name) for name in _STRUCTURE if hasattr(self, name)}
-        params, sizes = formats.read(weights, format, self._family, given)
+        optional = {name: True for name in ("bias", "peephole") if getattr(self, name, False)}
+        params, sizes = formats.read(weights, format, self._family, given | optional)
         self._check_sizes(sizes, given)
         self._take_over(params)
 
@@ -86,7 +88,7 @@ class Portable(Module):
 
         Args:
             weights, format: as load_weights takes them.
-            dtype: float32 or float64, rounding if need be; None: that of the weights.
+            dtype: float32 or float64, rounding if need be; None: that of the weights, float32 for bfloat16 and float16.
             options: arguments of the constructor. Those that the weights tell too must agree with them. Where the format does not
                 tell them they are needed: reset_after of a GRU in "onnx", the sizes in "jax" and "thinc", bidirectional in "jax",
                 "thinc" and "chainer" (else one direction).
@@ -101,9 +103,9 @@ class Portable(Module):
         kind = checks.float_dtype("dtype", dtype) if dtype is not None else _layer_dtype(params)
         arguments = {name: value for name, value in sizes.items() if name in _STRUCTURE[:2] or value is not _DEFAULTS.get(name)}
         for name, value in options.items():
-            if name in sizes and value != sizes[name] and not (name == "bias" and value):
+            if name in sizes and value != sizes[name]:
                 raise ValueError(f"{name}: expected {sizes[name]}, as the weights tell, got {value!r}")
-            if name not in sizes or name == "bias":
+            if name not in sizes:
                 arguments[name] = value
         layer = cls(**arguments | {"dtype": kind})
         layer._take_over({name: array.astype(kind) for name, array in params.items()} if dtype is not None else params)

@@ -383,15 +383,16 @@ def _lengths(lengths: Any, T: int, B: int, batched: bool) -> Array:
     return n
 
 
-def _booleans(name: str, value: Any, absent: bool, T: int, B: int, batched: bool) -> Array:
-    """(T, B) bool: a new array; `absent` everywhere for None."""
+def _booleans(name: str, value: Any, absent: bool, T: int, B: int, batched: bool, batch_first: bool) -> Array:
+    """(T, B) bool from what lies as x does: a new array; `absent` everywhere for None."""
     if value is None:
         return np.full((T, B), absent)
-    spelled, shape = ("(T, B)", (T, B)) if batched else ("(T,)", (T,))
+    spelled, shape = ("(T,)", (T,)) if not batched else ("(B, T)", (B, T)) if batch_first else ("(T, B)", (T, B))
     a = np.asarray(value)
     if a.dtype.kind != "b" and a.size:
         raise TypeError(f"{name}: expected bool, got {a.dtype}")
-    return _array(name, a.astype(bool), bool, spelled, shape).reshape(T, B)
+    a = _array(name, a.astype(bool), bool, spelled, shape)
+    return a.T if batched and batch_first else a.reshape(T, B)
 
 
 def _cuts(reset: Array, inside: Array, reverse: bool) -> Array:
@@ -448,7 +449,7 @@ def _prepare(
     if masked not in ("zero", "hold"):
         raise ValueError(f"masked: expected 'zero' or 'hold', got {masked!r}")
     inside = np.arange(T)[:, None] < _lengths(lengths, T, B, batched)  # (T, B): not padding
-    live = inside & _booleans("mask", mask, True, T, B, batched)
+    live = inside & _booleans("mask", mask, True, T, B, batched, batch_first)
     return _Sequence(
         cell=cell,
         x=x,
@@ -457,7 +458,7 @@ def _prepare(
         state={name: _initial(name, s, dtype, B, P if name == "h0" else H, batched) for name, s in state.items()},
         live=live,
         held=inside & ~live & (masked == "hold"),
-        cut=_cuts(_booleans("reset", reset, False, T, B, batched), inside, reverse),
+        cut=_cuts(_booleans("reset", reset, False, T, B, batched, batch_first), inside, reverse),
         reverse=reverse,
         batch_first=batch_first,
         batched=batched,
@@ -496,15 +497,15 @@ def rnn(
         lengths: (B,) integers from 0 to T: only the first lengths[b] steps of row b exist. Output past them
             is 0, and the final state is that after the row's last processed step (h0 if there is none). What
             padding holds, NaN included, has no influence.
-        reset: (T, B) bool, or (T,) unbatched: where True, nothing flows between the row's steps t-1 and t, in
-            either direction; the state starts there from zero. At t = 0 it drops the initial state, unless
-            reverse is set.
-        mask: (T, B) bool, or (T,) unbatched: a step where it is False is skipped; the state is carried over it.
-            A reset in front of a skipped step cuts all the same.
+        reset: (T, B) bool, (B, T) with batch_first, or (T,) unbatched: where True, nothing flows between the
+            row's steps t-1 and t, in either direction; the state starts there from zero. At t = 0 it drops the
+            initial state, unless reverse is set.
+        mask: as reset: a step where it is False is skipped; the state is carried over it. A reset in front of a
+            skipped step cuts all the same.
         masked: what y is at a skipped step: "zero", or "hold", the state carried over it, as in Keras. Padding
             is 0 in both.
         reverse: steps are processed from each row's own last to its first; y stays in the order of x.
-        batch_first: x, y, dy and the gradient of x are (B, T, .); nothing else changes.
+        batch_first: x, y, dy and the gradient of x are (B, T, .), reset and mask (B, T); nothing else changes.
         record: return a tape for the gradients.
         checkpoint, threads: accepted for the sake of the signature, and ignored.
 

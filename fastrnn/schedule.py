@@ -22,6 +22,9 @@ _FEW_ROWS = 4  # rows per thread up to which input products are made first
 _ROWS_OF_A_BLOCK = 4  # at least, or tiles are too low
 _WEIGHTS_OF_BLOCKS = 150_000  # weights that a core has at hand however often it starts on other rows
 _DIRECT_ITEMS = 4  # items (rows times steps) up to which a packed copy of the weights is more work than it saves
+_BYTES_PER_THREAD = 6_400_000  # of an elementwise rule, below which a second thread costs more than it brings: 80 to 160 us
+_BYTES_PER_RELEASE = 1_600_000  # below which handing the GIL over costs more than the rule
+_BYTES_PER_WAIT = 320  # bytes for each nanosecond of waiting for a thread: a core does 40 to 80 in it
 
 
 class Schedule(NamedTuple):
@@ -109,3 +112,18 @@ def _patience(work: int) -> int:
 
 def _useful_threads(work: int, most: int) -> int:
     return max(1, min(most, work // _WORK_PER_THREAD))
+
+
+class Elementwise(NamedTuple):
+    """How a rule goes over arrays: threads, the patience of a Schedule, and whether other threads of Python may run meanwhile."""
+
+    threads: int
+    patience: int
+    release: bool
+
+
+@lru_cache
+def elementwise(size: int, threads: int) -> Elementwise:
+    """The schedule of a rule that reads, and may write, arrays of so many bytes."""
+    useful = max(1, min(threads, size // _BYTES_PER_THREAD))
+    return Elementwise(useful, size // _BYTES_PER_WAIT, size >= _BYTES_PER_RELEASE)

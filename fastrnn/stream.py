@@ -85,12 +85,14 @@ class Stream(Stepper):
     def reset(self, rows: Any = None) -> None:
         """Start these rows from zero (an index, several of them, a slice or (B,) booleans), or all.
 
+        B integers that are all 0 or 1 are refused: they may be meant as booleans or as indices.
+
         Raises: IndexError, TypeError, ValueError.
 
         >>> stream.reset(done)
         """
         try:
-            index = slice(None) if rows is None else rows if isinstance(rows, slice) else _index(rows)
+            index = slice(None) if rows is None else rows if isinstance(rows, slice) else _index(rows, self.batch_size)
             with self._in_use:
                 for member in self._live():
                     for array in member:
@@ -124,13 +126,17 @@ class Stream(Stepper):
         raise ValueError("out: expected a writable, aligned, C-contiguous array, got one that is not")
 
 
-def _index(rows: Any) -> Array:
+def _index(rows: Any, B: int) -> Array:
     """What is an index of rows alone: a tuple, or booleans that are not a vector, would be one of single numbers."""
+    if isinstance(rows, np.ma.MaskedArray):
+        raise TypeError("a masked array")
     index = np.asarray(rows)
     if index.size == 0 and index.dtype != np.bool_:
         index = index.astype(np.intp)
     if index.dtype.kind not in "biu" or index.ndim > 1 or (index.dtype == np.bool_ and index.ndim == 0):
         raise TypeError(f"{index.dtype} of shape {index.shape}")
+    if index.dtype.kind in "iu" and index.shape == (B,) and ((index == 0) | (index == 1)).all():
+        raise ValueError("0 and 1 for each row; pass np.asarray(rows, bool) if they say which rows, slices if they are indices")
     return index
 
 

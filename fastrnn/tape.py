@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from . import checks
 from ._core import InUse
 from .engine import Run, Weights
+from .pickling import portable, rebuilt
 
 Array = NDArray[Any]
 State = Any  # an array for RNN and GRU, a pair (h, c) for an LSTM; None for zeros
@@ -19,6 +20,9 @@ State = Any  # an array for RNN and GRU, a pair (h, c) for an LSTM; None for zer
 class Gradients(SimpleNamespace):
     """Gradients by name: of x, of the state (in the structure of the state), and of each parameter or argument; None where the
     argument was None."""
+
+    def __reduce__(self) -> Any:
+        return rebuilt, (type(self), (), {name: portable(value) for name, value in vars(self).items()})
 
 
 def tape_in_use() -> InUse:

@@ -23,9 +23,8 @@ def copy_tree(target: Path) -> Path:
     return Path(shutil.copytree(ROOT, target, ignore=shutil.ignore_patterns(*built)))
 
 
-def run_python(*arguments: str, cwd: Path, **environment: str) -> str:
-    """All that Python prints, which is the test's message if it fails."""
-    done = subprocess.run(
+def _python(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
         env={**os.environ, **environment},
@@ -33,7 +32,19 @@ def run_python(*arguments: str, cwd: Path, **environment: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def run_python(*arguments: str, cwd: Path, **environment: str) -> str:
+    """All that Python prints, which is the test's message if it fails."""
+    done = _python(*arguments, cwd=cwd, **environment)
     assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def failing_python(*arguments: str, cwd: Path, **environment: str) -> str:
+    """All that Python prints before it ends with an error, as it must."""
+    done = _python(*arguments, cwd=cwd, **environment)
+    assert done.returncode != 0, done.stdout
     return done.stdout
 
 

@@ -241,14 +241,18 @@ def _keywords(case: Case, rng: np.random.Generator) -> dict[str, Any]:
         if case.B > 1:
             lengths[rng.integers(case.B)] = 0
     if case.reset:
-        reset = rng.random((case.T, case.B)) < 0.2
-        keywords["reset"] = reset[:, 0] if case.unbatched else reset
+        keywords["reset"] = _as_x(case, rng.random((case.T, case.B)) < 0.2)
     if case.mask:
         mask = rng.random((case.T, case.B)) < 0.6
         if case.B > 2:
             mask[:, rng.integers(case.B)] = False
-        keywords |= {"mask": mask[:, 0] if case.unbatched else mask, "masked": "hold" if case.hold else "zero"}
+        keywords |= {"mask": _as_x(case, mask), "masked": "hold" if case.hold else "zero"}
     return keywords
+
+
+def _as_x(case: Case, flags: Any) -> Any:
+    """(T, B) flags as x lies."""
+    return flags[:, 0] if case.unbatched else np.ascontiguousarray(flags.T) if case.batch_first else flags
 
 
 def call(module: Any, cell: str, arrays: dict[str, Any], **keywords: Any) -> tuple[Any, Any, Any]:

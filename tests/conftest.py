@@ -1,5 +1,8 @@
 """What holds for the whole process, set for one test and put back behind it."""
 
+import random
+from collections import defaultdict
+
 import pytest
 
 from fastrnn import _core, config, schedule
@@ -7,6 +10,29 @@ from fastrnn import _core, config, schedule
 
 def pytest_addoption(parser):
     parser.addoption("--all-installed", action="store_true", help="fail if a test was skipped because a package is not installed")
+    parser.addoption("--slow", action="store_true", help="also run the tests that are marked slow, which take minutes")
+    parser.addoption(
+        "--share", type=int, default=1, metavar="N", help="of a test's cases, run one in N but at least 100, drawn once and for all"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    left_out = {item for item in items if "slow" in item.keywords and not config.getoption("--slow")}
+    left_out |= _not_drawn([item for item in items if item not in left_out], config.getoption("--share"))
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _not_drawn(items, share):
+    """--share: no test is left out, and of its cases those that a seed of its own does not draw."""
+    tests = defaultdict(list)
+    for item in items:
+        tests[item.nodeid.partition("[")[0]].append(item)
+    drawn = set()
+    for name, cases in tests.items():
+        drawn.update(cases if share == 1 else random.Random(name).sample(cases, min(len(cases), max(100, len(cases) // share))))
+    return set(items) - drawn
 
 
 def pytest_sessionfinish(session):

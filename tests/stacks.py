@@ -132,7 +132,7 @@ class Setup:
         for name, share in (("reset", 0.2), ("mask", 0.6)):
             if getattr(s, name):
                 flags = rng.random((s.T, s.B)) < share
-                rows[name] = flags[:, 0] if s.unbatched else flags
+                rows[name] = flags[:, 0] if s.unbatched else flags.T if s.batch_first else flags
         if s.hold:
             rows["masked"] = "hold"
         return rows

@@ -103,8 +103,8 @@ class Layer(Operation):
 
         self.arguments = {"x": normal(*sequence, 4), **members("state", state())}
         self.arguments["lengths"] = np.array([4]) if unbatched else np.array([3, 5, 0])
-        self.arguments["reset"] = rng.random((T,) if unbatched else (T, B)) < 0.3
-        self.arguments["mask"] = rng.random((T,) if unbatched else (T, B)) < 0.7
+        self.arguments["reset"] = rng.random(sequence) < 0.3
+        self.arguments["mask"] = rng.random(sequence) < 0.7
         self.arguments |= {"dy": normal(*sequence, D * 7), **members("dstate", state())}
 
     def run(self, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The kernels by their C interface alone: natively, and cross-compiled for aarch64 under qemu; the same bits.
 
 tests/c/selftest_kernels.c compares them with plain loops and prints a hash of all results for each
-instruction set.
+instruction set; tests/c/selftest_optim.c does so for the rules of a training.
 """
 
 import os
@@ -63,18 +63,19 @@ def objects(folder: Path, compiler: list[str], names: list[str], *flags: str) ->
         return list(pool.map(compile_one, names))
 
 
-def selftest_kernels(folder: Path, compiler: list[str], kernels: list[Path], *flags: str) -> Path:
-    """Compile tests/c/selftest_kernels.c, and link it with these objects."""
-    program = folder / "selftest_kernels"
-    source = ROOT / "tests" / "c" / "selftest_kernels.c"
-    run(*compiler, *FLAGS, *flags, source, *kernels, "-o", program, "-lm")
+def selftest(folder: Path, compiler: list[str], kernels: list[Path], name: str = "selftest_kernels") -> Path:
+    """Compile this file of tests/c, and link it with these objects."""
+    program = folder / name
+    source = ROOT / "tests" / "c" / f"{name}.c"
+    run(*compiler, *FLAGS, source, *kernels, "-o", program, "-lm")
     return program
 
 
-def hashes(said: str) -> dict[str, tuple[str, str]]:
-    """{isa: (hash of the float32 results, of the float64 results)}"""
-    lines = re.findall(r"^(\w+) +float32 ([0-9a-f]{16}) float64 ([0-9a-f]{16})$", said, re.MULTILINE)
-    return {isa: (single, double) for isa, single, double in lines}
+def hashes(said: str) -> dict[str, tuple[str, ...]]:
+    """{isa: hashes of the results, float32 and float64, and of those with options}"""
+    both = "float32 ([0-9a-f]{16}) float64 ([0-9a-f]{16})"
+    lines = re.findall(rf"^(\w+) +{both}, with options {both}$", said, re.MULTILINE)
+    return {isa: tuple(found) for isa, *found in lines}
 
 
 @pytest.fixture(scope="module")
@@ -86,37 +87,57 @@ def native_objects(tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def native(native_objects, tmp_path_factory) -> dict[str, tuple[str, str]]:
+def aarch64_objects(tmp_path_factory) -> list[Path]:
+    need(CROSS_CC[0], QEMU)
+    return objects(tmp_path_factory.mktemp("aarch64"), CROSS_CC, SHARED + ISAS["aarch64"])
+
+
+@pytest.fixture(scope="module")
+def native(native_objects, tmp_path_factory) -> dict[str, tuple[str, ...]]:
     """The hashes of this machine."""
-    return hashes(run(selftest_kernels(tmp_path_factory.mktemp("native"), NATIVE_CC, native_objects)))
+    return hashes(run(selftest(tmp_path_factory.mktemp("native"), NATIVE_CC, native_objects)))
 
 
 def test_kernels_natively(native):
     assert list(native) == fastrnn.available_isas()
 
 
-def test_threads_do_not_race(native_objects, tmp_path):
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("selftest_kernels", ["scalar", "gru before"]),
+        ("selftest_kernels", ["scalar", "lstm"]),
+        ("selftest_optim", ["scalar"]),
+    ],
+)
+def test_threads_do_not_race(name, arguments, native_objects, tmp_path):
     """ThreadSanitizer watches the team and the kernels in plain C, which differ from others in arithmetic,
-    at work on the cell with the most stages."""
+    at work on the cell with the most stages, on that which may project, and on the rules of a training."""
     watched = objects(tmp_path, NATIVE_CC, ["team/pool", *ISAS[""]], "-O1", "-g", "-fsanitize=thread")
     others = [path for path in native_objects if path.name not in [w.name for w in watched]]
-    program = selftest_kernels(tmp_path, [*NATIVE_CC, "-fsanitize=thread"], watched + others)
+    program = selftest(tmp_path, [*NATIVE_CC, "-fsanitize=thread"], watched + others, name)
     options = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
-    done = subprocess.run([program, "scalar", "gru before"], env=options, capture_output=True, text=True)
+    done = subprocess.run([program, *arguments], env=options, capture_output=True, text=True)
     if "unexpected memory mapping" in done.stderr:
         pytest.skip("ThreadSanitizer does not run with this system's address randomisation")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_kernels_of_aarch64_give_the_same_bits(native, tmp_path):
-    need(CROSS_CC[0], QEMU)
-    kernels = objects(tmp_path, CROSS_CC, SHARED + ISAS["aarch64"])
-    program = selftest_kernels(tmp_path, CROSS_CC, kernels)
+def test_kernels_of_aarch64_give_the_same_bits(native, aarch64_objects, tmp_path):
+    program = selftest(tmp_path, CROSS_CC, aarch64_objects)
     neon = hashes(run(QEMU, program, "neon"))["neon"]
     fused = [isa for isa in ("v3", "v4", "neon") if isa in native]
     if not fused:
         pytest.skip("agrees with the loops; there is no fused multiply-add here to compare its bits with")
     assert {isa: native[isa] for isa in fused} == dict.fromkeys(fused, neon)
+
+
+def test_the_rules_of_a_training_have_the_same_bits_everywhere(native_objects, aarch64_objects, tmp_path):
+    """On every instruction set, since they fuse no multiply-adds."""
+    said = run(selftest(tmp_path, NATIVE_CC, native_objects, "selftest_optim"))
+    on_aarch64 = run(QEMU, selftest(tmp_path, CROSS_CC, aarch64_objects, "selftest_optim"))
+    assert list(hashes(said)) == fastrnn.available_isas()
+    assert len({*hashes(said).values(), *hashes(on_aarch64).values()}) == 1
 
 
 def test_functions_on_aarch64(tmp_path):

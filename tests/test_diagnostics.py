@@ -1,14 +1,11 @@
 """Gradients through time, Jacobians and their bound, spectra, and where numbers stop being numbers."""
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastrnn
-from building import run_python
 from fastrnn.diagnostics import gradient_norms, jacobian_norms, plot, spectra, spectrum, step_jacobians, watch
 from wrong import names_the_argument
 
@@ -366,13 +363,3 @@ def test_the_picture(tmp_path):
     np.testing.assert_allclose(axes.lines[2].get_ydata(), np.median(gradients, axis=1))
     with pytest.raises(ValueError, match=r"norms\['x'\]: expected \(n,\) or \(n, B\), got \(1, 1, 1\)"):
         plot({"x": np.zeros((1, 1, 1))})
-
-
-def test_without_matplotlib_the_picture_says_what_to_install(tmp_path):
-    (tmp_path / "matplotlib.py").write_text("raise ImportError('not in this test')\n")
-    package = str(Path(fastrnn.__file__).parents[1])
-    code = "import sys, fastrnn; print('fastrnn.diagnostics' in sys.modules)\nfrom fastrnn.diagnostics import plot\n"
-    code += "try:\n    plot({})\nexcept ImportError as error:\n    print(error)\n"
-    out = run_python("-c", code, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{package}")
-    assert out.splitlines() == ["False", "plot needs matplotlib: pip install 'fastrnn[plot]'"]
-    assert "fastrnn.diagnostics" in sys.modules

@@ -413,13 +413,9 @@ def test_any_wrong_array_is_refused(name, form, change, error, named):
 @every_format
 def test_any_missing_array_is_named(name, form):
     weights, _ = SYSTEMS[name, form](draw(np.random.default_rng(0)), 3, 5)
-    layer, cell = from_weights(weights, name, form, **options(name, form, 3, 5)), FORMATS[name].cells[form]
-    label = FORMATS[name].container.label(0, 0, 1, 1)
+    layer = from_weights(weights, name, form, **options(name, form, 3, 5))
     for path in places(weights) if isinstance(weights, dict) else ():
         key, less = "/".join(path), changed(weights, path, lambda a: None)
-        if any(slot.optional and label.format(slot.name) == key for slot in cell.slots):
-            layer.load_weights(less, name)
-            continue
         with pytest.raises(KeyError, match=r"expected .* missing ") as raised:
             layer.load_weights(less, name)
         assert repr(key) in str(raised.value).partition("missing")[2]
@@ -507,3 +503,134 @@ def test_bad_gradients(gradients, error, message):
 def test_errors_in_a_format(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# --- what is missing, and what is too much ------------------------------------------------------------------------------
+
+
+def stack_of(family, **options):
+    options = {"num_layers": 2, "bidirectional": True, "dtype": np.float64, "rng": 0, **options}
+    return {"rnn": fastrnn.RNN, "gru": fastrnn.GRU, "lstm": fastrnn.LSTM}[family](3, 4, **options)
+
+
+@pytest.mark.parametrize("family", ["rnn", "gru", "lstm"])
+def test_a_state_dict_without_one_of_its_biases(family):
+    layer = stack_of(family)
+    before, weights = layer.flat.copy(), layer.state_dict()
+    for name in [name for name in weights if name.startswith("bias")]:
+        less = {other: array for other, array in weights.items() if other != name}
+        for load in (layer.load_weights, type(layer).from_weights, layer.load_state_dict):
+            with pytest.raises(KeyError, match=rf"missing \['{name}'\]"):
+                load(less)
+    without = {name: array for name, array in weights.items() if name.startswith("weight")}
+    assert not type(layer).from_weights(without).bias
+    with pytest.raises(KeyError, match=r"missing \['bias_ih_l0', 'bias_hh_l0'\]"):
+        layer.load_weights(without)
+    assert np.array_equal(layer.flat, before)
+
+
+@pytest.mark.parametrize(
+    "name, key", [("onnx", "B"), ("mlx", "bias"), ("lasagne", "b_ingate"), ("onnx", "P"), ("lasagne", "W_cell_to_ingate")]
+)
+def test_a_bias_or_peephole_that_only_some_layers_have(name, key):
+    weights = stack_of("lstm", peephole=key[0] in "PW", bidirectional=name == "onnx").export_weights(name)
+    del weights[1][key]
+    with pytest.raises(KeyError, match=rf"missing \['{key} of layer 1'"):
+        fastrnn.LSTM.from_weights(weights, name)
+
+
+def test_a_keras_layer_without_its_bias_among_others():
+    weights = stack_of("lstm", bias=True).export_weights("keras")
+    weights[1] = [weights[1][k] for k in (0, 1, 3, 4)]
+    with pytest.raises(KeyError, match=r"missing \['bias of layer 1'\]"):
+        fastrnn.LSTM.from_weights(weights, "keras")
+
+
+def whole_model():
+    """A state_dict with an encoder, a decoder of another size, and a readout."""
+    encoder, decoder = stack_of("lstm").state_dict(), fastrnn.LSTM(5, 6, dtype=np.float64).state_dict()
+    named = {f"encoder.rnn.{name}": array for name, array in encoder.items()} | zeros(**{"readout.weight": (2, 6)})
+    return named | {f"decoder.{name}": array for name, array in decoder.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap, encoder",
+    [
+        (lambda model: model, "keep those of {} with the prefix 'encoder.rnn.' and cut it"),
+        (
+            lambda model: {f"module.{name}": array for name, array in model.items()},
+            "keep those of {} with the prefix 'module.encoder.rnn.' and cut it",
+        ),
+        (
+            lambda model: {"epoch": 3, "state_dict": model},
+            "keep those of {}['state_dict'] with the prefix 'encoder.rnn.' and cut it",
+        ),
+    ],
+    ids=["plain", "DataParallel", "checkpoint"],
+)
+def test_a_whole_state_dict_says_which_prefix_to_cut(wrap, encoder):
+    weights, layer = wrap(whole_model()), stack_of("lstm")
+    with pytest.raises(KeyError) as raised:
+        fastrnn.LSTM.from_weights(weights)
+    assert f"{encoder.format('weights')} or " in str(raised.value) and "decoder." in str(raised.value)
+    for load, name in ((layer.load_weights, "weights"), (layer.load_state_dict, "mapping")):
+        with pytest.raises(KeyError) as raised:
+            load(weights)
+        assert encoder.format(name) in str(raised.value)
+    with pytest.raises(KeyError) as raised:
+        layer.load_state_dict(weights)
+    assert "take those" not in str(raised.value)  # of the decoder: it has other names
+
+
+def test_what_only_resembles_the_weights_is_named_too():
+    weights = whole_model()
+    del weights["encoder.rnn.bias_ih_l0"], weights["decoder.bias_ih_l0"]
+    for load in (fastrnn.LSTM.from_weights, stack_of("lstm").load_state_dict):
+        with pytest.raises(KeyError, match=r"prefix 'encoder.rnn.' and cut it or .* prefix 'decoder.'"):
+            load(weights)
+
+
+def test_a_cell_of_a_whole_state_dict():
+    cell = fastrnn.GRUCell(3, 4)
+    with pytest.raises(KeyError, match=r"with the prefix 'core/cell\.' and cut it"):
+        cell.load_state_dict({f"core/cell.{name}": array for name, array in cell.state_dict().items()})
+
+
+def test_the_parameters_of_a_whole_model_in_flax():
+    cell = fastrnn.LSTM(3, 4, bias=False).export_weights("flax-linen")
+    params = {"params": {"Dense_0": zeros(kernel=(2, 2), bias=2), "encoder": {"cell": cell}}}
+    with pytest.raises(KeyError, match=r"whole model's: take weights\['params'\]\['encoder'\]\['cell'\]"):
+        fastrnn.LSTM.from_weights(params, "flax-linen")
+
+
+def test_the_weights_of_a_whole_model_in_keras():
+    first, second = fastrnn.LSTM(8, 4, rng=0).export_weights("keras"), fastrnn.LSTM(4, 5, bias=False, rng=0).export_weights("keras")
+    weights = [np.zeros((20, 8)), *first, *second, np.zeros((5, 1)), np.zeros(1)]
+    with pytest.raises(ValueError, match=r"take weights\[1:4\] or take weights\[4:6\]$"):
+        fastrnn.LSTM.from_weights(weights, "keras")
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16])
+def test_quantised_weights_are_no_weights(kind):
+    weights = {name: array.astype(kind) for name, array in lstm().state_dict().items()}
+    with pytest.raises(TypeError, match=f"weight_ih_l0: expected real numbers, got {np.dtype(kind)}, which suggests quantised"):
+        fastrnn.LSTM.from_weights(weights)
+
+
+@pytest.mark.parametrize("dtype", [None, np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "torch half", "torch bfloat16"])
+def test_weights_of_16_bits(kind, dtype):
+    weights = fastrnn.LSTM(3, 4, rng=0).state_dict()
+    if kind.startswith("torch"):
+        torch = pytest.importorskip("torch", reason="the package torch is not installed")
+        given = {name: getattr(torch.from_numpy(array), kind.split()[1])() for name, array in weights.items()}
+        rounded = {name: tensor.double().numpy() for name, tensor in given.items()}
+    else:
+        type_ = kind if kind == "float16" else pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed").bfloat16
+        given = {name: array.astype(type_) for name, array in weights.items()}
+        rounded = {name: array.astype(np.float64) for name, array in given.items()}
+    layer = fastrnn.LSTM.from_weights(given, dtype=dtype)
+    assert layer.dtype == (dtype or np.float32)
+    for name, array in layer.params.items():
+        assert np.array_equal(array, rounded[name])
+    layer.load_weights(given)

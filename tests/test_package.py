@@ -30,8 +30,7 @@ def sdist(tmp_path_factory) -> Path:
 def wheel(sdist, tmp_path_factory) -> Path:
     """Built from the sdist, so that every test of the wheel shows too that the sdist is complete."""
     home = tmp_path_factory.mktemp("wheel")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(home)
+    shutil.unpack_archive(sdist, home, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     (tree,) = home.iterdir()
     return build("wheel", tree, home / "dist")
 

@@ -89,6 +89,7 @@ def test_the_generator_is_the_layers_own_or_the_one_given(name):
 # --- one vector -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")  # since NumPy 2.5; others do it all the same
 @each
 def test_names_and_vector_are_the_same_numbers_whatever_is_assigned(name):
     module = make(name)

@@ -146,7 +146,7 @@ SCHEDULES = [
         (7, False, False, 200),
         (7, False, True, 1),
         (7, True, True, 10**6),
-        # and patience, lots
+        # and patience, row_blocks
         (2, False, False, 1, 10**5, 3),
         (2, False, True, 20, 10**5, 2),
         (3, False, False, 200, 10**5, 7),
@@ -172,13 +172,13 @@ def test_no_schedule_changes_a_bit(cell, dtype, isa, options, monkeypatch):
 
 
 @each_cell
-@pytest.mark.parametrize("split_units, lots, lengths", [(False, 0, False), (False, 5, False), (False, 0, True), (True, 0, True)])
-def test_threads_that_really_run_together_do_not_change_a_bit(cell, split_units, lots, lengths, monkeypatch, own):
+@pytest.mark.parametrize("split_units, row_blocks, lengths", [(False, 0, False), (False, 5, False), (False, 0, True), (True, 0, True)])
+def test_threads_that_really_run_together_do_not_change_a_bit(cell, split_units, row_blocks, lengths, monkeypatch, own):
     """More work, again and again: a thread that finds no core in time is not waited for, so no single call says much."""
     p = problem(Case(cell, T=40, B=14, I=20, H=70, lengths=lengths), np.float32)
     expected = results_under(ALONE, p, monkeypatch)
     for threads in (2, 3) * 4:
-        how = schedule.Schedule(threads, split_units, True, 1, lots=lots)
+        how = schedule.Schedule(threads, split_units, True, 1, row_blocks=row_blocks)
         assert_same_bits(results_under(how, p, monkeypatch), expected)
 
 
@@ -344,7 +344,8 @@ def test_reversed_is_reversed_by_hand(cell, dtype, isa):
 def test_batch_first_is_the_transpose(cell, dtype, options, isa):
     p = problem(Case(cell, **SMALL, batch_first=True, **options), dtype)
     turned = {**p.arrays, "x": np.ascontiguousarray(p.arrays["x"].swapaxes(0, 1))}
-    keywords = {name: value for name, value in p.keywords.items() if name != "batch_first"}
+    keywords = {name: value.T if name in ("reset", "mask") else value for name, value in p.keywords.items()}
+    del keywords["batch_first"]
     expected = results(fastrnn, replace(p, arrays=turned, keywords=keywords, dy=p.dy.swapaxes(0, 1)))
     expected |= {name: expected[name].swapaxes(0, 1) for name in ("y", "c", "dx") if name in expected}
     got = results(fastrnn, p)

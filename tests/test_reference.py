@@ -39,8 +39,8 @@ VARIANTS = {
     "lengths-reverse": {"lengths": LENGTHS, "reverse": True},
     "reset": {"reset": RESET},
     "reset-reverse": {"reset": RESET, "reverse": True},
-    "all": {"lengths": LENGTHS, "reset": RESET, "batch_first": True},
-    "all-reverse": {"lengths": LENGTHS, "reset": RESET, "batch_first": True, "reverse": True},
+    "all": {"lengths": LENGTHS, "reset": RESET.T, "batch_first": True},
+    "all-reverse": {"lengths": LENGTHS, "reset": RESET.T, "batch_first": True, "reverse": True},
     "mask": {"mask": MASK},
     "hold": {"mask": MASK, "masked": "hold"},
     "hold-reverse": {"mask": MASK, "masked": "hold", "reverse": True, "lengths": LENGTHS},
@@ -406,7 +406,7 @@ def test_batch_first_and_unbatched_are_layouts(cell):
     grads = tape.backward(dy, dstate)
 
     swapped = {**arrays, "x": arrays["x"].swapaxes(0, 1)}
-    y_bf, state_bf, tape = function(**swapped, **keywords, reset=RESET, batch_first=True, record=True)
+    y_bf, state_bf, tape = function(**swapped, **keywords, reset=RESET.T, batch_first=True, record=True)
     grads_bf = tape.backward(dy.swapaxes(0, 1), dstate)
     np.testing.assert_array_equal(y_bf, y.swapaxes(0, 1))
     assert_same_state(members(state_bf), members(state))

@@ -54,7 +54,7 @@ class ByHand:
         arrays = {n: params[long + self.suffix(k)] for n, long in WEIGHTS.items() if long + self.suffix(k) in params}
         if state is not None:
             arrays |= {n: self.batched(m[k]) for n, m in zip(("h0", "c0"), state if s.is_lstm else (state,))}
-        rows = {n: v.reshape(s.T, s.B) if n in ("reset", "mask") else v for n, v in given.items() if n != "x"}
+        rows = {n: self.turned(v).reshape(s.T, s.B) if n in ("reset", "mask") else v for n, v in given.items() if n != "x"}
         y, state, tape = self.function(x, **arrays, **self.fixed, **rows, reverse=bool(k % s.D), record=True)
         self.tapes.append(tape)
         return y, state

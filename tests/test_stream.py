@@ -1,5 +1,6 @@
 """A stream is the layer's call, bit for bit, however the sequence comes."""
 
+import itertools
 import pickle
 import threading
 
@@ -101,6 +102,24 @@ def test_reset_starts_rows_from_zero(cell, rows):
     cut = np.zeros((150, 3), bool)
     cut[100, slice(None) if rows is None else list(rows) if isinstance(rows, tuple) else rows] = True
     assert stream(x[100:]).tobytes() == layer(x, reset=cut)[0][100:].tobytes()
+
+
+@pytest.mark.parametrize("B", [1, 2, 3, 5])
+@pytest.mark.parametrize("kind", [int, np.uint8, np.int32, list])
+def test_a_0_or_1_for_each_row_is_refused(B, kind):
+    """As booleans and as indices they mean other rows."""
+    stream = fastrnn.GRU(5, 19, rng=0).stream(B)
+    stream(np.ones((B, 5), np.float32))
+    before = stream.state
+    for flags in itertools.product((0, 1), repeat=B):
+        rows = list(flags) if kind is list else np.array(flags, kind)
+        with pytest.raises(
+            ValueError, match=r"^rows: expected an index of . rows, .*pass np.asarray\(rows, bool\) if they say which"
+        ):
+            stream.reset(rows)
+    assert np.array_equal(stream.state, before)
+    stream.reset(np.asarray(rows, bool))
+    assert not stream.state.any()
 
 
 def test_the_weights_are_a_snapshot(cell):

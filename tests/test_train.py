@@ -165,6 +165,11 @@ def test_norms_whose_squares_overflow(dtype, size):
     np.testing.assert_allclose(np.concatenate(grads), direction / np.linalg.norm(direction), rtol=8 * eps)
 
 
+@pytest.mark.parametrize("dtype, size", [(F32, 1e-40), (F64, 1e-160), (F64, 1e-310)])
+def test_norms_whose_squares_are_denormal(dtype, size):
+    assert global_norm(np.full(4, size, dtype)) == pytest.approx(2 * size, rel=1e-4)
+
+
 def test_the_norm_of_float32_is_summed_in_float64():
     assert global_norm(np.full(4, 1e-30, F32)) == pytest.approx(2e-30)  # in float32 the squares are 0,
     numbers = np.full(2**16, 1e-4, F32)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn import schedule
 from fastrnn.train import (
     SGD,
     Adagrad,
@@ -25,7 +26,6 @@ from fastrnn.train import (
     schedules,
     softmax_cross_entropy,
 )
-from fastrnn.train.vectors import Blocks
 
 F32, F64 = np.float32, np.float64
 GOLDEN = np.load(Path(__file__).parent / "golden" / "optim.npz")
@@ -93,10 +93,10 @@ def test_an_optimiser_goes_where_the_torch_installed_here_goes(name):
 
 
 @each_optimizer
-def test_blocks_and_strides_change_nothing(name, monkeypatch):
-    """Several vectors, matrices, strided ones, blocks of any size, both dtypes: all as one vector at a time."""
+def test_neighbours_and_strides_change_nothing(name):
+    """Several arrays, also matrices, strided, unaligned and in columns, both dtypes: all as one vector at a time."""
     rng = np.random.default_rng(0)
-    shapes = [(1000,), (7, 11), (0,), (3,)]
+    shapes = [(1000,), (7, 11), (0,), (3,), (5, 4), (9,)]
     starts = [rng.standard_normal(shape) for shape in shapes]
     gradients = [[rng.standard_normal(shape) for shape in shapes] for _ in range(5)]
     wanted = []
@@ -106,18 +106,131 @@ def test_blocks_and_strides_change_nothing(name, monkeypatch):
         for lines in gradients:
             optimizer.step(lines[k])
         wanted.append(p)
-    monkeypatch.setattr(Blocks, "SIZE", 64)
     strided = np.zeros((7, 22))
-    params = [starts[0].copy(), strided[:, ::2], starts[2].copy(), starts[3].astype(F32)]
-    params[1][...] = starts[1]
+    unaligned = np.zeros(9 * 8 + 1, np.int8)[1:].view(F64)
+    params = [starts[0].copy(), strided[:, ::2], starts[2].copy(), starts[3].astype(F32), np.asfortranarray(starts[4]), unaligned]
+    params[1][...], params[5][...] = starts[1], starts[5]
     optimizer = MAKE[name](params)
     for lines in gradients:
         wide = np.repeat(lines[0], 2)[::2]  # a strided gradient of a contiguous vector
-        optimizer.step([wide, lines[1], lines[2], lines[3].astype(F32)])
-    for p, w in zip(params[:3], wanted[:3], strict=True):
-        assert np.array_equal(p, w)
+        optimizer.step([wide, lines[1], lines[2], lines[3].astype(F32), lines[4], lines[5]])
+    for k in (0, 1, 2, 4, 5):
+        assert np.array_equal(params[k], wanted[k])
     np.testing.assert_allclose(params[3], wanted[3], rtol=1e-5, atol=1e-6)
     assert not strided[:, 1::2].any()
+
+
+def whole_training(name, params):
+    """All bits of five clipped steps with an average, of parameters of both dtypes."""
+    rng = np.random.default_rng(1)
+    optimizer, average = MAKE[name](params), Average(params, 0.9)
+    norms = []
+    for _ in range(5):
+        norms.append(optimizer.clipped_step([rng.standard_normal(p.shape).astype(p.dtype) for p in params], 3.0))
+        average.update()
+    with average.swapped():
+        swapped = [p.tobytes() for p in params]
+    kept = [array.tobytes() for array in optimizer.state_dict().values()]
+    return norms, [p.tobytes() for p in params], [a.tobytes() for a in average.average], swapped, kept
+
+
+def spread_over(threads, monkeypatch):
+    """What only large arrays are; and a thread that sleeps is waited for."""
+    how = schedule.Elementwise(threads, 10**7, True)
+    monkeypatch.setattr(schedule, "elementwise", lambda size, most: how)
+
+
+def some_params():
+    rng = np.random.default_rng(0)
+    shapes = [((33, 517), F32), ((5,), F32), ((4096,), F64), ((3, 4100), F64), ((40_000,), F32)]
+    return [rng.standard_normal(shape).astype(dtype) for shape, dtype in shapes]
+
+
+@each_optimizer
+def test_neither_the_instruction_set_nor_threads_change_a_bit(name, use, monkeypatch, small_work_is_shared_out):
+    isas = fastrnn.available_isas()
+    expected = whole_training(name, some_params())
+    for isa, threads in [*((isa, 1) for isa in isas), *((isas[-1], threads) for threads in (2, 3, 4))]:
+        use(isa=isa)
+        spread_over(threads, monkeypatch)
+        assert whole_training(name, some_params()) == expected
+
+
+def test_large_arrays_are_for_several_threads_and_small_ones_keep_the_gil():
+    assert schedule.elementwise(32_000, 64) == (1, 100, False)
+    assert schedule.elementwise(10**9, 4)[::2] == (4, True)
+    assert schedule.elementwise(10**9, 1)[::2] == (1, True)
+
+
+@each_optimizer
+def test_an_array_that_is_there_twice_or_a_part_of_another_steps_twice(name, monkeypatch, small_work_is_shared_out):
+    """One after the other, also where threads could share the work."""
+    start, g = np.linspace(-1, 1, 4000), np.ones(4000)
+    results = []
+    for threads in (1, 4):
+        spread_over(threads, monkeypatch)
+        p = start.copy()
+        optimizer = MAKE[name]([p] * 40 + [p[:3000]])
+        for _ in range(20):
+            optimizer.step([g] * 40 + [g[:3000]])
+        results.append(p.tobytes())
+    assert results[0] == results[1]
+    once = start.copy()
+    MAKE[name](once).step(g)
+    twice = start.copy()
+    MAKE[name]([twice, twice]).step([g, g])
+    assert (np.abs(twice - start) > 1.5 * np.abs(once - start)).all()
+
+
+def denormal(array):
+    """How many numbers of it are."""
+    return np.count_nonzero((array != 0) & (np.abs(array) < np.finfo(array.dtype).tiny))
+
+
+@each_optimizer
+@pytest.mark.parametrize("dtype, small", [(F32, 1e-18), (F64, 1e-153)])
+def test_what_dies_becomes_0_and_is_never_denormal(name, dtype, small, isa):
+    """Gradients of dead units stay 0. What is kept of the last one halves every step; its square is near the lower end already."""
+    p, g = np.zeros(100, dtype), np.zeros(100, dtype)
+    g[::2] = small
+    halves = {"momentum": 0.5, "alpha": 0.5, "betas": (0.5, 0.5), "weight_decay": 0.0}
+    optimizer = MAKE[name](p)
+    for attribute in halves.keys() & vars(optimizer).keys():
+        setattr(optimizer, attribute, halves[attribute])
+    optimizer.step(g)
+    decays = [array for kept in optimizer._names for array in getattr(optimizer, kept) if not isinstance(optimizer, Adagrad)]
+    alive = any(array.any() for array in decays)
+    for _ in range(600):
+        optimizer.step(np.zeros(100, dtype))
+        assert sum(map(denormal, [p, *decays])) == 0
+    assert not any(array.any() for array in decays)
+    assert alive == bool(decays)
+    assert dtype(small) * dtype(small) * dtype(1e-3) != 0  # the caller still has denormal numbers
+
+
+def test_an_average_of_what_dies_is_never_denormal():
+    p = np.full(100, 1e-30, F32)
+    average = Average(p, 0.5)
+    average.update()
+    p[...] = 0
+    for _ in range(100):
+        average.update()
+        assert denormal(average.average[0]) == 0
+    assert (average.average[0] < 2 * np.finfo(F32).tiny).all()  # where its half would be denormal, it stays
+
+
+def test_an_array_that_was_closed_behind_the_optimisers_back():
+    for p in (np.zeros(4), np.zeros(8)[::2]):
+        adam = Adam(p)
+        p.flags.writeable = False
+        with pytest.raises(ValueError, match=r"params\[0\]: expected an array that may be written to, got a read-only one"):
+            adam.step(np.ones(4))
+        assert not p.any()
+    p = np.zeros(4)
+    adam = Adam(p)
+    p.resize(6, refcheck=False)
+    with pytest.raises(ValueError, match=r"params\[0\]: expected arrays of one size, got \[\(6,\), \(4,\), \(4,\), \(6,\)\]"):
+        adam.step(np.ones(6))
 
 
 @each_optimizer
@@ -126,8 +239,9 @@ def test_a_step_allocates_nothing_and_leaves_the_gradients(name):
     optimizer = MAKE[name](p)
     optimizer.step(g)
     assert peak_of(lambda: optimizer.step(g)) < 10_000
-    assert peak_of(lambda: optimizer.clipped_step(g, math.inf)) < 200_000  # what NumPy takes to add float32 in float64
     assert (g == 1).all()
+    assert peak_of(lambda: optimizer.clipped_step(g, 1.0)) < 10_000
+    np.testing.assert_allclose(g, 1e-3, rtol=1e-4)  # clipped
 
 
 @each_optimizer

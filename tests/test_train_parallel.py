@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from building import ROOT, run_python
+from building import ROOT
 from fastrnn.train import DataParallel
 
 F32 = np.float32
@@ -126,15 +126,6 @@ def test_what_is_wrong_is_named_before_anything_is_sent():
         parallel.average(np.zeros(3), -1)
     with pytest.raises(ValueError, match="B: expected an integer of at least 0, got -1"):
         parallel.rows(-1)
-
-
-def test_without_mpi4py_it_says_what_to_install(tmp_path):
-    (tmp_path / "mpi4py.py").write_text("raise ImportError('not in this test')\n")
-    package = str(Path(fastrnn.__file__).parents[1])
-    code = "import numpy as np\nfrom fastrnn.train import DataParallel\n"
-    code += "try:\n    DataParallel(np.zeros(1))\nexcept ImportError as error:\n    print(error)\n"
-    out = run_python("-c", code, cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{package}")
-    assert out.strip() == "DataParallel needs mpi4py: pip install 'fastrnn[mpi]'"
 
 
 @pytest.mark.skipif(os.environ.get("FASTRNN_SANITIZED") == "1", reason="MPI's libraries are not built for sanitizers")

@@ -19,6 +19,7 @@
 #include "sequence/backward.h"
 /* whole arrays */
 #include "elementwise/vmath.h"
+#include "elementwise/optim.h"
 
 #define FR_TABLE_(isa, dtype) fr_kernels_##isa##_##dtype
 #define FR_TABLE(isa, dtype) FR_TABLE_(isa, dtype)
@@ -40,4 +41,5 @@ const fr_kernels FR_THIS_TABLE = {
     .backward = backward,
     .input_matrix = input_matrix,
     .vmath = vmath,
+    .update = update,
 };

@@ -256,6 +256,15 @@ FR_INLINE vec v_max(vec a, vec b) { return MM(max)(a, b); }
 FR_INLINE vec v_min(vec a, vec b) { return MM(min)(a, b); }
 #endif
 
+/* Rounded correctly. */
+#if defined FR_SCALAR && REAL_IS_FLOAT
+FR_INLINE vec v_sqrt(vec v) { return __builtin_sqrtf(v); }
+#elif defined FR_SCALAR
+FR_INLINE vec v_sqrt(vec v) { return __builtin_sqrt(v); }
+#else
+FR_INLINE vec v_sqrt(vec v) { return MM(sqrt)(v); }
+#endif
+
 /* The lanes' bits as integers, and back. The shift drops what leaves on the left. */
 #ifdef FR_SCALAR
 FR_INLINE ivec v_bits(vec v) { ivec i; memcpy(&i, &v, sizeof i); return i; }

@@ -56,7 +56,7 @@ typedef struct {
     long long pause_ns, paused_until_ns; /* no team until then */
 } fr_experience;
 
-enum { FR_KINDS = 4, FR_WORK_CLASSES = 32 };
+enum { FR_KINDS = 5, FR_WORK_CLASSES = 32 };
 
 /* Threads that sleep between calls. The memory is the caller's; all zeros is a pool that has started nothing. */
 typedef struct fr_pool {

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..optional import missing
 from ._recorded import Recorded
 
 try:
@@ -24,9 +25,7 @@ try:
     from autograd.extend import Box, defvjp_argnums, primitive
     from autograd.scipy.special import logsumexp
 except ImportError as error:
-    raise ImportError(
-        "fastrnn.compat.autograd needs the package autograd, and its scipy part: pip install autograd scipy"
-    ) from error
+    raise missing("fastrnn.compat.autograd", "autograd", "autograd", error) from error
 
 __all__ = [
     "build_dataset",

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers
+from ..pickling import Pickled
 from ._one_user import layer_in_use, one_user
 from ._recorded import as_floats
 from ._step import sigmoid as _sigmoid
@@ -64,7 +65,7 @@ def relu(x: Array, out: Array | None = None) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class Gate:
+class Gate(Pickled):
     """weights (I, H), bias (H,), recurrent_weights (H, H), peephole_weights (H,) or None."""
 
     weights: Array
@@ -79,7 +80,7 @@ class Gate:
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class Cell(Pickled):
     """weights (I, H), bias (H,), recurrent_weights (H, H)."""
 
     weights: Array
@@ -116,7 +117,7 @@ def _require(name: str, function: Any, *known: Activation) -> Activation:
     raise ValueError(f"{name}: expected {expected}, got {getattr(function, '__name__', function)!r}; the kernels have no others")
 
 
-class Layer:
+class Layer(Pickled):
     """What can be called with data."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Array:
@@ -177,11 +178,10 @@ class _Recurrent(Layer):
         y, final = self._layer(dtype)(np.ascontiguousarray(x), tuple(given) if len(given) > 1 else given[0])
         return y, [state[0] for state in (final if len(given) > 1 else (final,))]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_prev", "_state")}
+    _not_pickled = ("_prev", "_state")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        super().__setstate__(state)
         self.reset()
 
 

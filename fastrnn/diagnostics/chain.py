@@ -90,8 +90,10 @@ class Chain:
         if lengths is not None:
             there &= np.arange(T)[:, None] < checks.integers("lengths", lengths, "(B,)", B, T)
         if mask is not None:
-            there &= self._flags("mask", mask, T, B)
-        cuts = np.zeros((T, B), bool) if reset is None else self._flags("reset", reset, T, B)
+            there &= checks.flags_of_steps("mask", mask, T, B, False, layer.batch_first)
+        cuts = np.zeros((T, B), bool)
+        if reset is not None:
+            cuts = checks.flags_of_steps("reset", reset, T, B, False, layer.batch_first)
         self.layers: list[list[Steps]] = []
         suffixes, D = layer._suffixes, layer._directions
         states = self._states("state", state, B)
@@ -142,11 +144,6 @@ class Chain:
             else checks.shaped(name, member, layer.dtype, "(L*D, B, H)", (cells, B, size))
             for member, size in zip(members, sizes)
         )
-
-    def _flags(self, name: str, value: Any, T: int, B: int) -> NDArray[np.bool_]:
-        if self.layer.batch_first:
-            return checks.booleans(name, value, "(B, T)", (B, T)).T
-        return checks.booleans(name, value, "(T, B)", (T, B))
 
 
 def gradient_norms(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .. import checks
 from ..layers import LSTM, RNN
+from ..pickling import reduced
 from .chain import Chain, Steps
 
 Array = NDArray[Any]
@@ -23,6 +24,9 @@ class JacobianNorms(NamedTuple):
 
     norms: Array
     bound: Array | None
+
+    def __reduce__(self) -> Any:
+        return reduced(self)
 
 
 def jacobian_norms(layer: Any, x: Array, t: int | None = None, *, row: int = 0, state: Any = None, cell: int = 0) -> JacobianNorms:

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..optional import missing
+
 Array = NDArray[Any]
 
 
@@ -38,7 +40,7 @@ def plot(
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("plot needs matplotlib: pip install 'fastrnn[plot]'") from error
+        raise missing("fastrnn.diagnostics.plot", "matplotlib", "plot", error) from error
     figure = Figure(figsize=(8, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
     for k, (name, values) in enumerate(norms.items()):

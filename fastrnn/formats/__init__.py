@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks
+from .. import checks, parts
 from .cell import Cell
 from .containers import Flat, Named, Stacked, Tree, Units
 from .slots import GATES
@@ -30,7 +30,7 @@ __all__ = ["FORMATS", "Cell", "Flat", "Format", "Named", "Stacked", "Tree", "pul
 Array = NDArray[Any]
 _KNOWN: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("input_size", "hidden_size", "num_layers"), checks.size),
-    **dict.fromkeys(("bidirectional", "reset_after"), checks.flag),
+    **dict.fromkeys(("bidirectional", "reset_after", "bias", "peephole"), checks.flag),
 }
 _OURS = re.compile(r"(weight_[ih]h|bias_[ih]h|weight_ch|weight_hr)_l(\d+)(_reverse)?")
 _FAMILIES = {"rnn": ("rnn",), "gru": ("gru_after", "gru_before"), "lstm": ("lstm",)}
@@ -45,8 +45,8 @@ def read(
         weights: see the format in fastrnn.formats.table; arrays of any library that NumPy takes.
         format: its name, or a Format of the caller's.
         family: "rnn", "gru" or "lstm".
-        given: what is known: input_size, hidden_size, num_layers, bidirectional, reset_after. Needed where the format does not
-            say it.
+        given: what is known: input_size, hidden_size, num_layers, bidirectional, reset_after, needed where the format does not
+            say it; bias, peephole: True says that there are some.
 
     Returns: {"weight_ih_l0": (G*H, I), ...} and {"input_size": I, "hidden_size": H, "num_layers": ..., ...}.
 
@@ -62,12 +62,12 @@ def read(
         except (KeyError, ValueError, TypeError) as error:
             errors.append(error)
     if not results:
-        raise errors[0]
+        raise _advised(errors[0], weights, found, forms, given)
     if len(results) > 1:
         raise ValueError(f"reset_after: expected True or False, because weights in the format {found.name} do not tell")
     form, units = results.popitem()
     sizes = _sizes(units, form)
-    return _named(units, sizes), sizes
+    return _named(units), sizes
 
 
 def write(params: Mapping[str, Array], format: str | Format, family: str, reset_after: bool = True) -> Any:
@@ -122,10 +122,31 @@ def _forms(format: Format, family: str, reset_after: bool | None) -> list[str]:
 def _read(weights: Any, format: Format, form: str, given: Mapping[str, Any]) -> Units:
     cell = format.cells[form]
     units = format.container.split(weights, cell, given)
+    known = {group for name, group in (("bias", "biases"), ("peephole", "peepholes")) if given.get(name)}
+    groups = frozenset(known | {group for both in units for arrays in both for group in cell.groups(arrays)})
     return [
-        [cell.read(form, arrays, format.container.label(k, d, len(units), len(both))) for d, arrays in enumerate(both)]
+        [cell.read(form, arrays, format.container.label(k, d, len(units), len(both)), groups) for d, arrays in enumerate(both)]
         for k, both in enumerate(units)
     ]
+
+
+def _is_readable(weights: Any, format: Format, form: str, given: Mapping[str, Any]) -> bool:
+    try:
+        _sizes(_read(weights, format, form, given), form)
+    except (KeyError, ValueError, TypeError):
+        return False
+    return True
+
+
+def _advised(error: Exception, weights: Any, format: Format, forms: list[str], given: Mapping[str, Any]) -> Exception:
+    """The same error, which also says what to take of a whole model's weights."""
+    more = parts.advice(
+        "weights",
+        weights,
+        fits=lambda part: any(_is_readable(part, format, form, given) for form in forms),
+        resembles=lambda part: any(format.container.has_names(part, format.cells[form]) for form in forms),
+    )
+    return type(error)(f"{error.args[0]}{more}") if more else error
 
 
 def _sizes(units: Units, form: str) -> dict[str, Any]:
@@ -155,17 +176,13 @@ def _hidden(unit: Mapping[str, Array], form: str) -> int:
     return unit["weight_hh"].shape[0] // {"rnn": 1, "lstm": 4}.get(form, 3)
 
 
-def _named(units: Units, sizes: Mapping[str, Any]) -> dict[str, Array]:
-    """All parameters by their names, of one dtype; zeros for a bias or peephole that only some units have."""
+def _named(units: Units) -> dict[str, Array]:
+    """All parameters by their names, of one dtype."""
     dtype = np.result_type(*(array for both in units for unit in both for array in unit.values()))
     dtype = np.dtype(np.float64) if dtype.kind in "iu" else dtype
     params: dict[str, Array] = {}
     for layer, both in enumerate(units):
         for direction, unit in enumerate(both):
-            rows = unit["weight_hh"].shape[0]
-            shapes: dict[str, tuple[int, ...]] = {"bias_ih": (rows,), "bias_hh": (rows,)} if sizes["bias"] else {}
-            shapes |= {"weight_ch": (3, sizes["hidden_size"])} if sizes.get("peephole") else {}
-            unit = {name: unit.get(name, np.zeros(shapes.get(name, ()), dtype)) for name in dict.fromkeys([*unit, *shapes])}
             suffix = "_reverse" if direction else ""
             params |= {f"{name}_l{layer}{suffix}": array.astype(dtype, copy=False) for name, array in unit.items()}
     return params

@@ -57,25 +57,39 @@ class Cell:
 
     # --- from theirs to ours ------------------------------------------------------------------------------------
 
-    def read(self, form: str, arrays: Mapping[str, Array], label: str = "{}") -> dict[str, Array]:
+    def groups(self, arrays: Mapping[str, Array]) -> frozenset[str]:
+        """Of biases and peepholes, those that there are any of."""
+        return frozenset(slot.group for slot in self.slots if slot.name in arrays and slot.group)
+
+    def read(
+        self, form: str, arrays: Mapping[str, Array], label: str = "{}", groups: frozenset[str] = frozenset()
+    ) -> dict[str, Array]:
         """weight_ih, weight_hh and, where there are any, bias_ih, bias_hh, weight_ch, weight_hr.
 
         label: what errors call an array, with {} for its name.
+        groups: of "biases" and "peepholes", what must be there where the format has a place for it, as in the layer's other cells.
 
         Raises: KeyError for names that are missing or unexpected, ValueError for a wrong shape.
         """
-        missing = [label.format(slot.name) for slot in self.slots if slot.name not in arrays and not slot.optional]
-        unexpected = [label.format(name) for name in arrays if all(name != slot.name for slot in self.slots)]
-        if missing or unexpected:
-            expected = [label.format(slot.name) for slot in self.slots]
-            raise KeyError(f"weights: expected {expected}, missing {missing}, unexpected {unexpected}")
-        key = form, label, tuple((name, array.shape) for name, array in arrays.items())
+        key = form, label, groups, tuple((name, array.shape) for name, array in arrays.items())
         reading = self._readings.get(key)
         if reading is None:
+            self._check_names(arrays, label, groups)
             if len(self._readings) >= 64:
                 self._readings.clear()
             reading = self._readings[key] = Reading(form, self, {name: array.shape for name, array in arrays.items()}, label)
         return reading(arrays)
+
+    def _check_names(self, arrays: Mapping[str, Array], label: str, groups: frozenset[str]) -> None:
+        there = groups | self.groups(arrays)
+        absent = [slot for slot in self.slots if slot.name not in arrays]
+        missing = [label.format(slot.name) for slot in absent if not slot.optional or slot.group in there]
+        unexpected = [label.format(name) for name in arrays if all(name != slot.name for slot in self.slots)]
+        if missing or unexpected:
+            expected = [label.format(slot.name) for slot in self.slots]
+            partial = sorted({slot.group for slot in absent if slot.optional and slot.group in there})
+            hint = "".join(f"; {group} are there for all or for none, so give zeros where they are 0" for group in partial)
+            raise KeyError(f"weights: expected {expected}, missing {missing}, unexpected {unexpected}{hint}")
 
     def arguments(self, form: str, arrays: Mapping[str, Array]) -> dict[str, Any]:
         """The same as keywords of fastrnn.rnn, gru or lstm; without the zeros of a recurrent bias that the format never has."""

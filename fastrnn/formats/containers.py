@@ -17,6 +17,7 @@ from .cell import Cell
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 Units = list[list[Arrays]]
+_UNKNOWN_TO_NUMPY = ("torch.bfloat", "torch.float8")
 
 
 class Container(ABC):
@@ -30,6 +31,10 @@ class Container(ABC):
     def join(self, units: Units, cell: Cell) -> Any:
         """The inverse."""
 
+    def has_names(self, weights: Mapping[Any, Any], cell: Cell) -> bool:
+        """Is some name among these, at the top, one of the cell's?"""
+        return any(slot.name in weights for slot in cell.slots)
+
     def label(self, layer: int, direction: int, layers: int, directions: int) -> str:
         """What errors call an array of this layer and direction, with {} for its name in the cell."""
         if layers == directions == 1:
@@ -38,16 +43,23 @@ class Container(ABC):
 
 
 def as_array(name: str, value: Any) -> Array:
-    """A NumPy array of numbers from an array of any library; a tensor of PyTorch may need gradients and live elsewhere."""
-    value = value.detach().cpu() if hasattr(value, "detach") else value
+    """A NumPy array of numbers from an array of any library; a tensor of PyTorch may need gradients and live elsewhere. What NumPy
+    has no name for, such as bfloat16, becomes float32, which holds it exactly."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
     try:
+        if hasattr(value, "detach"):
+            value = value.detach().cpu()
+            value = value.float() if str(value.dtype).startswith(_UNKNOWN_TO_NUMPY) else value
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}: {error}") from None
-    if array.dtype.kind in "OSUbcmM" or array.dtype.type is np.void:  # bfloat16 is of kind V too
+    if array.dtype.kind == "V" and array.dtype.name.startswith(("bfloat", "float")):  # ml_dtypes'
+        return array.astype(np.float32)
+    if array.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected an array of real numbers, got {type(value).__name__} of {array.dtype}")
+    if array.dtype.kind in "iu" and array.itemsize < 4:
+        raise TypeError(f"{name}: expected real numbers, got {array.dtype}, which suggests quantised ones; scale them first")
     return array
 
 
@@ -96,6 +108,10 @@ class Named(Container):
         if layers * directions != max(len(found), 1):
             raise KeyError(f"weights: expected {layers} layers of {directions} directions, got only {sorted(found)}")
         return [[found.get((layer, direction), {}) for direction in range(directions)] for layer in range(layers)]
+
+    def has_names(self, weights: Mapping[Any, Any], cell: Cell) -> bool:
+        matches = (self.pattern.fullmatch(str(key)) for key in weights)
+        return any(match["name"] == slot.name for match in matches if match for slot in cell.slots)
 
     def join(self, units: Units, cell: Cell) -> Arrays:
         return {

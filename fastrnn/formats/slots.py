@@ -9,6 +9,7 @@ from .axes import Axes
 GATES = {"rnn": "a", "gru_after": "rzn", "gru_before": "rzn", "lstm": "ifgo"}  # the row blocks of the layers' parameters
 PEEPHOLES = "ifo"
 _KINDS = ("x", "h", "b", "bx", "bh", "c", "p")
+_TOGETHER = {"b": "biases", "bx": "biases", "bh": "biases", "c": "peepholes"}  # are there for all gates and cells, or for none
 
 
 class Block(NamedTuple):
@@ -32,6 +33,7 @@ class Slot:
         self.gates = len("".join(block.gates for block in self.columns[0]))
         self.blocks = [block for column in self.columns for block in column]
         self.kinds = {block.kind for block in self.blocks}
+        self.group = next((_TOGETHER[kind] for kind in _KINDS if kind in self.kinds and kind in _TOGETHER), None)
         if any(len("".join(block.gates for block in column)) != self.gates for column in self.columns):
             raise ValueError(f"{name}: expected as many gates in each column, got {text!r}")
 

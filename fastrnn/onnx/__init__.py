@@ -17,7 +17,8 @@ Where the specification (opset 22) leaves something open, or ONNX Runtime (1.31,
 - Y is 0 behind the end of a row and in the order of X in both directions; the reverse direction starts at the row's own end.
 - With input_forget, the forget gate is 1 - i, and its weights, bias and peephole have no effect.
 - clip must be above 0. An RNN in one direction may have two activations, as the specification's own default has; the first counts.
-- layout 1 and float64 work here; ONNX Runtime has neither. float16 and bfloat16 are refused.
+- layout 1 and float64 work here; ONNX Runtime has neither. float16 and bfloat16 are refused;
+  load and nodes take a model's weights of these kinds and bring them to float32 or float64.
 """
 
 from .export import save, to_model

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ..layers import GRU, LSTM, RNN
+from ..pickling import Pickled
 from . import attributes as _attributes
 from . import inputs as _inputs
-from .constants import Scope
+from . import quantised
+from .constants import Scope, widened
 from .operator import path_of, run_node
+from .protos import is_quantised, is_read, subgraphs
 from .require import require_onnx
+from .unread import unread
 
 Array = NDArray[Any]
 Layer = RNN | GRU | LSTM
@@ -23,13 +28,13 @@ WEIGHTS = ("W", "R", "B", "P")
 
 
 @dataclass(frozen=True)
-class Node:
+class Node(Pickled):
     """A recurrent node of a model.
 
     name, op_type ("RNN", "GRU", "LSTM"): as in the model.
     attributes: by name, in Python's types; for run_node.
     inputs, outputs: the names of its tensors in the model, "" where there is none.
-    constants: by the operator's names (W, R, B, ...) those inputs that do not depend on the model's.
+    constants: by the operator's names (W, R, B, ...) those inputs that do not depend on the model's, as the model has them.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Node:
 
     def run(self, X: Array, **inputs: Array | None) -> list[Array]:
         """run_node on X with this node's attributes and constants; the other inputs by their names, and in place of constants.
+        Constants of float16 and bfloat16 are brought to X's dtype.
 
         Raises: TypeError, ValueError, MemoryError.
 
@@ -55,16 +61,19 @@ class Node:
         unknown = [name for name in inputs if name not in names]
         if unknown:
             raise TypeError(f"inputs: expected names of {', '.join(names)}, got {unknown}")
-        given = {**self.constants, **inputs, "X": X}
+        dtype = getattr(X, "dtype", np.float32)
+        given = {**{name: widened(array, dtype) for name, array in self.constants.items()}, **inputs, "X": X}
         return run_node(self.op_type, self.attributes, [given.get(name) for name in names])
 
-    def layer(self) -> Layer:
+    def layer(self, dtype: DTypeLike | None = None) -> Layer:
         """A layer with this node's weights; batch_first if the node has layout 1 (a layer's states stay (D, N, H)).
+
+        dtype: float32 or float64, rounding if need be; None: that of the weights, float32 for float16 and bfloat16.
 
         The initial states, where the node has constant ones, are not the layer's: they are in node.constants.
 
         Raises: ValueError where no layer computes what the node does (it says why; `run` does it), or where weights are no
-        constants; TypeError for other dtypes than float32 and float64.
+        constants; TypeError for other dtypes.
 
         >>> layer = fastrnn.onnx.nodes("model.onnx")[0].layer()
         >>> y, state = layer(x)
@@ -84,7 +93,7 @@ class Node:
             if len(names) > 1:
                 raise self.refusal("its two directions have different activations, a layer has one nonlinearity; node.run does")
             options["nonlinearity"] = names.pop()
-        return kind.from_weights(weights, "onnx", **options)
+        return kind.from_weights(weights, "onnx", dtype=dtype, **options)
 
     def _weights(self, a: _attributes.Attributes) -> dict[str, Array]:
         """The weights, checked as run_node checks them; the sequence and the states are left empty."""
@@ -92,7 +101,7 @@ class Node:
         for name, tensor in zip(names, self.inputs):
             if name in WEIGHTS and tensor and name not in self.constants:
                 raise self.refusal(f"{name} ({tensor!r}) is not a constant of the model")
-        weights = {name: self.constants[name] for name in WEIGHTS if name in self.constants}
+        weights = {name: widened(self.constants[name]) for name in WEIGHTS if name in self.constants}
         W = weights["W"]
         if W.ndim != 3:
             raise self.refusal(f"W: expected 3 dimensions, got shape {W.shape}")
@@ -101,62 +110,86 @@ class Node:
         return weights
 
     def refusal(self, why: str) -> ValueError:
+        """The error that names this node and says why it cannot be taken."""
         return ValueError(f"{self.op_type} node {self.name!r}: {why}")
 
 
 def nodes(path_or_model: Any) -> list[Node]:
-    """The nodes RNN, GRU and LSTM of a model in the order of its graph, those inside If, Loop and Scan included.
+    """The nodes RNN, GRU and LSTM of a model in the order of its graph, those inside If, Loop, Scan and functions included.
 
     path_or_model: the path of an .onnx file, or an onnx.ModelProto. Constants are initialisers, Constant nodes, and what is
-    computed from them by reshaping, slicing, joining, casting or dequantising. Model-local functions are not looked into.
+    computed from them by reshaping, slicing, joining, casting or dequantising.
 
-    Raises: ImportError without the onnx package; what onnx.load raises.
+    ONNX Runtime's DynamicQuantizeLSTM becomes an LSTM with the real numbers that its weights stand for, with a warning that its
+    activations were of 8 bits. Of what looks recurrent otherwise (a Loop or Scan that carries a state, an unrolled cell, an
+    operator of another domain) a warning gives the names.
+
+    Raises: ImportError without the onnx package; ValueError for a tensor whose data are not there; what onnx.load raises.
 
     >>> for node in fastrnn.onnx.nodes("model.onnx"):
     ...     print(node.name, node.op_type, node.path)
     """
-    onnx = require_onnx("nodes")
-    if isinstance(path_or_model, (str, os.PathLike)):
-        path_or_model = onnx.load(path_or_model)
-    if not isinstance(path_or_model, onnx.ModelProto):
-        raise TypeError(f"path_or_model: expected a path or an onnx.ModelProto, got {type(path_or_model).__name__}")
-    opsets = {opset.domain: opset.version for opset in path_or_model.opset_import}
-    return list(_walk(path_or_model.graph, Scope(onnx, opsets)))
+    return _nodes(path_or_model, "nodes")
 
 
-def load(path_or_model: Any) -> list[Layer]:
+def load(path_or_model: Any, *, dtype: DTypeLike | None = None) -> list[Layer]:
     """The recurrent nodes of a model as ready layers, in the order of its graph: one layer per node, with the node's weights.
 
-    path_or_model: the path of an .onnx file, or an onnx.ModelProto. `nodes` gives the names, and the nodes that no layer can be.
+    path_or_model: the path of an .onnx file, or an onnx.ModelProto. `nodes` gives the names, and the nodes that no layer can be;
+    it also says of what a warning tells.
+    dtype: float32 or float64, rounding if need be; None: that of the weights, float32 for float16 and bfloat16.
 
     Raises: ValueError where no layer computes what a node does, or where a node starts from a constant state that is not 0;
-    TypeError for other dtypes than float32 and float64; ImportError without the onnx package; what onnx.load raises.
+    TypeError for other dtypes; ImportError without the onnx package; what onnx.load raises.
 
     >>> encoder, decoder = fastrnn.onnx.load("model.onnx")
     >>> y, state = encoder(x)
     """
-    found = nodes(path_or_model)
+    found = _nodes(path_or_model, "load")
     for node in found:
         for name in ("initial_h", "initial_c"):
             if np.any(node.constants.get(name, 0)):
                 raise node.refusal(f"{name} is a constant that is not 0, and a layer has none; use fastrnn.onnx.nodes")
-    return [node.layer() for node in found]
+    return [node.layer(dtype) for node in found]
 
 
-def _walk(graph: Any, outer: Scope) -> Iterator[Node]:
+def _nodes(path_or_model: Any, function: str) -> list[Node]:
+    """Those of `nodes`, for the caller of this function's caller, who gets the warnings."""
+    onnx = require_onnx(function)
+    model = onnx.load(path_or_model) if isinstance(path_or_model, (str, os.PathLike)) else path_or_model
+    if not isinstance(model, onnx.ModelProto):
+        raise TypeError(f"path_or_model: expected a path or an onnx.ModelProto, got {type(model).__name__}")
+    if len(model.functions):
+        from onnx import inliner
+
+        model = inliner.inline_local_functions(model)
+    scope = Scope(onnx, {opset.domain: opset.version for opset in model.opset_import})
+    protos = list(_walk(model.graph, scope))
+    for proto, _ in protos:
+        if is_quantised(proto):
+            text = f"{proto.op_type} node {proto.name!r} becomes an LSTM of real numbers; in ONNX Runtime x and h have 8 bits"
+            warnings.warn(f"{text}, so that results differ", UserWarning, stacklevel=3)
+    for text in unread(model.graph, scope):
+        warnings.warn(f"looks recurrent, but is not among the nodes that fastrnn reads: {text}", UserWarning, stacklevel=3)
+    return [_node(proto, inner) for proto, inner in protos]
+
+
+def _walk(graph: Any, outer: Scope) -> Iterator[tuple[Any, Scope]]:
+    """The recurrent nodes, and what each sees."""
     scope = outer.inside(graph)
     for proto in graph.node:
-        if proto.domain in ("", "ai.onnx") and proto.op_type in _attributes.OPERATORS:
-            yield _node(proto, scope)
-        for attribute in proto.attribute:
-            for subgraph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
-                yield from _walk(subgraph, scope)
+        if is_read(proto):
+            yield proto, scope
+        for subgraph in subgraphs(proto):
+            yield from _walk(subgraph, scope)
 
 
 def _node(proto: Any, scope: Scope) -> Node:
     value_of = scope.onnx.helper.get_attribute_value
-    attributes = {attribute.name: value_of(attribute) for attribute in proto.attribute}
-    attributes = {name: _decoded(value) for name, value in attributes.items()}
+    attributes = {attribute.name: _decoded(value_of(attribute)) for attribute in proto.attribute}
+    if is_quantised(proto):
+        inputs = tuple(proto.input)[: len(quantised.INPUTS)]
+        return Node(proto.name, "LSTM", attributes, inputs, tuple(proto.output), quantised.constants(proto, scope))
     values = {name: scope.value(tensor) for name, tensor in zip(_inputs.NAMES[proto.op_type], proto.input)}
     constants = {name: value for name, value in values.items() if value is not None}
     return Node(proto.name, proto.op_type, attributes, tuple(proto.input), tuple(proto.output), constants)

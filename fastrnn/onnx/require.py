@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..optional import missing
+
 
 def require_onnx(function: str) -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise ImportError(f"fastrnn.onnx.{function} needs the package onnx: pip install 'fastrnn[onnx]'") from error
+        raise missing(f"fastrnn.onnx.{function}", "onnx", "onnx", error) from error
     return onnx

@@ -15,6 +15,13 @@ with the same Parameter objects, and restore() turns them back. Needs the packag
   decoder.cell  GRUCell(20, 20)
 """
 
+from ..optional import missing
+
+try:
+    import torch as _  # noqa: F401, our own modules import it, too: here it is explained where it is missing
+except ImportError as error:
+    raise missing("fastrnn.torch", "torch", "torch", error) from error
+
 from .cells import GRUCell, LSTMCell, RNNCell
 from .layers import GRU, LSTM, RNN
 from .replace import Report, accelerate, restore

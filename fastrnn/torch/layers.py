@@ -155,7 +155,7 @@ class _LayerCall:
         h0, c0 = (*(np.ascontiguousarray(array(s)).reshape(*rows, s.shape[-1]) for s in given[1:first]), None, None)[:2]
         plans = [make_plan(layout.T, layout.B, reverse, layout.lengths) for reverse in (False, True)[: form.D]]
         masks = _Masks(layout.packed, self.dtype, self._generator()) if self.dropout else None
-        options = Options(form.cell, form.D, layout.batch_first, threads, record, self.dropout, masks)
+        options = Options(form.cell, form.D, layout.rows_first, threads, record, self.dropout, masks)
         done = Pass(options, plans, layout.x, weights, h0, c0)
         self._kept = _Kept(done, layout, weights) if record else None
         final = [layout.returned_state(s) for s in (done.h_n, done.c_n) if s is not None]

@@ -1,4 +1,4 @@
-"""fastrnn.train: what stands between a tape's gradients and the next step. NumPy only.
+"""fastrnn.train: what stands between a tape's gradients and the next step, on NumPy arrays.
 
 `import fastrnn` does not bring it in: `from fastrnn.train import Adam, Linear, clip_global_norm`.
 

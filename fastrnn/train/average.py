@@ -10,11 +10,12 @@ import numpy as np
 
 from .. import checks
 from .._core import InUse
+from ..pickling import Pickled
 from . import state
-from .vectors import Array, Arrays, vectors, writable
+from .vectors import Array, Arrays, Rule, apply, vectors, writable
 
 
-class Average:
+class Average(Pickled):
     """The mean of the parameters (Polyak and Juditsky 1992), or their exponential moving average.
 
         decay None: a = a + (p - a) / n                  decay: a = decay a + (1 - decay) p
@@ -29,7 +30,8 @@ class Average:
         n: the updates so far.
         average: one array for each of params; before the first update a copy of them.
 
-    No update allocates. An average serves one thread at a time, and inside `with average.swapped()` nobody.
+    No update allocates, but for parameters that are not contiguous. An average serves one thread at a time, and inside
+    `with average.swapped()` nobody.
 
     Raises: TypeError; ValueError, also for a read-only array. Every method: RuntimeError where the average is in use.
 
@@ -45,23 +47,25 @@ class Average:
         if self.decay is not None and not 0 <= self.decay < 1:
             raise ValueError(f"decay: expected None or a number, 0 <= decay < 1, got {decay!r}")
         self.params = writable("params", vectors("params", params))
-        self.average = [p.copy() for p in self.params]
-        self._scratch = [np.empty_like(p) for p in self.params]
+        self.average = [np.array(p, order="C") for p in self.params]
+        self._columns = tuple(self.average), tuple(self.params)
         self.n = 0
         self._in_use = InUse("average", "wait for it, or for the end of average.swapped()")
 
     def update(self) -> None:
         """Take the parameters as they are now into the average."""
         with self._in_use:
-            self.n += 1
-            weight = 1 / self.n if self.decay is None or self.n == 1 else 1 - self.decay
-            for a, p, s in zip(self.average, self.params, self._scratch):
-                if weight == 1:
-                    a[...] = p
-                else:
-                    np.subtract(p, a, out=s)
-                    s *= weight
-                    a += s
+            self._update()
+
+    def _update(self) -> None:
+        self.n += 1
+        weight = 1 / self.n if self.decay is None or self.n == 1 else 1 - self.decay
+        averages, params = self._columns
+        if weight == 1:
+            for a, p in zip(averages, params):
+                a[...] = p
+        else:
+            apply(Rule.AVERAGE, (weight,), (averages,), (params,))
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
@@ -86,9 +90,7 @@ class Average:
             self.n = int(live["n"])
 
     def _swap(self) -> None:
-        for a, p, s in zip(self.average, self.params, self._scratch):
-            s[...], a[...] = a, p
-            p[...] = s
+        apply(Rule.EXCHANGE, (), self._columns)
 
     def _live(self) -> dict[str, Array]:
         return {"n": np.array(self.n, np.int64)} | {f"average.{k}": a for k, a in enumerate(self.average)}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import checks
+from ..pickling import reduced
 from .readout import Linear
 from .sampling import StreamedModel
 
@@ -21,6 +22,9 @@ class Beam(NamedTuple):
     ids: Ids  # (n,), without the first class, with the end if it came
     log_probability: float
     ended: bool
+
+    def __reduce__(self) -> Any:
+        return reduced(self)
 
 
 def beam_search(

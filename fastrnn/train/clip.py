@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from .vectors import Array, Arrays, vectors, writable
+from .. import _core
+from .vectors import Array, Arrays, Rule, apply, plain, spread, vectors, writable
+
+SMALLEST = 1e-140  # norms below it are of numbers whose squares may be denormal, which the kernels take for 0
 
 
 def global_norm(grads: Arrays) -> float:
@@ -30,13 +33,7 @@ def global_norm(grads: Arrays) -> float:
     >>> global_norm([np.array([3e30]), np.array([4e30])])
     5e+30
     """
-    grads = vectors("grads", grads)
-    norm = math.sqrt(sum(_sum_of_squares(grad) for grad in grads))
-    if math.isinf(norm):  # perhaps only the squares were beyond float64
-        largest = max(float(np.abs(grad).max(initial=0)) for grad in grads)
-        if math.isfinite(largest):
-            norm = largest * math.sqrt(sum(_sum_of_squares(grad / largest) for grad in grads))
-    return norm
+    return _norm(vectors("grads", grads))
 
 
 def clip_global_norm(grads: Arrays, max_norm: float) -> float:
@@ -60,12 +57,10 @@ def clip_global_norm(grads: Arrays, max_norm: float) -> float:
     """
     max_norm = _above_0("max_norm", max_norm)
     grads = writable("grads", vectors("grads", grads))
-    norm = global_norm(grads)
+    norm = _norm(grads)
     factor = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and factor < 1:
-        for grad in grads:
-            # In float64, because a factor below 1e-38 would lose its digits in float32.
-            np.multiply(grad, factor, out=grad, dtype=np.float64, casting="same_kind")
+        apply(Rule.SCALE, (factor,), (grads,))
     return norm
 
 
@@ -105,7 +100,20 @@ def _above_0(name: str, value: Any) -> float:
     return number
 
 
-def _sum_of_squares(array: Array) -> float:
-    """In float64, and without a copy of the array in it."""
-    flat = array.reshape(-1)
-    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
+def _norm(grads: list[Array]) -> float:
+    norm = math.sqrt(_sum_of_squares(grads))
+    if norm < SMALLEST or math.isinf(norm):  # perhaps only the squares were beyond float64
+        largest = max([float(np.abs(grad).max(initial=0)) for grad in grads], default=0.0)
+        if 0 < largest < math.inf:
+            norm = largest * math.sqrt(_sum_of_squares([grad.astype(np.float64) / largest for grad in grads]))
+    return norm
+
+
+def _sum_of_squares(grads: list[Array]) -> float:
+    """In float64, piece by piece, so that it depends neither on threads nor on the instruction set."""
+    how = spread(grads)
+    total = _core.sum_of_squares(grads, how)
+    if total is None:  # some are not contiguous
+        total = _core.sum_of_squares([plain(grad) for grad in grads], how)
+    assert total is not None
+    return total

@@ -143,7 +143,11 @@ def initialise(
         fill = {"weight_ih": weight_ih, "weight_hh": weight_hh}.get(kind)
         if fill is not None:
             for gate in range(0, len(array), H):
-                array[gate : gate + H] = fill(array[gate : gate + H].shape, rng)
+                block = array[gate : gate + H]
+                filled = fill(block.shape, rng)
+                if np.shape(filled) != block.shape:
+                    raise ValueError(f"{kind}: expected a function that makes {block.shape}, got an array {np.shape(filled)}")
+                block[...] = filled
         elif kind in ("bias_ih", "bias_hh") and bias is not None:
             array[...] = checks.real("bias", bias)
     if forget_bias is not None:

@@ -13,7 +13,7 @@ from .. import checks
 from .._core import InUse
 from . import state
 from .clip import clip_global_norm
-from .vectors import Array, Arrays, Blocks, matching, vectors, writable
+from .vectors import Array, Arrays, Column, Rule, apply, matching, vectors, writable
 
 Rate = float | Callable[[int], float]
 
@@ -30,7 +30,10 @@ class Optimizer(ABC):
         t: the steps so far.
         skipped: the steps that clipped_step left out because a gradient was not finite.
 
-    All memory is allocated here: no step allocates. An optimiser serves one thread at a time.
+    A step is one compiled pass over all arrays, on several threads if they are large; neither threads nor the instruction set
+    change a bit. Numbers below the normal range (1.2e-38 in float32) count as 0, so that the moments of units whose gradient
+    stays 0 do not slow a step down. All memory is allocated here: no step allocates, but for arrays that are not contiguous.
+    An optimiser serves one thread at a time.
 
     Raises: TypeError; ValueError, also for a read-only array. Every method: RuntimeError where another thread is in one of the same
         optimiser.
@@ -39,17 +42,19 @@ class Optimizer(ABC):
     >>> adam.step([layer_grads.flat, readout_grads.flat])
     """
 
-    _names: tuple[str, ...] = ()  # of the vectors that it keeps beside the parameters
+    _rule: Rule
+    _kept: tuple[str, ...] = ()  # all vectors that the rule may keep beside the parameters
+    _names: tuple[str, ...] = ()  # those that it keeps
 
     def __init__(self, params: Arrays, lr: Rate) -> None:
         self.lr = lr if callable(lr) else checks.real("lr", lr, 0)
         self.params = writable("params", vectors("params", params))
         self.t = self.skipped = 0
         self._in_use = InUse(type(self).__name__, "add the threads' gradients up and step in one thread")
-        kept = [[np.zeros_like(p) for p in self.params] for _ in self._names]
-        for name, arrays in zip(self._names, kept):
-            setattr(self, name, arrays)
-        self._blocks = Blocks(self.params, kept)
+        for name in self._names:
+            setattr(self, name, [np.zeros(p.shape, p.dtype) for p in self.params])
+        kept = [tuple(getattr(self, name)) if name in self._names else None for name in self._kept]
+        self._changed: tuple[Column, ...] = (tuple(self.params), *kept)
 
     def step(self, grads: Arrays) -> None:
         """Change the parameters by one step.
@@ -68,9 +73,7 @@ class Optimizer(ABC):
         grads = matching("grads", grads, self.params)
         lr = checks.real("lr", self.lr(self.t) if callable(self.lr) else self.lr, 0)
         self.t += 1
-        rates = self._rates(lr)
-        for p, g, scratch, kept in self._blocks.of(grads):
-            self._update(rates, p, g, *scratch, *kept)
+        apply(self._rule, self._numbers(lr), self._changed, (grads,))
 
     def clipped_step(self, grads: Arrays, max_norm: float) -> float:
         """Clip the gradients by their global norm, in place, and step; but not if the norm is NaN or infinite.
@@ -123,13 +126,9 @@ class Optimizer(ABC):
             numbers["lr"] = np.array(self.lr, np.float64)
         return numbers | {f"{name}.{k}": array for name in self._names for k, array in enumerate(getattr(self, name))}
 
-    def _rates(self, lr: float) -> tuple[float, ...]:
-        """The numbers of this step, the same for all blocks."""
-        return (lr,)
-
     @abstractmethod
-    def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
-        """Change a block of the parameters; s and r are scratch."""
+    def _numbers(self, lr: float) -> tuple[float, ...]:
+        """Those of this step, in the order of csrc/fastrnn.h."""
 
 
 class SGD(Optimizer):
@@ -142,6 +141,8 @@ class SGD(Optimizer):
     >>> sgd = SGD(layer.flat, lr=0.1, momentum=0.9)
     """
 
+    _rule, _kept = Rule.SGD, ("v",)
+
     def __init__(
         self, params: Arrays, lr: Rate = 1e-3, *, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
@@ -153,20 +154,8 @@ class SGD(Optimizer):
         self._names = ("v",) if momentum else ()
         super().__init__(params, lr)
 
-    def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
-        g = _with_decay(self.weight_decay, p, g, r)
-        if kept:
-            (v,) = kept
-            v *= self.momentum
-            v += g
-            if self.nesterov:
-                np.multiply(v, self.momentum, out=s)
-                s += g
-                g = s
-            else:
-                g = v
-        np.multiply(g, rates[0], out=s)
-        p -= s
+    def _numbers(self, lr: float) -> tuple[float, ...]:
+        return lr, self.weight_decay, self.momentum, self.nesterov
 
 
 class RMSprop(Optimizer):
@@ -180,6 +169,8 @@ class RMSprop(Optimizer):
 
     >>> rmsprop = RMSprop([layer.flat, readout.flat], lr=2e-3, alpha=0.95)
     """
+
+    _rule, _kept = Rule.RMSPROP, ("v", "m", "b")
 
     def __init__(
         self,
@@ -199,29 +190,8 @@ class RMSprop(Optimizer):
         self._names = ("v", *(["m"] if centered else []), *(["b"] if momentum else []))
         super().__init__(params, lr)
 
-    def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
-        v, rest = kept[0], list(kept[1:])
-        g = _with_decay(self.weight_decay, p, g, r)
-        _mean_of_squares(v, self.alpha, g, s)
-        if self.centered:
-            m = rest.pop(0)
-            _mean(m, self.alpha, g, s)
-            np.multiply(m, m, out=s)
-            np.subtract(v, s, out=s)
-            np.maximum(s, 0, out=s)  # rounding may leave it below
-            np.sqrt(s, out=s)
-        else:
-            np.sqrt(v, out=s)
-        s += self.eps
-        np.divide(g, s, out=s)
-        if rest:
-            b = rest.pop()
-            b *= self.momentum
-            b += s
-            np.multiply(b, rates[0], out=s)
-        else:
-            s *= rates[0]
-        p -= s
+    def _numbers(self, lr: float) -> tuple[float, ...]:
+        return lr, self.weight_decay, self.alpha, 1 - self.alpha, self.eps, self.momentum
 
 
 class Adagrad(Optimizer):
@@ -234,7 +204,7 @@ class Adagrad(Optimizer):
     >>> adagrad = Adagrad(layer.flat, lr=0.1)
     """
 
-    _names = ("v",)
+    _rule, _kept, _names = Rule.ADAGRAD, ("v",), ("v",)
 
     def __init__(
         self,
@@ -253,19 +223,8 @@ class Adagrad(Optimizer):
         for v in self.v:
             v[...] = initial
 
-    def _rates(self, lr: float) -> tuple[float, ...]:
-        return (lr / (1 + (self.t - 1) * self.lr_decay),)
-
-    def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
-        (v,) = kept
-        g = _with_decay(self.weight_decay, p, g, r)
-        np.multiply(g, g, out=s)
-        v += s
-        np.sqrt(v, out=s)
-        s += self.eps
-        np.divide(g, s, out=s)
-        s *= rates[0]
-        p -= s
+    def _numbers(self, lr: float) -> tuple[float, ...]:
+        return lr / (1 + (self.t - 1) * self.lr_decay), self.weight_decay, self.eps
 
 
 class Adam(Optimizer):
@@ -285,7 +244,7 @@ class Adam(Optimizer):
     >>> adam.step([layer_grads.flat, readout_grads.flat])
     """
 
-    _names = ("m", "v")
+    _rule, _kept, _names = Rule.ADAM, ("m", "v"), ("m", "v")
     m: list[Array]
     v: list[Array]
 
@@ -302,23 +261,14 @@ class Adam(Optimizer):
         self.weight_decay = checks.real("weight_decay", weight_decay, 0)
         super().__init__(params, lr)
 
-    def _rates(self, lr: float) -> tuple[float, ...]:
+    def _numbers(self, lr: float) -> tuple[float, ...]:
+        return self._adam(lr, self.weight_decay, 1.0)
+
+    def _adam(self, lr: float, decay_of_gradient: float, keep: float) -> tuple[float, ...]:
+        """keep: the part of p that decay apart from the gradient leaves."""
         beta1, beta2 = self.betas
-        return lr / (1 - beta1**self.t), (1 - beta2**self.t) ** -0.5, lr
-
-    def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
-        self._adam(rates, p, _with_decay(self.weight_decay, p, g, r), s, *kept)
-
-    def _adam(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, m: Array, v: Array) -> None:
-        step_size, v_scale, _ = rates
-        _mean(m, self.betas[0], g, s)
-        _mean_of_squares(v, self.betas[1], g, s)
-        np.sqrt(v, out=s)
-        s *= v_scale
-        s += self.eps
-        np.divide(m, s, out=s)
-        s *= step_size
-        p -= s
+        means = beta1, 1 - beta1, beta2, 1 - beta2
+        return lr / (1 - beta1**self.t), decay_of_gradient, *means, (1 - beta2**self.t) ** -0.5, self.eps, keep
 
 
 class AdamW(Adam):
@@ -339,9 +289,8 @@ class AdamW(Adam):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay=weight_decay)
 
-    def _update(self, rates: tuple[float, ...], p: Array, g: Array, s: Array, r: Array, *kept: Array) -> None:
-        p *= 1 - rates[2] * self.weight_decay
-        self._adam(rates, p, g, s, *kept)
+    def _numbers(self, lr: float) -> tuple[float, ...]:
+        return self._adam(lr, 0.0, 1 - lr * self.weight_decay)
 
 
 def _fraction(name: str, value: Any) -> float:
@@ -361,27 +310,3 @@ def _betas(value: Any) -> tuple[float, float]:
     if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
         raise ValueError(f"betas: expected two numbers, 0 <= beta < 1, got {value!r}")
     return beta1, beta2
-
-
-def _with_decay(weight_decay: float, p: Array, g: Array, r: Array) -> Array:
-    """g + weight_decay p, in r; or g itself."""
-    if weight_decay == 0:
-        return g
-    np.multiply(p, weight_decay, out=r)
-    r += g
-    return r
-
-
-def _mean(m: Array, beta: float, g: Array, s: Array) -> None:
-    """m = beta m + (1 - beta) g"""
-    m *= beta
-    np.multiply(g, 1 - beta, out=s)
-    m += s
-
-
-def _mean_of_squares(v: Array, beta: float, g: Array, s: Array) -> None:
-    """v = beta v + (1 - beta) g^2"""
-    v *= beta
-    np.multiply(g, g, out=s)
-    s *= 1 - beta
-    v += s

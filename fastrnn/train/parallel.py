@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import checks
 from .._core import InUse
+from ..optional import missing
 from .vectors import Arrays, matching, vectors, writable
 
 
@@ -26,7 +27,8 @@ class DataParallel:
 
     All memory is allocated here: no step allocates.
 
-    Raises: ImportError where mpi4py is missing; TypeError, ValueError. average: RuntimeError where another thread is in it.
+    Raises: ImportError where mpi4py or an MPI library is missing; TypeError, ValueError. average: RuntimeError where another thread
+    is in it.
 
     >>> parallel = DataParallel([layer.flat, readout.flat])
     >>> mine = parallel.rows(B)                               # of a batch of B
@@ -40,8 +42,8 @@ class DataParallel:
         if comm is None:
             try:
                 from mpi4py import MPI
-            except ImportError as error:
-                raise ImportError("DataParallel needs mpi4py: pip install 'fastrnn[mpi]'") from error
+            except (ImportError, RuntimeError) as error:  # RuntimeError: without an MPI library
+                raise missing("fastrnn.train.DataParallel", "mpi4py", "mpi", error) from error
             comm = MPI.COMM_WORLD
         self.params = writable("params", vectors("params", params))
         self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()

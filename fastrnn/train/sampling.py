@@ -162,8 +162,9 @@ def sample(
     ids = np.asarray(prompt)
     alone = ids.ndim == 1
     ids = ids[:, None] if alone else ids
-    if ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
-        raise ValueError(f"prompt: expected (n, B) integers with n, B >= 1, got shape {np.shape(prompt)} of {ids.dtype}")
+    if isinstance(prompt, np.ma.MaskedArray) or ids.ndim != 2 or ids.size == 0 or ids.dtype.kind not in "iu":
+        got = f"shape {np.shape(prompt)} of {ids.dtype} in a {type(prompt).__name__}"
+        raise ValueError(f"prompt: expected (n, B) integers with n, B >= 1, got {got}")
     if ids.min() < 0 or ids.max() >= readout.output_size:
         raise ValueError(f"prompt: expected integers from 0 to V-1 = {readout.output_size - 1}, got {ids.min()} to {ids.max()}")
     steps = checks.integer("steps", steps, 0)

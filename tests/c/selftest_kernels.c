@@ -1,7 +1,7 @@
 /* selftest_kernels.c: the kernels of every instruction set of this processor against plain loops, by the
  * interface in csrc/fastrnn.h alone.
  *
- *     cc -pthread -Icsrc tests/c/selftest_kernels.c dispatch.o pool.o isa_*.o -lm -o selftest_kernels
+ *     cc -pthread -Icsrc tests/c/selftest_kernels.c *.o -lm -o selftest_kernels
  *     ./selftest_kernels [isa [cell]]     all of them, or one: ./selftest_kernels v3 'gru before'
  *
  * Each case is a cell, a dtype and sizes; direction, lengths, resets, layout and what is absent are drawn,
@@ -9,9 +9,13 @@
  * schedule (threads, shared units, chunks, inputs first) gives the same bits, and so does inference, in
  * pieces too; and nothing is written, or has an effect, that the plan does not name.
  *
- * Prints a hash of all float32 results and one of all float64 results of each instruction set: v3, v4 and
- * neon do the same operations in the same order, so theirs must be equal, and so must those of scalar on all
- * machines. Exit code 1 if anything is wrong.
+ * All cases are drawn a second time with options: a projection, a gradient of the sequence c, truncation; and
+ * these are also trained from checkpoints, with c and the gates made again: the same bits, those of what was
+ * made again included, where the checkpoints cut no sum.
+ *
+ * Prints a hash of all float32 results and one of all float64 results of each instruction set, and two more of
+ * the cases with options: v3, v4 and neon do the same operations in the same order, so theirs must be equal,
+ * and so must those of scalar on all machines. Exit code 1 if anything is wrong.
  */
 #include <math.h>
 #include <stdint.h>
@@ -26,6 +30,7 @@
  * Steps: the last are so many that the sums over all items are taken in parts. */
 static const int HIDDEN[] = {1, 3, 4, 5, 8, 9, 16, 17, 33, 65, 130}, ROWS[] = {0, 1, 2, 3, 5, 6, 7, 8, 9};
 static const int STEPS[] = {0, 1, 2, 5, 67, 67}, INPUTS[] = {0, 1, 3, 9, 9, 9, 20, 70};
+static const int TRUNCATE[] = {0, 1, 2, 4, 30, 64};
 enum { MOST_H = 130, MOST_B = 9, MOST_T = 67, MOST_ITEMS = MOST_T * MOST_B };
 enum { MOST_UNITS = 160, MOST_UNITS_OF_LONG = 40 }; /* H times B */
 #define LENGTH(a) ((int)(sizeof(a) / sizeof *(a)))
@@ -39,30 +44,31 @@ static const double TOLERANCE[] = {2e-5, 1e-12};
 /* A way to run a case. The bits are those of the first, but for a backward in pieces, whose sums are cut
  * where the pieces are. */
 typedef struct {
-    int threads, split_units, input_first, chunk, pieces, lots;
+    int threads, split_units, input_first, chunk, pieces, row_blocks, direct;
 } schedule;
 static const schedule SCHEDULES[] = {
-    {1, 0, 0, 1000, 1, 0}, {1, 0, 1, 1, 2, 0}, {1, 0, 1, 7, 1, 0},    {2, 0, 0, 4, 2, 0}, {2, 0, 1, 1, 1, 0},
-    {2, 1, 1, 5, 2, 0},    {2, 1, 0, 1000, 1, 0}, {2, 0, 0, 1, 1, 3}, {2, 0, 1, 20, 2, 4},
+    {1, 0, 0, 1000, 1, 0, 0}, {1, 0, 1, 1, 2, 0, 0},    {1, 0, 1, 7, 1, 0, 1}, {2, 0, 0, 4, 2, 0, 0},  {2, 0, 1, 1, 1, 0, 0},
+    {2, 1, 1, 5, 2, 0, 0},    {2, 1, 0, 1000, 1, 0, 1}, {2, 0, 0, 1, 1, 3, 0}, {2, 0, 1, 20, 2, 4, 1}, {1, 0, 0, 64, 1, 0, 1},
 };
 
 /* The arrays of a call: what is only read; what is read and written; what is only written. */
 enum {
-    X, W_IH, W_HH, B_IH, B_HH, PEEPHOLE, H0, C0, DY,
-    DW_IH, DW_HH, DB_IH, DB_HH, DPEEPHOLE, DH, DC,
+    X, W_IH, W_HH, B_IH, B_HH, PEEPHOLE, W_HR, H0, C0, DY, DCS,
+    DW_IH, DW_HH, DB_IH, DB_HH, DPEEPHOLE, DW_HR, DH, DC,
     Y, C, GATES, DX,
     ARRAYS, RESULTS = DW_IH, WRITTEN = Y
 };
 static const char *const ARRAY_NAME[] = {
-    "x", "w_ih", "w_hh", "b_ih", "b_hh", "peephole", "h0", "c0", "dy",
-    "dw_ih", "dw_hh", "db_ih", "db_hh", "dpeephole", "dh", "dc",
+    "x", "w_ih", "w_hh", "b_ih", "b_hh", "peephole", "w_hr", "h0", "c0", "dy", "dcs",
+    "dw_ih", "dw_hh", "db_ih", "db_hh", "dpeephole", "dw_hr", "dh", "dc",
     "y", "c", "gates", "dx",
 };
 
 typedef struct {
     const char *isa;
     int cell, dtype, reverse, ragged, batch_first;
-    ptrdiff_t T, B, I, H, G;
+    int options; /* is it of the second round? */
+    ptrdiff_t T, B, I, H, P, G, truncate;
     ptrdiff_t steps, items; /* the plan */
     ptrdiff_t first[MOST_T + 1], row[MOST_ITEMS], time[MOST_ITEMS], prev[MOST_ITEMS], rank[MOST_B];
     ptrdiff_t count[ARRAYS]; /* elements; 0: absent */
@@ -85,6 +91,7 @@ static double draw_number(const problem *p, double scale)
 
 static int is_lstm(const problem *p) { return p->cell == FR_LSTM || p->cell == FR_LSTM_PEEPHOLE; }
 static int is_gru(const problem *p) { return p->cell >= FR_GRU_AFTER; }
+static int projects(const problem *p) { return p->P < p->H; }
 
 /* Row and time as one index, in the layout of the case. */
 static ptrdiff_t place(const problem *p, ptrdiff_t t, ptrdiff_t b)
@@ -122,31 +129,43 @@ static void draw_plan(problem *p)
 /* Which arrays there are, and how large. */
 static void draw_sizes(problem *p)
 {
-    const ptrdiff_t T = p->T, B = p->B, H = p->H, GH = p->G * H;
+    const ptrdiff_t T = p->T, B = p->B, H = p->H, P = p->P, GH = p->G * H;
+    const ptrdiff_t hr = projects(p) ? P * H : 0;
     const ptrdiff_t peephole = p->cell == FR_LSTM_PEEPHOLE ? 3 * H : 0;
     const ptrdiff_t cells = is_lstm(p) ? H : 0, gates = is_lstm(p) || is_gru(p) ? 4 * H : 0;
     const ptrdiff_t all[ARRAYS] = {
-        T * B * p->I, GH * p->I, GH * H, GH, GH, peephole, B * H, B * cells, T * B * H,
-        GH * p->I, GH * H, GH, GH, peephole, B * H, B * cells,
-        T * B * H, T * B * cells, T * B * gates, T * B * p->I,
+        T * B * p->I, GH * p->I, GH * P, GH, GH, peephole, hr, B * P, B * cells, T * B * P, 0,
+        GH * p->I, GH * P, GH, GH, peephole, hr, B * P, B * cells,
+        T * B * P, T * B * cells, T * B * gates, T * B * p->I,
     };
     static const char optional[ARRAYS] = {
         [B_IH] = 1, [B_HH] = 1, [H0] = 1, [C0] = 1, [DY] = 1, [DW_IH] = 1, [DW_HH] = 1, [DB_IH] = 1,
         [DB_HH] = 1, [DPEEPHOLE] = 1, [DX] = 1,
     };
     for (int a = 0; a < ARRAYS; a++) p->count[a] = optional[a] && draw(5) == 0 ? 0 : all[a];
+    if (!p->options) return;
+    p->count[DCS] = draw(3) ? T * B * cells : 0;
+    if (draw(5) == 0) p->count[DW_HR] = 0;
+}
+
+/* The square of what such numbers are divided by, so that no sum grows. With options c stays small, too: dcs comes in at every step
+ * and dc hardly fades, and a peephole of f that opens it as c grows would let c grow with it. */
+static ptrdiff_t terms_of(const problem *p, int array)
+{
+    if (p->options && (array == DCS || array == PEEPHOLE)) return 16;
+    return array == W_IH ? p->I + 1 : array == W_HH ? p->P : array == W_HR ? p->H : 1;
 }
 
 static void draw_numbers(problem *p)
 {
     for (int a = 0; a < ARRAYS; a++) {
-        const double terms = (double)(a == W_IH ? p->I + 1 : a == W_HH ? p->H : 1), scale = 1 / sqrt(terms);
-        const ptrdiff_t bytes = p->count[a] * (ptrdiff_t)sizeof(double), width = a == X ? p->I : p->H;
+        const double scale = 1 / sqrt((double)terms_of(p, a));
+        const ptrdiff_t bytes = p->count[a] * (ptrdiff_t)sizeof(double), width = a == X ? p->I : a == DY ? p->P : p->H;
         p->start[a] = p->want[a] = NULL;
         if (!bytes) continue;
         p->start[a] = malloc((size_t)bytes), p->want[a] = malloc((size_t)bytes);
         memset(p->start[a], 0xff, (size_t)bytes);
-        if (a == X || a == DY)
+        if (a == X || a == DY || a == DCS)
             for (ptrdiff_t i = 0; i < p->items; i++)
                 for (ptrdiff_t j = 0; j < width; j++)
                     p->start[a][place(p, p->time[i], p->row[i]) * width + j] = draw_number(p, scale);
@@ -156,14 +175,16 @@ static void draw_numbers(problem *p)
     }
 }
 
-static problem draw_problem(const char *isa, int cell, int dtype, int H, int B)
+static problem draw_problem(const char *isa, int cell, int dtype, int H, int B, int options)
 {
-    problem p = {.isa = isa, .cell = cell, .dtype = dtype, .B = B, .H = H};
+    problem p = {.isa = isa, .cell = cell, .dtype = dtype, .options = options, .B = B, .H = H, .P = H};
     p.T = STEPS[draw((uint64_t)LENGTH(STEPS))], p.I = INPUTS[draw((uint64_t)LENGTH(INPUTS))];
     if (H * B > MOST_UNITS_OF_LONG && p.T == MOST_T) p.T = 5;
     p.G = is_gru(&p) ? 3 : is_lstm(&p) ? 4 : 1;
     p.reverse = (int)draw(2), p.ragged = (int)draw(2), p.batch_first = (int)draw(2);
     draw_plan(&p);
+    if (options) p.truncate = TRUNCATE[draw((uint64_t)LENGTH(TRUNCATE))];
+    if (options && is_lstm(&p) && H > 1 && draw(3)) p.P = 1 + (ptrdiff_t)draw((uint64_t)H - 1);
     draw_sizes(&p);
     draw_numbers(&p);
     return p;
@@ -176,7 +197,7 @@ static void free_problem(problem *p)
 
 /* ---- what the kernels should compute: plain loops over float64 ----------------------------------------- */
 
-/* One item: x, the state before and behind it, and the gates as fr_task has them. */
+/* One item: x, the state before and behind it, and the gates as fr_call has them. */
 typedef struct {
     const double *x, *h, *c;
     double *y, *cn, *gates;
@@ -189,19 +210,19 @@ static double *at(const problem *p, int array, ptrdiff_t i, ptrdiff_t width)
     return p->want[array] ? p->want[array] + place(p, p->time[i], p->row[i]) * width : NULL;
 }
 
-static const double *before(const problem *p, int sequence, int initial, ptrdiff_t i)
+static const double *before(const problem *p, int sequence, int initial, ptrdiff_t i, ptrdiff_t width)
 {
     static const double zeros[MOST_H];
     const ptrdiff_t prev = p->prev[i];
-    if (prev >= 0 && p->want[sequence]) return p->want[sequence] + place(p, prev, p->row[i]) * p->H;
-    return prev == FR_FROM_INITIAL && p->want[initial] ? p->want[initial] + p->row[i] * p->H : zeros;
+    if (prev >= 0 && p->want[sequence]) return p->want[sequence] + place(p, prev, p->row[i]) * width;
+    return prev == FR_FROM_INITIAL && p->want[initial] ? p->want[initial] + p->row[i] * width : zeros;
 }
 
 static item item_of(const problem *p, ptrdiff_t i)
 {
     const ptrdiff_t H = p->H;
-    return (item){.x = at(p, X, i, p->I), .h = before(p, Y, H0, i), .c = before(p, C, C0, i),
-                  .y = at(p, Y, i, H), .cn = at(p, C, i, H), .gates = at(p, GATES, i, 4 * H)};
+    return (item){.x = at(p, X, i, p->I), .h = before(p, Y, H0, i, p->P), .c = before(p, C, C0, i, H),
+                  .y = at(p, Y, i, p->P), .cn = at(p, C, i, H), .gates = at(p, GATES, i, 4 * H)};
 }
 
 /* Row `row` of W v + b. */
@@ -217,12 +238,15 @@ static double input(const problem *p, const item *e, ptrdiff_t row)
 }
 static double recurrent(const problem *p, const double *h, ptrdiff_t row)
 {
-    return affine(p, W_HH, B_HH, row, h, p->H);
+    return affine(p, W_HH, B_HH, row, h, p->P);
 }
 static double peephole(const problem *p, int gate, ptrdiff_t u)
 {
     return p->want[PEEPHOLE] ? p->want[PEEPHOLE][gate * p->H + u] : 0;
 }
+
+/* o tanh(c_t): h_t, or what is projected to it. */
+static double lstm_m(const problem *p, const item *e, ptrdiff_t u) { return e->gates[3 * p->H + u] * tanh(e->cn[u]); }
 
 static void lstm_unit(const problem *p, const item *e, ptrdiff_t u)
 {
@@ -234,7 +258,16 @@ static void lstm_unit(const problem *p, const item *e, ptrdiff_t u)
     gate[2 * H] = tanh(a[2]);
     e->cn[u] = gate[H] * e->c[u] + gate[0] * gate[2 * H];
     gate[3 * H] = sigmoid(a[3] + peephole(p, 2, u) * e->cn[u]);
-    e->y[u] = gate[3 * H] * tanh(e->cn[u]);
+}
+
+static void lstm_item(const problem *p, const item *e)
+{
+    for (ptrdiff_t u = 0; u < p->H; u++) lstm_unit(p, e, u);
+    for (ptrdiff_t j = 0; j < p->P; j++) {
+        double sum = 0;
+        for (ptrdiff_t u = 0; projects(p) && u < p->H; u++) sum += p->want[W_HR][j * p->H + u] * lstm_m(p, e, u);
+        e->y[j] = projects(p) ? sum : lstm_m(p, e, j);
+    }
 }
 
 static void gru_item(const problem *p, const item *e)
@@ -256,7 +289,7 @@ static void gru_item(const problem *p, const item *e)
 static void forward_item(const problem *p, const item *e)
 {
     if (is_gru(p)) gru_item(p, e);
-    else if (is_lstm(p)) for (ptrdiff_t u = 0; u < p->H; u++) lstm_unit(p, e, u);
+    else if (is_lstm(p)) lstm_item(p, e);
     else for (ptrdiff_t u = 0; u < p->H; u++) {
         const double a = input(p, e, u) + recurrent(p, e->h, u);
         e->y[u] = p->cell == FR_RNN_TANH ? tanh(a) : a > 0 ? a : 0;
@@ -290,6 +323,18 @@ static void lstm_unit_back(const problem *p, const item *e, ptrdiff_t u, double 
     p->want[DPEEPHOLE][2 * H + u] += da[3] * e->cn[u];
 }
 
+static void lstm_back(const problem *p, const item *e, const double *dh, double *dc, gradient *d)
+{
+    const ptrdiff_t H = p->H;
+    double m[MOST_H], dm[MOST_H] = {0};
+    for (ptrdiff_t u = 0; u < H; u++) m[u] = lstm_m(p, e, u);
+    for (ptrdiff_t j = 0; projects(p) && j < p->P; j++) {
+        add(dm, dh[j], p->want[W_HR] + j * H, H);
+        add(p->want[DW_HR] ? p->want[DW_HR] + j * H : NULL, dh[j], m, H);
+    }
+    for (ptrdiff_t u = 0; u < H; u++) lstm_unit_back(p, e, u, projects(p) ? dm[u] : dh[u], &dc[u], d);
+}
+
 static void gru_back(const problem *p, const item *e, const double *dh, gradient *d)
 {
     const ptrdiff_t H = p->H;
@@ -310,34 +355,35 @@ static void gru_back(const problem *p, const item *e, const double *dh, gradient
     }
 }
 
-/* The gradients of one item, all that follows from them, and dh and dc of the state before. */
-static void backward_item(const problem *p, const item *e, ptrdiff_t i)
+/* The gradients of one item, all that follows from them, and dh and dc of the state before; cut: none flows there. */
+static void backward_item(const problem *p, const item *e, ptrdiff_t i, int cut)
 {
-    const ptrdiff_t H = p->H, I = p->I;
+    const ptrdiff_t H = p->H, I = p->I, P = p->P;
     const int reset_before = p->cell == FR_GRU_BEFORE;
     double *const *w = p->want, *dx = at(p, DX, i, I);
-    double *dh = w[DH] + p->row[i] * H, *dc = w[DC] ? w[DC] + p->row[i] * H : NULL;
+    double *dh = w[DH] + p->row[i] * P, *dc = w[DC] ? w[DC] + p->row[i] * H : NULL;
     gradient d = {.direct = {0}};
-    add(dh, 1, at(p, DY, i, H), w[DY] ? H : 0);
+    add(dh, 1, at(p, DY, i, P), w[DY] ? P : 0);
+    add(dc, 1, at(p, DCS, i, H), w[DCS] ? H : 0);
     if (is_gru(p)) gru_back(p, e, dh, &d);
+    else if (is_lstm(p)) lstm_back(p, e, dh, dc, &d);
     for (ptrdiff_t u = 0; u < H; u++) {
-        if (is_lstm(p)) lstm_unit_back(p, e, u, dh[u], &dc[u], &d);
-        else if (p->cell == FR_RNN_TANH) d.ax[u] = d.ah[u] = dh[u] * (1 - e->y[u] * e->y[u]);
+        if (p->cell == FR_RNN_TANH) d.ax[u] = d.ah[u] = dh[u] * (1 - e->y[u] * e->y[u]);
         else if (p->cell == FR_RNN_RELU) d.ax[u] = d.ah[u] = e->y[u] > 0 ? dh[u] : 0;
     }
-    memcpy(dh, d.direct, (size_t)H * sizeof *dh);
+    memcpy(dh, d.direct, (size_t)P * sizeof *dh);
     for (ptrdiff_t k = 0; dx && k < I; k++) dx[k] = 0;
     for (ptrdiff_t row = 0; row < p->G * H; row++) {
         const int of_rh = reset_before && row >= 2 * H;
         add(w[DW_IH] ? w[DW_IH] + row * I : NULL, d.ax[row], e->x, I);
-        add(w[DW_HH] ? w[DW_HH] + row * H : NULL, d.ah[row], of_rh ? e->gates + 3 * H : e->h, H);
+        add(w[DW_HH] ? w[DW_HH] + row * P : NULL, d.ah[row], of_rh ? e->gates + 3 * H : e->h, P);
         if (w[DB_IH]) w[DB_IH][row] += d.ax[row];
         if (w[DB_HH]) w[DB_HH][row] += d.ah[row];
         if (dx) add(dx, d.ax[row], w[W_IH] + row * I, I);
-        if (!of_rh) add(dh, d.ah[row], w[W_HH] + row * H, H);
+        if (!of_rh) add(dh, d.ah[row], w[W_HH] + row * P, P);
     }
-    if (p->prev[i] != FR_FROM_ZERO) return;
-    for (ptrdiff_t u = 0; u < H; u++) dh[u] = 0;
+    if (!cut) return;
+    for (ptrdiff_t j = 0; j < P; j++) dh[j] = 0;
     for (ptrdiff_t u = 0; dc && u < H; u++) dc[u] = 0;
 }
 
@@ -347,9 +393,12 @@ static void solve(const problem *p)
         const item e = item_of(p, i);
         forward_item(p, &e);
     }
-    for (ptrdiff_t i = p->items; i-- > 0;) {
-        const item e = item_of(p, i);
-        backward_item(p, &e, i);
+    for (ptrdiff_t s = p->steps; s-- > 0;) {
+        const int truncated = p->truncate && s > 0 && s % p->truncate == 0;
+        for (ptrdiff_t i = p->first[s + 1]; i-- > p->first[s];) {
+            const item e = item_of(p, i);
+            backward_item(p, &e, i, truncated || p->prev[i] == FR_FROM_ZERO);
+        }
     }
 }
 
@@ -417,19 +466,20 @@ static fr_seq seq_of(const problem *p, const image *m, int array, ptrdiff_t widt
     return (fr_seq){m->at[array], (p->batch_first ? 1 : p->B) * width, (p->batch_first ? p->T : 1) * width};
 }
 
-static fr_task task_of(const problem *p, const image *m)
+static fr_call task_of(const problem *p, const image *m)
 {
-    fr_task t = {.cell = p->cell, .I = p->I, .H = p->H, .P = p->H};
+    fr_call t = {.cell = p->cell, .I = p->I, .H = p->H, .P = p->P, .d.truncate = p->truncate};
     t.plan = (fr_plan){.T = p->steps, .B = p->B, .reverse = p->reverse};
     if (p->ragged)
         t.plan = (fr_plan){p->steps, p->B, p->reverse, p->first, p->row, p->time, p->prev, p->rank};
-    t.x = seq_of(p, m, X, p->I), t.y = seq_of(p, m, Y, p->H);
-    t.c = seq_of(p, m, C, p->H), t.gates = seq_of(p, m, GATES, 4 * p->H);
-    t.w_ih = m->at[W_IH], t.w_hh = m->at[W_HH], t.b_ih = m->at[B_IH], t.b_hh = m->at[B_HH];
-    t.peephole = m->at[PEEPHOLE], t.h0 = m->at[H0], t.c0 = m->at[C0];
-    t.dy = seq_of(p, m, DY, p->H), t.dx = seq_of(p, m, DX, p->I), t.dh = m->at[DH], t.dc = m->at[DC];
-    t.dw_ih = m->at[DW_IH], t.dw_hh = m->at[DW_HH], t.db_ih = m->at[DB_IH], t.db_hh = m->at[DB_HH];
-    t.dpeephole = m->at[DPEEPHOLE];
+    t.x = seq_of(p, m, X, p->I), t.y = seq_of(p, m, Y, p->P);
+    t.saved.c = seq_of(p, m, C, p->H), t.saved.gates = seq_of(p, m, GATES, 4 * p->H);
+    t.w.w_ih = m->at[W_IH], t.w.w_hh = m->at[W_HH], t.w.b_ih = m->at[B_IH], t.w.b_hh = m->at[B_HH];
+    t.w.peephole = m->at[PEEPHOLE], t.w.w_hr = m->at[W_HR], t.h0 = m->at[H0], t.c0 = m->at[C0];
+    t.d.dy = seq_of(p, m, DY, p->P), t.d.dcs = seq_of(p, m, DCS, p->H), t.d.dx = seq_of(p, m, DX, p->I);
+    t.d.dh = m->at[DH], t.d.dc = m->at[DC];
+    t.d.dw.w_ih = m->at[DW_IH], t.d.dw.w_hh = m->at[DW_HH], t.d.dw.b_ih = m->at[DB_IH], t.d.dw.b_hh = m->at[DB_HH];
+    t.d.dw.peephole = m->at[DPEEPHOLE], t.d.dw.w_hr = m->at[DW_HR];
     return t;
 }
 
@@ -452,33 +502,59 @@ static void count_team(const void *task, int member, fr_team *team)
     work_to_count(task, member, team);
 }
 
-static void run_team(int threads, fr_work *work, const fr_task *t)
+static void run_team(int threads, fr_work *work, const fr_call *t)
 {
     work_to_count = work;
     choose_patience();
-    fr_pool_run(&pool, threads, t->split_units, 100000, threads > 1 ? count_team : work, t);
+    fr_pool_run(&pool, threads, t->schedule.split_units, 100000, threads > 1 ? count_team : work, t);
     ended += threads > 1 && pool.team.n > 1 && atomic_load(&pool.team.last_round) > 0;
 }
 
-/* One direction through all steps; does the scratch memory suffice? The team of a second piece is of one: a
- * team may always be smaller than asked. */
-static int run_steps(const fr_kernels *k, fr_task t, const schedule *how, int back)
-{
+/* A task in one direction, by one schedule, with the scratch memory that its pieces share. */
+typedef struct {
+    fr_call t;
+    fr_work *kernel;
     fr_sizes sizes;
-    t.split_units = how->split_units, t.input_first = how->input_first && !back, t.chunk = how->chunk;
-    t.lots = how->lots;
-    (back ? k->backward_sizes : k->forward_sizes)(&t, how->threads, &sizes);
-    unsigned char *packed = new_scratch(sizes.packed_bytes), *work = new_scratch(sizes.work_bytes);
-    t.packed = packed, t.work = work;
-    for (int i = 0; i < how->pieces; i++) {
-        const ptrdiff_t piece = back ? how->pieces - 1 - i : i;
-        t.s0 = t.plan.T * piece / how->pieces, t.s1 = t.plan.T * (piece + 1) / how->pieces;
-        t.first = i == 0, t.last = i == how->pieces - 1;
-        run_team(i ? 1 : how->threads, back ? k->backward : k->forward, &t);
-        t.packed_ready = 1;
+    unsigned char *packed, *work;
+    int back, threads, pieces;
+} course;
+
+static course new_course(const fr_kernels *k, fr_call t, const schedule *how, int back)
+{
+    course c = {.back = back, .threads = how->threads, .pieces = how->pieces, .kernel = back ? k->backward : k->forward};
+    t.schedule.split_units = how->split_units, t.schedule.input_first = how->input_first && !back, t.schedule.chunk = how->chunk;
+    t.schedule.row_blocks = how->row_blocks, t.schedule.direct = how->direct;
+    (back ? k->backward_sizes : k->forward_sizes)(&t, how->threads, &c.sizes);
+    t.memory.packed = c.packed = new_scratch(c.sizes.packed_bytes), t.memory.work = c.work = new_scratch(c.sizes.work_bytes);
+    c.t = t;
+    return c;
+}
+
+/* The steps from s0 to s1. The team of a second piece is of one: a team may always be smaller than asked. */
+static void run_steps(course *c, ptrdiff_t s0, ptrdiff_t s1)
+{
+    fr_call *t = &c->t;
+    for (int i = 0; i < c->pieces; i++) {
+        const ptrdiff_t piece = c->back ? c->pieces - 1 - i : i;
+        t->range.s0 = s0 + (s1 - s0) * piece / c->pieces, t->range.s1 = s0 + (s1 - s0) * (piece + 1) / c->pieces;
+        t->range.first = i == 0 && s1 == t->plan.T, t->range.last = i == c->pieces - 1 && s0 == 0;
+        run_team(i ? 1 : c->threads, c->kernel, t);
+        t->memory.packed_ready = 1;
     }
-    const int enough = free_scratch(packed, sizes.packed_bytes);
-    return free_scratch(work, sizes.work_bytes) && enough;
+}
+
+/* Did the scratch memory suffice? */
+static int end_course(course *c)
+{
+    const int enough = free_scratch(c->packed, c->sizes.packed_bytes);
+    return free_scratch(c->work, c->sizes.work_bytes) && enough;
+}
+
+static int run_all(const fr_kernels *k, fr_call t, const schedule *how, int back)
+{
+    course c = new_course(k, t, how, back);
+    run_steps(&c, 0, t.plan.T);
+    return end_course(&c);
 }
 
 /* ---- checking ------------------------------------------------------------------------------------------ */
@@ -517,9 +593,63 @@ static int agrees(const problem *p, const image *m)
 /* Training by one schedule. */
 static int train(const fr_kernels *k, const problem *p, const schedule *how, const image *m)
 {
-    const fr_task t = task_of(p, m);
-    const int enough = run_steps(k, t, how, 0);
-    return (run_steps(k, t, how, 1) && enough) || fail(p, "the scratch memory is too small", -1, 0, 0, 0);
+    const fr_call t = task_of(p, m);
+    const int enough = run_all(k, t, how, 0);
+    return (run_all(k, t, how, 1) && enough) || fail(p, "the scratch memory is too small", -1, 0, 0, 0);
+}
+
+/* The task of the first way through: no gates, and c of an LSTM (B, H), updated in place. */
+static fr_call without_gates(const problem *p, const image *m, void *c)
+{
+    fr_call t = task_of(p, m);
+    t.saved.gates.p = NULL;
+    if (!is_lstm(p)) return t;
+    t.saved.c = (fr_seq){c, 0, p->H}, t.c0 = c;
+    for (ptrdiff_t i = 0; i < p->B * p->H; i++) put(p, c, i, p->start[C0] ? p->start[C0][i] : 0);
+    return t;
+}
+
+/* c behind the steps from s0 to s1, and their gates, to where a training without checkpoints has them. */
+static void show_again(const problem *p, const image *m, const char *c, const char *gates, ptrdiff_t s0, ptrdiff_t s1)
+{
+    const ptrdiff_t row = p->H * size_of(p);
+    for (ptrdiff_t s = s0; s < s1; s++)
+        for (ptrdiff_t i = p->first[s]; i < p->first[s + 1]; i++) {
+            const ptrdiff_t to = place(p, p->time[i], p->row[i]), from = (s - s0) * p->B + p->row[i];
+            if (c) memcpy((char *)m->at[C] + to * row, c + (from + p->B) * row, (size_t)row);
+            memcpy((char *)m->at[GATES] + to * 4 * row, gates + from * 4 * row, (size_t)(4 * row));
+        }
+}
+
+/* Training that keeps y and, of an LSTM, c in front of every so many steps. */
+static int train_from_checkpoints(const fr_kernels *k, const problem *p, const schedule *how, ptrdiff_t every, const image *m)
+{
+    const ptrdiff_t state = p->B * p->H * size_of(p), segments = (p->steps + every - 1) / every;
+    char *kept = malloc((size_t)((segments + 1) * state)), *carried = kept + segments * state;
+    char *c = is_lstm(p) ? (char *)new_scratch((every + 1) * state) : NULL, *gates = (char *)new_scratch(every * 4 * state);
+    course forward = new_course(k, without_gates(p, m, carried), how, 0);
+    for (ptrdiff_t i = 0; i < segments; i++) {
+        memcpy(kept + i * state, carried, c ? (size_t)state : 0);
+        run_steps(&forward, i * every, i + 1 < segments ? (i + 1) * every : p->steps);
+    }
+    fr_call t = task_of(p, m);
+    t.saved.c = (fr_seq){c, p->B * p->H, p->H}, t.saved.gates = (fr_seq){gates, 4 * p->B * p->H, 4 * p->H}, t.saved.recompute = 1;
+    course again = new_course(k, t, how, 0), back = new_course(k, t, how, 1);
+    for (ptrdiff_t i = segments; i-- > 0;) {
+        const ptrdiff_t s0 = i * every, s1 = i + 1 < segments ? s0 + every : p->steps;
+        if (c) memcpy(c, kept + i * state, (size_t)state);
+        again.t.saved.first_step = back.t.saved.first_step = s0;
+        run_steps(&again, s0, s1);
+        run_steps(&back, s0, s1);
+        show_again(p, m, c, gates, s0, s1);
+    }
+    int right = end_course(&forward) & end_course(&again) & end_course(&back);
+    if (!right) fail(p, "the scratch memory is too small", -1, 0, 0, 0);
+    int inside = free_scratch((unsigned char *)gates, every * 4 * state);
+    if (c) inside &= free_scratch((unsigned char *)c, (every + 1) * state);
+    if (!inside) fail(p, "a segment was written past its end", -1, 0, 0, 0);
+    free(kept);
+    return right && inside;
 }
 
 /* Inference by one schedule, whose y and last c are those of training. */
@@ -527,13 +657,8 @@ static int infers(const fr_kernels *k, const problem *p, const schedule *how, co
 {
     const ptrdiff_t row = p->H * size_of(p);
     image m = new_image(p);
-    fr_task t = task_of(p, &m);
-    t.gates.p = NULL;
-    if (is_lstm(p)) { /* c in the place of dc, in and out */
-        t.c = (fr_seq){m.at[DC], 0, p->H}, t.c0 = m.at[DC];
-        for (ptrdiff_t i = 0; i < p->count[DC]; i++) put(p, m.at[DC], i, p->start[C0] ? p->start[C0][i] : 0);
-    }
-    int right = run_steps(k, t, how, 0) || fail(p, "the scratch memory is too small", -1, 0, 0, 0);
+    const fr_call t = without_gates(p, &m, m.at[DC]); /* c in the place of dc, in and out */
+    int right = run_all(k, t, how, 0) || fail(p, "the scratch memory is too small", -1, 0, 0, 0);
     if (p->count[Y] && memcmp(m.at[Y], trained->at[Y], (size_t)(p->count[Y] * size_of(p))))
         right = fail(p, "inference gives another y than training", -1, 0, 0, 0);
     for (ptrdiff_t i = 0; is_lstm(p) && i < p->items; i++) {
@@ -554,6 +679,25 @@ static void hash_results(const problem *p, const image *m, uint64_t *hash)
             *hash = (*hash ^ ((const unsigned char *)m->at[a])[i]) * 0x100000001b3u; /* FNV-1a */
 }
 
+/* Checkpoints where they cut no sum, so that they do not show, and where they do. */
+static int check_checkpoints(const fr_kernels *k, const problem *p, const schedule *how, const image *first)
+{
+    if (p->cell <= FR_RNN_RELU || p->steps == 0) return 1;
+    fr_sizes sizes;
+    const fr_call t = task_of(p, first);
+    k->forward_sizes(&t, 1, &sizes);
+    int right = 1;
+    for (int whole = 0; whole < 2 && right; whole++) {
+        image m = new_image(p);
+        right = train_from_checkpoints(k, p, how, whole ? sizes.sum_steps : 1 + p->steps / 3, &m);
+        if (!whole || how->pieces > 1) right &= agrees(p, &m);
+        else if (memcmp(m.memory, first->memory, (size_t)m.bytes))
+            right = fail(p, "other bits with checkpoints", -1, 0, 0, 0);
+        free(m.memory);
+    }
+    return right;
+}
+
 static int check_problem(const fr_kernels *k, const problem *p, uint64_t *hash)
 {
     image first = new_image(p);
@@ -563,6 +707,7 @@ static int check_problem(const fr_kernels *k, const problem *p, uint64_t *hash)
     for (int s = 0; right && s < LENGTH(SCHEDULES); s++) {
         running = s;
         right = infers(k, p, &SCHEDULES[s], &first);
+        if (p->options) right = check_checkpoints(k, p, &SCHEDULES[s], &first) && right;
         if (s == 0) continue;
         image m = new_image(p);
         right &= train(k, p, &SCHEDULES[s], &m);
@@ -575,26 +720,35 @@ static int check_problem(const fr_kernels *k, const problem *p, uint64_t *hash)
     return right;
 }
 
-/* All problems of one instruction set; only this cell's, if one is named. */
-static void check_isa(int isa, const char *only, uint64_t hash[2])
+/* All cases of one instruction set and dtype, without or with options; only this cell's, if one is named. Returns their hash. */
+static uint64_t check_cases(int isa, int dtype, int options, const char *only)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    random_state = 88172645463325252u;
+    for (int cell = FR_RNN_TANH; cell <= FR_GRU_BEFORE; cell++) {
+        if (only && strcmp(only, CELL_NAME[cell])) continue;
+        for (int h = 0; h < LENGTH(HIDDEN); h++)
+            for (int b = 0; b < LENGTH(ROWS) && HIDDEN[h] * ROWS[b] <= MOST_UNITS; b++) {
+                problem p = draw_problem(fr_isa_name(isa), cell, dtype, HIDDEN[h], ROWS[b], options);
+                solve(&p);
+                const int right = check_problem(fr_kernels_of(isa, dtype), &p, &hash);
+                passed += right, failed += !right;
+                free_problem(&p);
+            }
+    }
+    return hash;
+}
+
+static void check_isa(int isa, const char *only, uint64_t hash[2][2])
 {
     const long failed_before = failed;
-    for (int dtype = FR_F32; dtype <= FR_F64; dtype++) {
-        hash[dtype] = 0xcbf29ce484222325u, random_state = 88172645463325252u;
-        for (int cell = FR_RNN_TANH; cell <= FR_GRU_BEFORE; cell++) {
-            if (only && strcmp(only, CELL_NAME[cell])) continue;
-            for (int h = 0; h < LENGTH(HIDDEN); h++)
-                for (int b = 0; b < LENGTH(ROWS) && HIDDEN[h] * ROWS[b] <= MOST_UNITS; b++) {
-                    problem p = draw_problem(fr_isa_name(isa), cell, dtype, HIDDEN[h], ROWS[b]);
-                    solve(&p);
-                    const int right = check_problem(fr_kernels_of(isa, dtype), &p, &hash[dtype]);
-                    passed += right, failed += !right;
-                    free_problem(&p);
-                }
-        }
-    }
-    printf("%-6s float32 %016llx float64 %016llx%s\n", fr_isa_name(isa), (unsigned long long)hash[FR_F32],
-           (unsigned long long)hash[FR_F64], failed > failed_before ? " wrong" : "");
+    for (int options = 0; options < 2; options++)
+        for (int dtype = FR_F32; dtype <= FR_F64; dtype++) hash[options][dtype] = check_cases(isa, dtype, options, only);
+    printf("%-6s", fr_isa_name(isa));
+    for (int options = 0; options < 2; options++)
+        printf("%s float32 %016llx float64 %016llx", options ? ", with options" : "", (unsigned long long)hash[options][FR_F32],
+               (unsigned long long)hash[options][FR_F64]);
+    printf("%s\n", failed > failed_before ? " wrong" : "");
     fflush(stdout);
 }
 
@@ -606,7 +760,7 @@ static void check_that(int right, const char *what)
 
 int main(int argc, char **argv)
 {
-    uint64_t hash[8][2];
+    uint64_t hash[8][2][2];
     int v3 = -1, v4 = -1, checked = 0;
     for (int isa = 0; fr_isa_name(isa); isa++) {
         if (argc > 1 && strcmp(argv[1], fr_isa_name(isa))) continue;

@@ -53,7 +53,7 @@ static void in_bounds(int f, const char *dtype, double x, double y)
     if (!(y >= low[f] && y <= high[f])) fail(f, dtype, "out of bounds", x, y);
 }
 
-/* ---- special values: the table of vmath.tmpl.h --------------------------------------------------------- */
+/* ---- special values: the table of simd/vmath.h ---------------------------------------------------------- */
 
 static const struct { double x, want[FUNCTIONS]; } special[16] = {
     {INFINITY, {INFINITY, 1, 1}}, {-INFINITY, {0, -1, 0}},

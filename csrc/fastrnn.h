@@ -10,7 +10,7 @@
 #define FASTRNN_H
 #include <stddef.h>
 
-#include "pool.h"
+#include "team/pool.h"
 
 #undef I /* here the number of inputs; complex.h calls the imaginary unit so */
 
@@ -38,61 +38,84 @@ typedef struct fr_seq {
     ptrdiff_t st, sb;
 } fr_seq;
 
-/* One call. Inputs are never written; outputs may not overlap inputs, but for c in inference (below).
- *
- * The gates that a training forward keeps, per row and step, after their activations:
+/* The weights of a layer in one direction, or the gradients of them, in C order. Gate blocks as above; G gates of the cell. */
+typedef struct fr_weights {
+    void *w_ih, *w_hh;   /* (G*H, I), (G*H, P) */
+    void *w_hr;          /* (P, H) if P < H */
+    void *b_ih, *b_hh;   /* (G*H) or NULL */
+    void *peephole;      /* (3, H) rows i, f, o, or NULL */
+} fr_weights;
+
+/* What forward leaves for backward. The gates, per row and step, after their activations:
  *   LSTM        i, f, g, o
  *   GRU after   r, z, n, W_hn h + b_hn
  *   GRU before  r, z, n, r*h
  *   RNN         nothing (gates.p == NULL)
  */
-typedef struct fr_task {
-    int cell;
-    fr_plan plan;
+typedef struct fr_saved {
+    fr_seq c;                 /* LSTM: (T, B, H); inference: (B, H) with st = 0, updated in place, and c0 == c.p */
+    fr_seq gates;             /* (T, B, 4*H), training only */
+    int recompute;            /* gradient checkpointing: c and gates have the steps from first_step on only, by step in place of time:
+                                 gates[s], c[s+1], and first in c the state before; forward recomputes them from y, which is there already */
+    ptrdiff_t first_step;
+} fr_saved;
+
+/* Backward alone. */
+typedef struct fr_gradients {
+    fr_seq dy;                /* (T, B, P) or absent */
+    fr_seq dcs;               /* (T, B, H): gradient of the sequence c, or absent */
+    void *dh, *dc;            /* (B, P), (B, H): in, gradient of the final state; out, of the initial state */
+    fr_seq dx;                /* (T, B, I) or absent */
+    fr_weights dw;            /* added to; NULL: not wanted */
+    void *dgates;             /* (items, dgates_width): where the gradients of the preactivations of the range's steps go, in descending
+                                 order of steps; NULL: workspace, and the products run here */
+    ptrdiff_t truncate;       /* no gradient flows from a row's step k, 2k, ... to the one before; 0: all flows */
+} fr_gradients;
+
+/* How the call is run. No result depends on it. */
+typedef struct fr_schedule {
+    int split_units;          /* threads share the hidden units (a meeting each step), not the rows */
+    int row_blocks;           /* forward, dynamic scheduling: threads take turns at so many blocks of rows, chunk by chunk; 0: static, a
+                                 share of the rows each. Ignored where units are shared, and in ragged plans, whose rows have no fixed place */
+    int input_first;          /* make the input products of a chunk of steps before its recurrence */
+    int direct;               /* read the weights as they lie, without a packed copy: pays where a weight is used for a few items only */
+    ptrdiff_t chunk;          /* items per chunk, >= 1; a step is never cut */
+} fr_schedule;
+
+/* The steps of this call: forward ascends through them, backward descends. */
+typedef struct fr_range {
+    ptrdiff_t s0, s1;
+    int first, last;          /* backward in pieces: is this the first call, the last call? */
+} fr_range;
+
+/* The caller's memory, 64-byte aligned, of the sizes that forward_sizes and backward_sizes give; pieces of one call share it. */
+typedef struct fr_memory {
+    int packed_ready;         /* `packed` was filled by an earlier call */
+    void *packed, *work;
+} fr_memory;
+
+/* One call of one layer in one direction. Inputs are never written; outputs may not overlap inputs, but for c in inference. All arrays
+ * live until the call returns. */
+typedef struct fr_call {
+    int cell;                 /* enum fr_cell */
     ptrdiff_t I, H, P;
-    fr_seq x;                   /* (T, B, I) */
-    const void *w_ih, *w_hh;    /* (G*H, I), (G*H, P), C order */
-    const void *w_hr;           /* (P, H) if P < H */
-    const void *b_ih, *b_hh;    /* (G*H) or NULL */
-    const void *peephole;       /* (3, H) rows i, f, o, or NULL */
-    const void *h0, *c0;        /* (B, P), (B, H), or NULL for zeros */
-    fr_seq y;                   /* (T, B, P) */
-    fr_seq c;                   /* LSTM: (T, B, H); inference: (B, H) with st = 0, updated in place, and c0 == c.p */
-    fr_seq gates;               /* (T, B, 4*H), training only */
-    int segment;                /* c and gates have the steps from segment_from on only, by step in place of time: gates[s], c[s+1],
-                                   and first in c the state before; forward makes them again from y, which is there already */
-    ptrdiff_t segment_from;
-    const void *pre;            /* input products made elsewhere, in the order of the items, or NULL: see fr_sizes.pre_width */
+    fr_plan plan;
+    fr_weights w;
+    fr_seq x;                 /* (T, B, I) */
+    const void *h0, *c0;      /* (B, P), (B, H), or NULL for zeros */
+    fr_seq y;                 /* (T, B, P) */
+    const void *xw;           /* input products made elsewhere, in the order of the items, or NULL: see fr_sizes.xw_width */
+    fr_saved saved;
+    fr_gradients d;
+    fr_schedule schedule;
+    fr_range range;
+    fr_memory memory;
+} fr_call;
 
-    /* backward */
-    fr_seq dy;                  /* (T, B, P) or absent */
-    fr_seq dcs;                 /* (T, B, H): gradient of the sequence c, or absent */
-    void *dh, *dc;              /* (B, P), (B, H): in, gradient of the final state; out, of the initial state */
-    fr_seq dx;                  /* (T, B, I) or absent */
-    void *dw_ih, *dw_hh, *dw_hr; /* as w_ih, w_hh, w_hr: added to; NULL: not wanted */
-    void *db_ih, *db_hh;        /* (G*H): added to, or NULL */
-    void *dpeephole;            /* (3, H): added to, or NULL */
-    void *dgates;               /* (items, dgates_width): where the gradients of the preactivations of the steps s0..s1-1 go,
-                                   in descending order of steps; NULL: workspace, and the products run here */
-
-    ptrdiff_t truncate;         /* no gradient flows from a row's step k, 2k, ... to the one before; 0: all flows */
-
-    ptrdiff_t s0, s1;           /* the steps of this call: forward ascends through them, backward descends */
-    int first, last;            /* backward in pieces: is this the first call, the last call? */
-    int split_units;            /* threads share the hidden units (a barrier each step), not the rows */
-    int lots;                   /* forward: threads take turns at so many lots of rows, chunk by chunk; 0: each has a share of its own.
-                                   Ignored where units are shared, and in ragged plans, whose rows have no place that stays */
-    int input_first;            /* make the input products of a chunk of steps before its recurrence */
-    ptrdiff_t chunk;            /* items per chunk, >= 1; a step is never cut */
-    int packed_ready;           /* `packed` was filled by an earlier call */
-    void *packed;               /* packed_bytes, 64-byte aligned */
-    void *work;                 /* work_bytes, 64-byte aligned; pieces of one backward share it */
-} fr_task;
-
-/* What a call needs, from a task with its cell, plan, I, H and switches set. */
+/* What a call needs, from its cell, plan, sizes and schedule. */
 typedef struct fr_sizes {
     ptrdiff_t packed_bytes, work_bytes;
-    ptrdiff_t pre_width;    /* numbers per item in pre */
+    ptrdiff_t xw_width;     /* numbers per item in xw */
     ptrdiff_t dgates_width; /* numbers per item in dgates; the x part starts at dgates_x */
     ptrdiff_t dgates_x;
     ptrdiff_t sum_steps;    /* backward in pieces gives the bits of one call where all but the first end at multiples of it */
@@ -101,11 +124,11 @@ typedef struct fr_sizes {
 typedef struct fr_kernels {
     const char *isa;
     int lanes;
-    void (*forward_sizes)(const fr_task *, int threads, fr_sizes *);
-    void (*backward_sizes)(const fr_task *, int threads, fr_sizes *);
-    fr_work *forward;  /* (task, member of the team) */
+    void (*forward_sizes)(const fr_call *, int threads, fr_sizes *);
+    void (*backward_sizes)(const fr_call *, int threads, fr_sizes *);
+    fr_work *forward;  /* (fr_call, member of the team) */
     fr_work *backward;
-    void (*input_matrix)(const fr_task *, void *matrix, void *bias); /* w_ih as (I, pre_width), bias (pre_width): pre = x matrix + bias */
+    void (*input_matrix)(const fr_call *, void *matrix, void *bias); /* w_ih as (I, xw_width), bias (xw_width): xw = x matrix + bias */
     void (*vmath)(int function, ptrdiff_t n, const void *x, void *y); /* 0 exp, 1 tanh, 2 sigmoid */
 } fr_kernels;
 

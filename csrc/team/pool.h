@@ -34,17 +34,17 @@ static inline int fr_claim(fr_team *team)
 /* What a member says at its end of how much it has done, in any unit: by that the pool learns what the team brought. */
 void fr_report_work(fr_team *team, int member, long long work);
 
-/* A lot: rows that go through the chunks of a sequence together, one chunk after the other, each by whoever takes it. */
+/* A row block: rows that go through the chunks of a sequence together, one chunk after the other, each by whoever takes it. */
 typedef struct {
     atomic_int chunks; /* done */
     atomic_int taken;
     char line[56];     /* a cache line each */
-} fr_lot;
+} fr_row_block;
 
-/* Take that lot of n which is furthest behind `end` chunks, of those that nobody has; -1: there is none, and none will come that
- * its holder cannot go on with. fr_lot_done puts it back, one chunk further. */
-int fr_lot_take(fr_lot *lots, int n, int end);
-void fr_lot_done(fr_lot *lot);
+/* Take that row block of n which is furthest behind `end` chunks, of those that nobody has; -1: there is none, and none will come that
+ * its holder cannot go on with. fr_row_block_done puts it back, one chunk further. */
+int fr_row_block_take(fr_row_block *blocks, int n, int end);
+void fr_row_block_done(fr_row_block *block);
 
 /* The function that a team runs: every member calls it with its own number, 0 <= member < team->n. */
 typedef void fr_work(const void *task, int member, fr_team *team);

@@ -101,30 +101,30 @@ void fr_report_work(fr_team *team, int member, long long work)
         team->own_work = work;
 }
 
-int fr_lot_take(fr_lot *lots, int n, int end)
+int fr_row_block_take(fr_row_block *blocks, int n, int end)
 {
     for (;;) {
         int best = -1, least = end;
         for (int i = 0; i < n; i++) {
-            int chunks = atomic_load_explicit(&lots[i].chunks, memory_order_relaxed);
-            if (chunks < least && !atomic_load_explicit(&lots[i].taken, memory_order_relaxed))
+            int chunks = atomic_load_explicit(&blocks[i].chunks, memory_order_relaxed);
+            if (chunks < least && !atomic_load_explicit(&blocks[i].taken, memory_order_relaxed))
                 least = chunks, best = i;
         }
         if (best < 0)
             return -1;
         int free = 0;
-        if (!atomic_compare_exchange_strong_explicit(&lots[best].taken, &free, 1, memory_order_acquire, memory_order_relaxed))
+        if (!atomic_compare_exchange_strong_explicit(&blocks[best].taken, &free, 1, memory_order_acquire, memory_order_relaxed))
             continue;
-        if (atomic_load_explicit(&lots[best].chunks, memory_order_relaxed) < end)
+        if (atomic_load_explicit(&blocks[best].chunks, memory_order_relaxed) < end)
             return best;
-        atomic_store_explicit(&lots[best].taken, 0, memory_order_relaxed);
+        atomic_store_explicit(&blocks[best].taken, 0, memory_order_relaxed);
     }
 }
 
-void fr_lot_done(fr_lot *lot)
+void fr_row_block_done(fr_row_block *block)
 {
-    atomic_fetch_add_explicit(&lot->chunks, 1, memory_order_relaxed);
-    atomic_store_explicit(&lot->taken, 0, memory_order_release);
+    atomic_fetch_add_explicit(&block->chunks, 1, memory_order_relaxed);
+    atomic_store_explicit(&block->taken, 0, memory_order_release);
 }
 
 /* Where this member runs: for those behind it. */

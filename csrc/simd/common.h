@@ -1,20 +1,20 @@
-/* template.h - names for code that is compiled once per instruction set and once per dtype. */
-#ifndef FR_TEMPLATE_H
-#define FR_TEMPLATE_H
+/* common.h - what all kernels use of the compiler, and small arithmetic of sizes. */
+#ifndef FR_COMMON_H
+#define FR_COMMON_H
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
-#define FR_PASTE_(a, b) a##b
-#define FR_PASTE(a, b) FR_PASTE_(a, b)
 #if defined(__GNUC__)
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
 #define FR_UNROLL _Pragma("GCC unroll 8") /* the next loop */
+#define FR_UNROLL_ALL _Pragma("GCC unroll 16")
 #else
 #define ALWAYS_INLINE inline
 #define NOINLINE
 #define FR_UNROLL
+#define FR_UNROLL_ALL
 #endif
 
 static inline ptrdiff_t fr_min(ptrdiff_t a, ptrdiff_t b)

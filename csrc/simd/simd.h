@@ -1,11 +1,10 @@
-/* simd.tmpl.h: one vector of REALs, for every instruction set and both dtypes.
+/* simd.h - one vector of REALs, for every instruction set and both dtypes.
  *
  * The only place (with fpstate.h) that knows which processor this is. Arithmetic is written with the
- * operators + - * / of the GCC vector extensions; the rest is here. Included once per dtype, after
+ * operators + - * / of the GCC vector extensions; the rest is here. Included after
  *
  *     FR_SCALAR, FR_SSE2, FR_NEON, FR_V3 or FR_V4    exactly one, defined to 1
  *     REAL_IS_FLOAT                                  1: float32, 0: float64
- *     NAME(x)                                        x##_f32 or x##_f64
  *
  * and it gives
  *
@@ -18,20 +17,21 @@
  * Multiply-adds are fused where v_fma and v_fnma say so and nowhere else: compile with -ffp-contract=off.
  */
 
+#ifndef FR_SIMD_H
+#define FR_SIMD_H
 #if (defined FR_SCALAR) + (defined FR_SSE2) + (defined FR_NEON) + (defined FR_V3) + (defined FR_V4) != 1
-#error "simd.tmpl.h: define exactly one of FR_SCALAR, FR_SSE2, FR_NEON, FR_V3, FR_V4 first"
+#error "simd.h: define exactly one of FR_SCALAR, FR_SSE2, FR_NEON, FR_V3, FR_V4 first"
 #endif
-#if !defined REAL_IS_FLOAT || !defined NAME
-#error "simd.tmpl.h: define REAL_IS_FLOAT (1 or 0) and NAME(x) first"
+#if !defined REAL_IS_FLOAT
+#error "simd.h: define REAL_IS_FLOAT (1 or 0) first"
 #endif
 
-/* ---- what holds for both dtypes ------------------------------------------------------------------------ */
-#ifndef FR_SIMD_COMMON
-#define FR_SIMD_COMMON
 
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "simd/common.h"
 #if defined FR_SSE2
 #include <emmintrin.h>
 #elif defined FR_V3 || defined FR_V4
@@ -45,28 +45,6 @@
 #else
 #define FR_INLINE static inline
 #endif
-
-/* These follow NAME, so once is enough: vec is vec_f32 while NAME makes f32 names. */
-#define vec NAME(vec)
-#define vec_at NAME(vec_at)
-#define ivec NAME(ivec)
-#define v_set1 NAME(v_set1)
-#define v_zero NAME(v_zero)
-#define v_load NAME(v_load)
-#define v_store NAME(v_store)
-#define v_first NAME(v_first)
-#define v_load_n NAME(v_load_n)
-#define v_store_n NAME(v_store_n)
-#define v_fma NAME(v_fma)
-#define v_fnma NAME(v_fnma)
-#define v_max NAME(v_max)
-#define v_min NAME(v_min)
-#define v_bits NAME(v_bits)
-#define v_from_bits NAME(v_from_bits)
-#define v_shift_left NAME(v_shift_left)
-#define v_abs NAME(v_abs)
-#define v_copysign NAME(v_copysign)
-#define v_select_gt NAME(v_select_gt)
 
 #if defined FR_V3 || defined FR_V4 || defined FR_NEON
 #define FR_FUSED 1
@@ -104,13 +82,7 @@
 #else
 #define FR_VECTOR_BYTES 16
 #endif
-#endif /* FR_SIMD_COMMON */
-
-/* ---- the dtype ----------------------------------------------------------------------------------------- */
-#undef REAL
-#undef IREAL
-#undef W
-#undef MM   /* MM(op): the intrinsic op of this vector */
+/* MM(op): the intrinsic op of this vector */
 #if REAL_IS_FLOAT
 #define REAL float
 #define IREAL int32_t
@@ -160,7 +132,6 @@ typedef REAL vec_at __attribute__((vector_size(FR_VECTOR_BYTES), aligned(sizeof(
 #endif
 
 /* v stands in a register here, whatever the compiler had in mind */
-#undef v_pin
 #if defined FR_SCALAR || !defined __GNUC__
 #define v_pin(v) ((void)(v))
 #elif defined FR_NEON
@@ -321,3 +292,5 @@ FR_INLINE vec v_select_gt(vec a, vec b, vec yes, vec no)
     return v_from_bits((gt & v_bits(yes)) | (~gt & v_bits(no)));
 #endif
 }
+
+#endif

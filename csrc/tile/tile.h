@@ -1,6 +1,6 @@
-/* tile.tmpl.h - the register tile: every product of the package ends here.
+/* tile.h - the register tile: every product of the package ends here.
  *
- * A tile is up to MR4 rows by a panel of nv <= 4 vectors of outputs; rows come in groups of up to MOST_ROWS, which are tiles one below
+ * A tile is up to MR4 rows by a panel of nv <= 4 vectors of outputs; rows come in groups of up to MAX_ROWS, which are tiles one below
  * the other. Its sums are added to the scratch s:
  *     s[r][v] += sum over k, in ascending order, of a[r][k] * panel[k][v]
  * one fused multiply-add at a time, FR_SUM terms at most; a longer sum is a sum of such sums, which keeps the rounding error of
@@ -9,19 +9,18 @@
  *
  * s: rows of four vectors. panel: [k][nv] vectors. a[r][k]: element k of row r.
  */
+#ifndef FR_TILE_H
+#define FR_TILE_H
+#include "simd/simd.h"
 
-enum { NAME(most_rows) = 36 }; /* whole tiles of 3, 4 and 6 rows; with them a piece of a panel and its scratch fit the nearest cache */
-#undef MOST_ROWS
-#define MOST_ROWS NAME(most_rows)
+enum { MAX_ROWS = 36 }; /* whole tiles of 3, 4 and 6 rows; with them a piece of a panel and its scratch fit the nearest cache */
 
 /* Named vectors, not an array: compilers keep these in registers. */
 typedef struct {
     vec v0, v1, v2, v3;
-} NAME(quad);
-#undef quad
-#define quad NAME(quad)
+} quad;
 
-static ALWAYS_INLINE quad NAME(quad_load)(const int nv, const REAL *p)
+static ALWAYS_INLINE quad quad_load(const int nv, const REAL *p)
 {
     quad q = {v_load(p), v_zero(), v_zero(), v_zero()};
     if (nv > 1)
@@ -34,7 +33,7 @@ static ALWAYS_INLINE quad NAME(quad_load)(const int nv, const REAL *p)
 }
 
 /* Have the four in registers here: folded into the additions, these loads are scheduled worse. */
-static ALWAYS_INLINE void NAME(quad_pin)(const int nv, quad *q)
+static ALWAYS_INLINE void quad_pin(const int nv, quad *q)
 {
     v_pin(q->v0);
     if (nv > 1)
@@ -45,7 +44,7 @@ static ALWAYS_INLINE void NAME(quad_pin)(const int nv, quad *q)
         v_pin(q->v3);
 }
 
-static ALWAYS_INLINE void NAME(quad_add)(const int nv, REAL *p, const quad *q)
+static ALWAYS_INLINE void quad_add(const int nv, REAL *p, const quad *q)
 {
     v_store(p, v_load(p) + q->v0);
     if (nv > 1)
@@ -56,7 +55,7 @@ static ALWAYS_INLINE void NAME(quad_add)(const int nv, REAL *p, const quad *q)
         v_store(p + 3 * W, v_load(p + 3 * W) + q->v3);
 }
 
-static ALWAYS_INLINE void NAME(quad_fma)(const int nv, vec a, const quad *b, quad *c)
+static ALWAYS_INLINE void quad_fma(const int nv, vec a, const quad *b, quad *c)
 {
     c->v0 = v_fma(a, b->v0, c->v0);
     if (nv > 1)
@@ -72,19 +71,19 @@ static ALWAYS_INLINE void NAME(quad_fma)(const int nv, vec a, const quad *b, qua
 #define FR_EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5) DO(6) DO(7)
 #define FR_BEGIN(r) quad c##r = {v_zero(), v_zero(), v_zero(), v_zero()};
 #define FR_ROW(r) const REAL *a##r = mr > r ? a[r] : a[0];
-#define FR_END(r) if (mr > r) NAME(quad_add)(nv, s + r * 4 * W, &c##r);
-#define FR_ROW_STEP(r) if (mr > r) NAME(quad_fma)(nv, v_set1(a##r[k]), &b, &c##r);
+#define FR_END(r) if (mr > r) quad_add(nv, s + r * 4 * W, &c##r);
+#define FR_ROW_STEP(r) if (mr > r) quad_fma(nv, v_set1(a##r[k]), &b, &c##r);
 #define FR_ROW_VALUE(r) vec x##r = v_zero(); if (mr > r) x##r = v_set1(a##r[k]);
 #define FR_FMA_V0(r) if (mr > r) c##r.v0 = v_fma(x##r, b, c##r.v0);
 #define FR_FMA_V1(r) if (mr > r) c##r.v1 = v_fma(x##r, b, c##r.v1);
 #define FR_FMA_V2(r) if (mr > r) c##r.v2 = v_fma(x##r, b, c##r.v2);
 #define FR_FMA_V3(r) if (mr > r) c##r.v3 = v_fma(x##r, b, c##r.v3);
 #define FR_COLUMN_STEP(v, DO) if (nv > v) { vec b = v_load(panel + v * W); FR_EACH_ROW(DO) }
-#define FR_STRIP_STEP(r) if (np > r) { quad b = NAME(quad_load)(nv, panel + r * pstride); NAME(quad_pin)(nv, &b); NAME(quad_fma)(nv, x, &b, &c##r); }
+#define FR_STRIP_STEP(r) if (np > r) { quad b = quad_load(nv, panel + r * pstride); quad_pin(nv, &b); quad_fma(nv, x, &b, &c##r); }
 /* clang-format on */
 
 /* mr rows by one panel. */
-static ALWAYS_INLINE void NAME(tile_body)(const int mr, const int nv, const REAL *const *a, const REAL *panel,
+static ALWAYS_INLINE void tile_body(const int mr, const int nv, const REAL *const *a, const REAL *panel,
                                           ptrdiff_t K, REAL *s)
 {
     FR_EACH_ROW(FR_BEGIN)
@@ -98,8 +97,8 @@ static ALWAYS_INLINE void NAME(tile_body)(const int mr, const int nv, const REAL
             FR_COLUMN_STEP(2, FR_FMA_V2)
             FR_COLUMN_STEP(3, FR_FMA_V3)
         } else {
-            quad b = NAME(quad_load)(nv, panel);
-            NAME(quad_pin)(nv, &b);
+            quad b = quad_load(nv, panel);
+            quad_pin(nv, &b);
             FR_EACH_ROW(FR_ROW_STEP)
         }
         panel += nv * W;
@@ -108,7 +107,7 @@ static ALWAYS_INLINE void NAME(tile_body)(const int mr, const int nv, const REAL
 }
 
 /* One row by np panels that stand pstride apart: at batch 1, accumulators of several panels hide the latency of the additions. */
-static ALWAYS_INLINE void NAME(strip_body)(const int np, const int nv, const REAL *row, const REAL *panel, ptrdiff_t pstride,
+static ALWAYS_INLINE void strip_body(const int np, const int nv, const REAL *row, const REAL *panel, ptrdiff_t pstride,
                                            ptrdiff_t K, REAL *s)
 {
     const int mr = np;
@@ -133,45 +132,45 @@ static ALWAYS_INLINE void NAME(strip_body)(const int np, const int nv, const REA
 /* clang-format on */
 
 /* The most rows of a tile for a panel of nv vectors. */
-static inline int NAME(tile_rows)(int nv)
+static inline int tile_rows(int nv)
 {
     return nv == 4 ? MR4 : nv == 3 ? MR3 : nv == 2 ? MR2 : MR1;
 }
 
 /* The most terms that are summed one after the other. */
-enum { NAME(sum_terms) = 128 };
+enum { SUM_TERMS = 128 };
 
 /* How many panels one row takes at once: eight additions or more in flight. */
-static inline int NAME(strip_panels)(int nv)
+static inline int strip_panels(int nv)
 {
     return nv == 4 ? 2 : nv == 3 ? 3 : 1;
 }
 
 #define FR_TILE(mr, nv)                                                                                                           \
-    static NOINLINE void NAME(tile_##mr##x##nv)(const REAL *const *a, const REAL *panel, ptrdiff_t K, REAL *s)      \
+    static NOINLINE void tile_##mr##x##nv(const REAL *const *a, const REAL *panel, ptrdiff_t K, REAL *s)      \
     {                                                                                                                             \
         if (mr <= MR##nv)                                                                                                         \
-            NAME(tile_body)(mr, nv, a, panel, K, s);                                                                          \
+            tile_body(mr, nv, a, panel, K, s);                                                                          \
     }
 FR_EACH_SHAPE(FR_TILE)
 #undef FR_TILE
 #define FR_STRIP(np, nv)                                                                                                          \
-    static NOINLINE void NAME(strip_##np##x##nv)(const REAL *row, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K, REAL *s)     \
+    static NOINLINE void strip_##np##x##nv(const REAL *row, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K, REAL *s)     \
     {                                                                                                                             \
-        NAME(strip_body)(np, nv, row, panel, pstride, K, s);                                                                      \
+        strip_body(np, nv, row, panel, pstride, K, s);                                                                      \
     }
 FR_EACH_STRIP(FR_STRIP)
 #undef FR_STRIP
 
-/* mr rows by np panels, one of the two being 1; K <= sum_terms. s: [row or panel][4] vectors. */
-static ALWAYS_INLINE void NAME(short_tile)(int mr, int np, int nv, const REAL *const *a, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K,
+/* mr rows by np panels, one of the two being 1; K <= SUM_TERMS. s: [row or panel][4] vectors. */
+static ALWAYS_INLINE void short_tile(int mr, int np, int nv, const REAL *const *a, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K,
                        REAL *s)
 {
     if (np > 1) {
         switch (FR_CASE(np, nv)) {
 #define FR_STRIP(np, nv) \
     case FR_CASE(np, nv): \
-        NAME(strip_##np##x##nv)(a[0], panel, pstride, K, s); \
+        strip_##np##x##nv(a[0], panel, pstride, K, s); \
         return;
             FR_EACH_STRIP(FR_STRIP)
 #undef FR_STRIP
@@ -181,33 +180,33 @@ static ALWAYS_INLINE void NAME(short_tile)(int mr, int np, int nv, const REAL *c
     switch (FR_CASE(mr, nv)) {
 #define FR_TILE(mr, nv) \
     case FR_CASE(mr, nv): \
-        NAME(tile_##mr##x##nv)(a, panel, K, s); \
+        tile_##mr##x##nv(a, panel, K, s); \
         return;
         FR_EACH_SHAPE(FR_TILE)
 #undef FR_TILE
     }
 }
 
-/* The same for any K and up to MOST_ROWS rows. A piece of the panel stays in the nearest cache while all rows go by. */
-static void NAME(tile)(int n, int np, int nv, const REAL *const *a, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K, REAL *s)
+/* The same for any K and up to MAX_ROWS rows. A piece of the panel stays in the nearest cache while all rows go by. */
+static void tile(int n, int np, int nv, const REAL *const *a, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K, REAL *s)
 {
     if (n == 1) { /* a division takes as long as ten steps over k */
         const REAL *row = a[0];
-        for (;; row += NAME(sum_terms), panel += NAME(sum_terms) * nv * W, K -= NAME(sum_terms)) {
-            NAME(short_tile)(1, np, nv, &row, panel, pstride, fr_min(K, NAME(sum_terms)), s);
-            if (K <= NAME(sum_terms))
+        for (;; row += SUM_TERMS, panel += SUM_TERMS * nv * W, K -= SUM_TERMS) {
+            short_tile(1, np, nv, &row, panel, pstride, fr_min(K, SUM_TERMS), s);
+            if (K <= SUM_TERMS)
                 return;
         }
     }
-    const REAL *from[MOST_ROWS];
-    const int tiles = (int)fr_ceil_div(n, NAME(tile_rows)(nv)), rows = n / tiles, longer = n % tiles;
+    const REAL *from[MAX_ROWS];
+    const int tiles = (int)fr_ceil_div(n, tile_rows(nv)), rows = n / tiles, longer = n % tiles;
     for (int r = 0; r < n; r++)
         from[r] = a[r];
     for (;;) {
-        ptrdiff_t k = fr_min(K, NAME(sum_terms));
+        ptrdiff_t k = fr_min(K, SUM_TERMS);
         for (int i = 0, r = 0; i < tiles; i++) { /* even tiles: 7 rows are 3 + 2 + 2, never 3 + 3 + 1 */
             int mr = rows + (i < longer);
-            NAME(short_tile)(mr, np, nv, from + r, panel, pstride, k, s + r * 4 * W);
+            short_tile(mr, np, nv, from + r, panel, pstride, k, s + r * 4 * W);
             r += mr;
         }
         K -= k;
@@ -218,3 +217,17 @@ static void NAME(tile)(int n, int np, int nv, const REAL *const *a, const REAL *
         panel += k * nv * W;
     }
 }
+
+/* Panel p of packed weights: K terms of nv vectors each. */
+static inline const REAL *panel_at(const REAL *panels, ptrdiff_t p, int nv, ptrdiff_t K)
+{
+    return panels + p * nv * W * K;
+}
+
+/* The vectors of panel p, of four, where outputs are `vectors` in all: fewer in the last panel. */
+static inline int panel_vectors(ptrdiff_t vectors, ptrdiff_t p)
+{
+    return (int)fr_min(4, vectors - p * 4);
+}
+
+#endif

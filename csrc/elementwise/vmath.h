@@ -1,8 +1,12 @@
-/* elementwise.tmpl.h - exp, tanh and sigmoid of whole arrays. */
+/* vmath.h - exp, tanh and sigmoid of whole arrays. */
 
-enum { NAME(lanes) = W };
+#ifndef FR_ELEMENTWISE_VMATH_H
+#define FR_ELEMENTWISE_VMATH_H
+#include "fastrnn.h"
+#include "simd/fpstate.h"
+#include "simd/vmath.h"
 
-static void NAME(vmath)(int function, ptrdiff_t n, const void *x, void *y)
+static void vmath(int function, ptrdiff_t n, const void *x, void *y)
 {
     fr_fpstate state = fr_fp_enter();
     const REAL *from = x;
@@ -14,3 +18,5 @@ static void NAME(vmath)(int function, ptrdiff_t n, const void *x, void *y)
     }
     fr_fp_leave(state);
 }
+
+#endif

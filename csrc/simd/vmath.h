@@ -1,5 +1,4 @@
-/* vmath.tmpl.h: exp, tanh and sigmoid of a vector, without branches. Included once per dtype, after
- * simd.tmpl.h.
+/* vmath.h - exp, tanh and sigmoid of a vector, without branches, and the derivatives of the last two.
  *
  *     x           v_exp       v_tanh      v_sigmoid
  *     NaN         NaN         NaN         NaN
@@ -25,37 +24,18 @@
  * tools/vmath_coefficients.py.
  */
 
-#if !defined W || !defined v_fma
-#error "vmath.tmpl.h: include simd.tmpl.h first"
-#endif
+#ifndef FR_VMATH_H
+#define FR_VMATH_H
+#include "simd/simd.h"
 
-#ifndef FR_VMATH_COMMON
-#define FR_VMATH_COMMON
-#define v_exp NAME(v_exp)
-#define v_tanh NAME(v_tanh)
-#define v_sigmoid NAME(v_sigmoid)
-#define vm_poly NAME(vm_poly)
-#define vm_pow2 NAME(vm_pow2)
-#define vm_expm1_reduced NAME(vm_expm1_reduced)
-#define VM_EXP NAME(VM_EXP)
-#define VM_EXP_TWICE NAME(VM_EXP_TWICE)
-#define VM_TANH NAME(VM_TANH)
 #define VM_LENGTH(c) ((int)(sizeof(c) / sizeof(c)[0]))
 #define VM_LOG2E 0x1.71547652b82fep+0
 #define VM_LN2 0x1.62e42fefa39efp-1
-#endif
 
-#undef VM_MANTISSA
-#undef VM_MAGIC
-#undef VM_LN2_HI
-#undef VM_LN2_LO
-#undef VM_EXP_MIN        /* exp is 0 from here */
-#undef VM_EXP_MAX        /* exp is inf from here */
-#undef VM_SIGMOID_MIN    /* 2^n is 0 from here, and so is sigmoid */
-#undef VM_SIGMOID_MAX    /* sigmoid rounds to 1 from here */
-#undef VM_TANH_MAX       /* tanh rounds to 1 from here */
-#undef VM_TANH_SMALL     /* where tanh changes from the polynomial to the exponential */
-
+/*  VM_EXP_MIN, MAX      exp is 0, inf from here
+ *  VM_SIGMOID_MIN, MAX  2^n is 0 from here, and so is sigmoid; it rounds to 1 from here
+ *  VM_TANH_MAX          tanh rounds to 1 from here
+ *  VM_TANH_SMALL        where tanh changes from the polynomial to the exponential */
 #if REAL_IS_FLOAT
 #define VM_MANTISSA 23
 #define VM_MAGIC (0x1.8p23 + 127)
@@ -173,3 +153,15 @@ FR_INLINE vec v_tanh(vec x)
     const vec y = v_select_gt(a, v_set1((REAL)VM_TANH_SMALL), large, small);
     return v_from_bits(v_bits(y) | (v_bits(x) ^ v_bits(a)));
 }
+
+/* The derivatives, by the values: y (1 - y) of a sigmoid, 1 - y^2 of a tanh. */
+FR_INLINE vec v_dsigmoid(vec y)
+{
+    return v_fnma(y, y, y);
+}
+FR_INLINE vec v_dtanh(vec y)
+{
+    return v_fnma(y, y, v_set1(1));
+}
+
+#endif

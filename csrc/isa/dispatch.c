@@ -1,11 +1,12 @@
 /* dispatch.c - which instruction sets this processor runs. */
 #include "fastrnn.h"
 
-#define FR_DECLARE(isa) extern const fr_kernels fr_kernels_##isa[2]
+#define FR_DECLARE(isa) extern const fr_kernels fr_kernels_##isa##_f32, fr_kernels_##isa##_f64
+#define FR_BOTH(isa) {&fr_kernels_##isa##_f32, &fr_kernels_##isa##_f64}
 FR_DECLARE(scalar);
 
 typedef struct {
-    const fr_kernels *kernels;
+    const fr_kernels *kernels[2]; /* float32, float64 */
     int (*available)(void);
 } choice;
 
@@ -30,12 +31,12 @@ static int has_v4(void)
            __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
 static const choice choices[] = {
-    {fr_kernels_scalar, always}, {fr_kernels_sse2, always}, {fr_kernels_v3, has_v3}, {fr_kernels_v4, has_v4}};
+    {FR_BOTH(scalar), always}, {FR_BOTH(sse2), always}, {FR_BOTH(v3), has_v3}, {FR_BOTH(v4), has_v4}};
 #elif defined(__aarch64__)
 FR_DECLARE(neon);
-static const choice choices[] = {{fr_kernels_scalar, always}, {fr_kernels_neon, always}};
+static const choice choices[] = {{FR_BOTH(scalar), always}, {FR_BOTH(neon), always}};
 #else
-static const choice choices[] = {{fr_kernels_scalar, always}};
+static const choice choices[] = {{FR_BOTH(scalar), always}};
 #endif
 
 static const choice *find(int index)
@@ -49,11 +50,11 @@ static const choice *find(int index)
 const char *fr_isa_name(int index)
 {
     const choice *c = find(index);
-    return c ? c->kernels[0].isa : NULL;
+    return c ? c->kernels[0]->isa : NULL;
 }
 
 const fr_kernels *fr_kernels_of(int index, int dtype)
 {
     const choice *c = find(index);
-    return c ? &c->kernels[dtype] : NULL;
+    return c ? c->kernels[dtype] : NULL;
 }

@@ -1,0 +1,5 @@
+/* sse2_f32.c - the kernels for SSE2 (every x86-64), float32. */
+#define FR_SSE2 1
+#define FR_ISA sse2
+#define REAL_IS_FLOAT 1
+#include "isa/kernels.h"

@@ -1,0 +1,342 @@
+/* forward.h - a whole sequence forward, for inference and for training alike; and the recomputation of what a training forward has not
+ * saved: where every h is known, the steps of a chunk do not wait for each other, and one product takes all of them.
+ *
+ * Every sum starts at the bias (plus zero, so that it never starts at -0); x_t W_ih is added, then h_{t-1} W_hh. Where the input part
+ * is made first for a chunk of steps, the sum pauses in `xw` and goes on from the same number.
+ */
+#ifndef FR_FORWARD_H
+#define FR_FORWARD_H
+#include "cells/cells.h"
+#include "sequence/stage.h"
+#include "tile/pack.h"
+
+static ptrdiff_t panels_in(const forward_stage *o, ptrdiff_t vectors)
+{
+    return o->nx == 1 ? fr_ceil_div(vectors, 4) : vectors;
+}
+
+/* ---- tiles --------------------------------------------------------------------------------------------- */
+
+/* The start of the sums of n rows by np panels from panel p on. */
+static inline void start_at_bias(const stage *g, REAL *s, int n, ptrdiff_t p, int np)
+{
+    for (int i = 0; i < (n > np ? n : np); i++)
+        for (int v = 0; v < 4; v++)
+            v_store(s + (i * 4 + v) * W, v_load(g->bias + ((p + (np > 1 ? i : 0)) * 4 + v) * W));
+}
+
+/* Some blocks of w (G*H, K) as they lie. */
+static void multiply_direct(const member *m, const REAL *w, ptrdiff_t K, int single, const int *gate, const REAL *const *a, int n, ptrdiff_t p,
+                            int nv, REAL *s)
+{
+    column_vector c[4];
+    for (int j = 0; j < nv; j++) {
+        const ptrdiff_t u = (single ? 4 * p + j : p) * W;
+        c[j] = (column_vector){w + (gate[single ? 0 : j] * m->H + u) * K, fr_min(W, m->H - u)};
+    }
+    direct_columns(n, nv, a, c, K, K, s);
+}
+
+static void multiply_x(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv, REAL *s)
+{
+    const REAL *a[MAX_ROWS] = {NULL}; /* compilers do not see that there are rows */
+    for (int i = 0; i < n; i++)
+        a[i] = e[i]->x;
+    if (!g->wh)
+        multiply_direct(m, m->call->w.w_ih, m->I, g->narrow, g->forward->x, a, n, p, nv, s);
+    else
+        tile(n, np, nv, a, panel_at(g->wx, p, g->nv, m->I), m->I * g->nv * W, m->I, s);
+}
+
+static void forward_tile(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
+{
+    REAL s[MAX_ROWS * 4 * W];
+    const REAL *a[MAX_ROWS];
+    a[0] = NULL; /* compilers do not see that there are rows */
+    if (e[0]->xw) {
+        for (int i = 0; i < (n > np ? n : np); i++) {
+            const REAL *from = e[n > 1 ? i : 0]->xw + (g->xw_at + p + (np > 1 ? i : 0)) * 4 * W;
+            for (int v = 0; v < 4; v++)
+                v_store(s + (i * 4 + v) * W, v_load(from + v * W));
+        }
+    } else {
+        start_at_bias(g, s, n, p, np);
+        multiply_x(m, g, e, n, p, np, nv, s);
+    }
+    for (int i = 0; i < n; i++)
+        a[i] = g->operand == OPERAND_RH ? e[i]->gates + 3 * m->H : e[i]->h_prev;
+    if (!g->wh)
+        multiply_direct(m, m->call->w.w_hh, m->P, g->narrow, g->forward->h, a, n, p, nv, s + g->h_at * W);
+    else
+        tile(n, np, nv, a, panel_at(g->wh, p, g->nv, m->P), m->P * g->nv * W, m->P, s + g->h_at * W);
+    g->epilogue(m, s, e, n, p, np);
+}
+
+/* A tile of a projection: its only operand is m. */
+static void project_tile(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
+{
+    REAL s[MAX_ROWS * 4 * W];
+    const REAL *a[MAX_ROWS];
+    a[0] = NULL; /* compilers do not see that there are rows */
+    memset(s, 0, (n > np ? n : np) * 4 * W * sizeof(REAL));
+    for (int i = 0; i < n; i++)
+        a[i] = e[i]->m;
+    if (!g->wh) {
+        column_vector c[4];
+        for (int j = 0; j < nv; j++)
+            c[j] = (column_vector){(const REAL *)m->call->w.w_hr + (4 * p + j) * W * m->H, fr_min(W, m->P - (4 * p + j) * W)};
+        direct_columns(n, nv, a, c, m->H, m->H, s);
+    } else {
+        tile(n, np, nv, a, panel_at(g->wh, p, g->nv, m->H), m->H * g->nv * W, m->H, s);
+    }
+    g->epilogue(m, s, e, n, p, np);
+}
+
+/* The input part of a tile alone, into xw. */
+static void input_tile(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
+{
+    REAL s[MAX_ROWS * 4 * W];
+    start_at_bias(g, s, n, p, np);
+    multiply_x(m, g, e, n, p, np, nv, s);
+    for (int i = 0; i < (n > np ? n : np); i++)
+        memcpy((REAL *)e[n > 1 ? i : 0]->xw + (g->xw_at + p + (np > 1 ? i : 0)) * 4 * W, s + i * 4 * W, 4 * W * sizeof(REAL));
+}
+
+/* ---- packed weights ------------------------------------------------------------------------------------ */
+
+/* Set up the stages over the memory for packed weights; base == NULL counts bytes. */
+static int forward_stages(const fr_call *t, const cell *c, stage *g, char *base, ptrdiff_t *used)
+{
+    const ptrdiff_t vectors = fr_ceil_div(t->H, W), real = sizeof(REAL);
+    ptrdiff_t xw_at = 0;
+    for (int i = 0; i < c->stages; i++) {
+        const forward_stage *o = &c->forward[i];
+        const int nv = o->nx == 1 ? 4 : o->nx;
+        const ptrdiff_t panels = panels_in(o, vectors);
+        g[i] = (stage){.panels = panels, .vectors = vectors, .nv = nv, .narrow = o->nx == 1, .h_at = o->h_at, .operand = o->operand};
+        g[i].xw_at = xw_at;
+        g[i].bias = take(base, used, panels * 4 * W * real);
+        g[i].forward = o;
+        if (!t->schedule.direct) {
+            g[i].wx = take(base, used, panels * nv * W * t->I * real);
+            g[i].wh = take(base, used, panels * nv * W * t->P * real);
+        }
+        g[i].epilogue = o->epilogue;
+        g[i].tile = forward_tile;
+        g[i].terms = nv * ((t->schedule.input_first ? 0 : t->I) + t->P);
+        xw_at += panels;
+    }
+    if (!projects(t))
+        return c->stages;
+    stage *last = &g[c->stages];
+    *last = (stage){.vectors = fr_ceil_div(t->P, W), .nv = 4, .narrow = 1, .epilogue = c->project, .tile = project_tile};
+    last->panels = fr_ceil_div(last->vectors, 4);
+    last->terms = 4 * t->H;
+    if (!t->schedule.direct)
+        last->wh = take(base, used, last->panels * 4 * W * t->H * real);
+    return c->stages + 1;
+}
+
+/* w (G*H, K) into panels [p][k][nv] of vectors; gate[j] is the row block of vector j (one vector of units), or, for a single gate,
+ * vector j is units 4p + j of it. */
+static void pack_gates(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t K, ptrdiff_t p, int n, const int *gate)
+{
+    const ptrdiff_t vectors = fr_ceil_div(H, W);
+    const int nv = n == 1 ? panel_vectors(vectors, p) : n;
+    to += p * (n == 1 ? 4 : n) * W * K;
+    for (int j = 0; j < nv; j++) {
+        ptrdiff_t b = n == 1 ? 4 * p + j : p, lanes = fr_min(W, H - b * W);
+        const REAL *from = w + (gate[n == 1 ? 0 : j] * H + b * W) * K;
+        transpose(to + j * W, nv * W, from, K, lanes, K);
+        clear_lanes(to + j * W, nv * W, K, lanes);
+    }
+}
+
+/* The start of every sum of panel p: b_ih + b_hh as the gate has them. */
+static void pack_bias(REAL *to, const fr_call *t, ptrdiff_t p, const forward_stage *o)
+{
+    const REAL *bi = t->w.b_ih, *bh = t->w.b_hh;
+    for (int j = 0; j < 4; j++) {
+        int v = o->tile == 1 ? 0 : j;
+        ptrdiff_t b = o->tile == 1 ? 4 * p + j : p;
+        const ptrdiff_t u = b * W, lanes = fr_min(W, t->H - u);
+        vec sum = v_zero();
+        if (lanes > 0 && v < o->tile && bi && o->b_ih[v] >= 0)
+            sum = sum + v_load_n(bi + o->b_ih[v] * t->H + u, lanes);
+        if (lanes > 0 && v < o->tile && bh && o->b_hh[v] >= 0)
+            sum = sum + v_load_n(bh + o->b_hh[v] * t->H + u, lanes);
+        v_store(to + (p * 4 + j) * W, sum);
+    }
+}
+
+static void pack_forward(const member *m, const stage *g)
+{
+    const fr_call *t = m->call;
+    for (int i = 0; i < m->cell->stages; i++) {
+        const forward_stage *o = &m->cell->forward[i];
+        const range panels = share_of(m, g[i].panels);
+        for (ptrdiff_t p = panels.from; p < panels.to; p++) {
+            pack_bias((REAL *)g[i].bias, t, p, o);
+            if (t->schedule.direct)
+                continue;
+            if (!t->xw)
+                pack_gates((REAL *)g[i].wx, t->w.w_ih, m->H, m->I, p, o->nx, o->x);
+            pack_gates((REAL *)g[i].wh, t->w.w_hh, m->H, m->P, p, o->nh, o->h);
+        }
+    }
+    if (!projects(t) || t->schedule.direct)
+        return;
+    static const int whole = 0;
+    const stage *last = &g[m->cell->stages];
+    const range panels = share_of(m, last->panels);
+    for (ptrdiff_t p = panels.from; p < panels.to; p++)
+        pack_gates((REAL *)last->wh, t->w.w_hr, m->P, m->H, p, 1, &whole);
+}
+
+static ptrdiff_t xw_width(const fr_call *t, const cell *c)
+{
+    ptrdiff_t panels = 0;
+    for (int i = 0; i < c->stages; i++)
+        panels += panels_in(&c->forward[i], fr_ceil_div(t->H, W));
+    return panels * 4 * W;
+}
+
+/* ---- the sequence -------------------------------------------------------------------------------------- */
+
+static member forward_member(const fr_call *t, int index, int members, fr_team *team, char *base, ptrdiff_t *used)
+{
+    const ptrdiff_t real = sizeof(REAL);
+    const cell *c = CELLS[t->cell];
+    member m = member_of(t, c, index, members, team, base, used);
+    m.xw_width = xw_width(t, c);
+    m.zero = take(base, used, t->H * real);
+    if (members > 1 && t->schedule.row_blocks && !m.units && !t->plan.first)
+        m.row_blocks = take(base, used, t->schedule.row_blocks * (ptrdiff_t)sizeof(fr_row_block));
+    if (t->saved.c.p && !t->saved.gates.p)
+        m.c = t->saved.c.p;
+    if (c->gates_needed && !t->saved.gates.p)
+        m.scratch_gates = take(base, used, t->plan.B * 4 * t->H * real);
+    if (projects(t) || t->saved.recompute)
+        m.scratch_m = take(base, used, t->plan.B * t->H * real);
+    if (t->schedule.input_first && !t->xw)
+        m.xw = take(base, used, chunk_capacity(t) * m.xw_width * real);
+    return m;
+}
+
+static void forward_sizes(const fr_call *t, int threads, fr_sizes *sizes)
+{
+    stage g[MAX_STAGES + 1];
+    const cell *c = CELLS[t->cell];
+    *sizes = (fr_sizes){0};
+    forward_stages(t, c, g, NULL, &sizes->packed_bytes);
+    forward_member(t, 0, threads, NULL, NULL, &sizes->work_bytes);
+    sizes->xw_width = xw_width(t, c);
+    sizes->sum_steps = sum_steps(&t->plan);
+}
+
+/* The input products of a chunk: all of this member's items, or all items by this member's panels. */
+static void make_inputs(member *m, const stage *g, ptrdiff_t n)
+{
+    for (int i = 0; i < m->cell->stages && n > 0; i++) {
+        stage input = g[i];
+        input.tile = input_tile;
+        input.terms = input.nv * m->I;
+        run_stage(m, &input, m->mine, n, panels_of(m, input.panels), 0);
+    }
+}
+
+/* One chunk from step s on: the rows of this member, or all rows where units are shared. 0: the team has ended. */
+static int forward_chunk(member *m, const stage *g, int stages, ptrdiff_t s, ptrdiff_t steps)
+{
+    const fr_call *t = m->call;
+    if (t->xw)
+        m->xw = (REAL *)t->xw + items_between(&t->plan, t->range.s0, s) * m->xw_width;
+    gather(m, s, steps, 1);
+    if (m->units && !meet(m))
+        return 0;
+    if (m->xw && !t->xw)
+        make_inputs(m, g, m->mine_first[steps]);
+    for (ptrdiff_t q = 0, next; q < steps; q = next) { /* where an item's c is updated in place, it needs the item before in the list */
+        next = t->saved.recompute ? steps : q + 1;
+        if (!run_step(m, g, stages, m->mine + m->mine_first[q], m->mine_first[next] - m->mine_first[q], q & 1))
+            return 0;
+    }
+    return 1;
+}
+
+/* All steps, in turns at the row blocks: nobody waits for a member that was descheduled, or has a slow core. */
+static void forward_row_blocks(member *m, const stage *g, int stages)
+{
+    const fr_call *t = m->call;
+    const int blocks = t->schedule.row_blocks;
+    const ptrdiff_t most = chunk_steps(t, t->range.s0, 1), chunks = fr_ceil_div(t->range.s1 - t->range.s0, fr_max(1, most));
+    for (int i; (i = fr_row_block_take(m->row_blocks, blocks, (int)chunks)) >= 0; fr_row_block_done(&m->row_blocks[i])) {
+        ptrdiff_t s = t->range.s0 + m->row_blocks[i].chunks * most;
+        m->row0 = fr_share(t->plan.B, i, blocks), m->row1 = fr_share(t->plan.B, i + 1, blocks);
+        forward_chunk(m, g, stages, s, fr_min(most, t->range.s1 - s));
+    }
+}
+
+/* All steps, as one member of a team. */
+static void forward_steps(member *m, const stage *g, int stages)
+{
+    const fr_call *t = m->call;
+    if (t->saved.recompute && projects(t))
+        stages--;
+    if (m->index == 0) {
+        memset((REAL *)m->zero, 0, t->H * sizeof(REAL));
+        if (m->row_blocks)
+            memset(m->row_blocks, 0, t->schedule.row_blocks * sizeof(fr_row_block));
+    }
+    if (!t->memory.packed_ready)
+        pack_forward(m, g);
+    if (!meet(m))
+        return;
+    if (m->row_blocks) {
+        forward_row_blocks(m, g, stages);
+        return;
+    }
+    for (ptrdiff_t s = t->range.s0, steps; t->plan.B > 0 && s < t->range.s1; s += steps) {
+        if (t->plan.first && !meet(m)) /* an item's place in the table is another row's in the next chunk */
+            return;
+        steps = chunk_steps(t, s, 1);
+        if (!forward_chunk(m, g, stages, s, steps))
+            return;
+    }
+}
+
+static void forward(const void *call, int index, fr_team *team)
+{
+    const fr_call *t = call;
+    const fr_fpstate state = fr_fp_enter();
+    stage g[MAX_STAGES + 1];
+    ptrdiff_t packed = 0, work = 0;
+    const int stages = forward_stages(t, CELLS[t->cell], g, t->memory.packed, &packed);
+    member m = forward_member(t, index, team->n, team, t->memory.work, &work);
+    forward_steps(&m, g, stages);
+    fr_report_work(team, index, m.work);
+    fr_fp_leave(state);
+}
+
+/* w_ih as a matrix (I, xw_width) with the columns in the order of `xw`, and the bias in the same order: for a BLAS. */
+static void input_matrix(const fr_call *t, void *matrix, void *bias)
+{
+    const cell *c = CELLS[t->cell];
+    const ptrdiff_t width = xw_width(t, c), vectors = fr_ceil_div(t->H, W);
+    REAL *to = matrix, *b = bias;
+    memset(to, 0, t->I * width * sizeof(REAL));
+    for (int i = 0; i < c->stages; i++) {
+        const forward_stage *o = &c->forward[i];
+        for (ptrdiff_t p = 0; p < panels_in(o, vectors); p++, to += 4 * W, b += 4 * W) {
+            pack_bias(b - p * 4 * W, t, p, o);
+            for (int j = 0; j < (o->nx == 1 ? 4 : o->nx); j++) {
+                const ptrdiff_t v = o->nx == 1 ? 4 * p + j : p, lanes = fr_min(W, t->H - v * W);
+                const REAL *from = (const REAL *)t->w.w_ih + (o->x[o->nx == 1 ? 0 : j] * t->H + v * W) * t->I;
+                if (lanes > 0)
+                    transpose(to + j * W, width, from, t->I, lanes, t->I);
+            }
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,291 @@
+/* products.h - the large products of backward, for one chunk of steps whose dgates are still in cache.
+ *
+ *   dw_ih += dgates^T x     dw_hh += dgates^T h     dw_hr += dh^T m     db += sum of dgates     dx = dgates w_ih
+ *
+ * Sums over items run in one order, that of the chunk (steps descending, rows ascending), each over a fixed group of steps
+ * (chunk.h), and are added to the gradient one after the other. Threads share out the outputs, never a sum, so the bits depend
+ * neither on threads nor on where chunks are cut. The large products are scheduled dynamically, piece by piece.
+ */
+#ifndef FR_PRODUCTS_H
+#define FR_PRODUCTS_H
+#include "sequence/chunk.h"
+#include "tile/direct.h"
+
+static const int IN_ORDER[4] = {0, 1, 2, 3};
+
+typedef struct {
+    ptrdiff_t ld;       /* distance of the rows of dgates */
+    REAL *dgates;       /* transposed: (dgates_width, ld) */
+    REAL *packed[4];    /* by operand, (items, n) as panels of four vectors: x, h, r*h of a GRU reset-before, m of a projection */
+    const REAL *w;      /* w_ih as panels for dx, or NULL: it is read as it lies */
+} products;
+
+/* Rows of a weight's gradient: sums over M columns of dgates from `column` on, times the packed operand b of N columns. */
+typedef struct {
+    ptrdiff_t column, M, N;
+    const REAL *b;
+    REAL *out;
+} segment;
+
+/* The columns of an operand. */
+static ptrdiff_t operand_size(const fr_call *t, operand source)
+{
+    return source == OPERAND_X ? t->I : source == OPERAND_H ? t->P : t->H;
+}
+
+static int operand_used(const fr_call *t, const cell *c, operand source)
+{
+    if (source == OPERAND_X)
+        return t->d.dw.w_ih != NULL;
+    if (source == OPERAND_M)
+        return t->d.dw.w_hr != NULL;
+    for (int i = 0; i < c->hidden_gradients; i++)
+        if (c->hidden[i].operand == source)
+            return t->d.dw.w_hh != NULL;
+    return 0;
+}
+
+static inline const REAL *operand_of(const member *m, const item *e, operand source)
+{
+    return source == OPERAND_X ? e->x : source == OPERAND_H ? e->h_prev : source == OPERAND_M ? e->m : e->gates + 3 * m->H;
+}
+
+static products lay_out_products(const fr_call *t, ptrdiff_t width, const REAL *w, char *base, ptrdiff_t *used)
+{
+    const ptrdiff_t real = sizeof(REAL), capacity = chunk_capacity(t);
+    products c = {.ld = fr_ceil_div(capacity, 16) * 16 + 16, .w = w};
+    c.dgates = take(base, used, width * c.ld * real);
+    for (operand source = OPERAND_X; source <= OPERAND_M; source++)
+        if (operand_used(t, CELLS[t->cell], source))
+            c.packed[source] = take(base, used, capacity * fr_ceil_div(operand_size(t, source), W) * W * real);
+    return c;
+}
+
+/* An operand of the items into panels [p][item][nv] of vectors: this member's share. */
+static void pack_operand(const member *m, REAL *to, ptrdiff_t n, operand source)
+{
+    const ptrdiff_t columns = operand_size(m->call, source), vectors = fr_ceil_div(columns, W);
+    const range panels = share_of(m, fr_ceil_div(columns, 4 * W));
+    for (ptrdiff_t p = panels.from; p < panels.to; p++) {
+        const int nv = panel_vectors(vectors, p);
+        const ptrdiff_t c0 = p * 4 * W, full = fr_min(nv, (columns - c0) / W), rest = columns - c0 - full * W;
+        REAL *d = to + p * 4 * W * n;
+        for (ptrdiff_t k = 0; k < n; k++, d += nv * W) {
+            const REAL *from = operand_of(m, &m->items[k], source) + c0;
+            for (ptrdiff_t v = 0; v < full; v++)
+                v_store(d + v * W, v_load(from + v * W));
+            if (full < nv)
+                v_store(d + full * W, v_load_n(from + full * W, rest));
+        }
+    }
+}
+
+/* Panel p of some blocks of w (G*H, columns), in this order, as [p][k][nv] of vectors of its columns. */
+static void pack_columns(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t columns, int blocks, const int *order, ptrdiff_t p)
+{
+    const int nv = panel_vectors(fr_ceil_div(columns, W), p);
+    const ptrdiff_t c0 = p * 4 * W;
+    to += c0 * blocks * H;
+    for (int g = 0; g < blocks; g++)
+        for (ptrdiff_t k = 0; k < H; k++, to += nv * W)
+            for (int v = 0; v < nv; v++)
+                v_store(to + v * W, v_load_n(w + (order[g] * H + k) * columns + c0 + v * W, fr_min(W, columns - c0 - v * W)));
+}
+
+/* ---- the weights --------------------------------------------------------------------------------------- */
+
+/* Some rows of one segment, all panels: the rows' dgates stay in the second cache while the panels go by. */
+static void run_piece(member *m, const products *c, const segment *g, ptrdiff_t n, ptrdiff_t m0, ptrdiff_t m1)
+{
+    const ptrdiff_t vectors = fr_ceil_div(g->N, W);
+    m->work += (long long)(m1 - m0) * vectors * n;
+    for (ptrdiff_t p = 0; p * 4 < vectors; p++) {
+        const int nv = panel_vectors(vectors, p);
+        for (ptrdiff_t r0 = m0; r0 < m1; r0 += MAX_ROWS) {
+            const int rows = (int)fr_min(MAX_ROWS, m1 - r0);
+            REAL s[MAX_ROWS * 4 * W], *out = g->out + r0 * g->N + p * 4 * W;
+            const REAL *a[MAX_ROWS] = {NULL};
+            for (int r = 0; r < rows; r++) {
+                a[r] = c->dgates + (g->column + r0 + r) * c->ld;
+                for (int v = 0; v < nv; v++)
+                    v_store(s + (r * 4 + v) * W, v_load_n(out + r * g->N + v * W, fr_min(W, g->N - (p * 4 + v) * W)));
+            }
+            for (ptrdiff_t i = 0; i < m->sums; i++) {
+                ptrdiff_t k0 = m->sum_first[i], terms = m->sum_first[i + 1] - k0;
+                tile(rows, 1, nv, a, g->b + p * 4 * W * n + k0 * nv * W, 0, terms, s);
+                for (int r = 0; r < rows; r++)
+                    a[r] += terms;
+            }
+            for (int r = 0; r < rows; r++)
+                for (int v = 0; v < nv; v++)
+                    v_store_n(out + r * g->N + v * W, v_load(s + (r * 4 + v) * W), fr_min(W, g->N - (p * 4 + v) * W));
+        }
+    }
+}
+
+/* The segments in pieces of so many rows, for whoever is free. */
+static void run_segments(member *m, const products *c, const segment *g, int segments, ptrdiff_t n)
+{
+    ptrdiff_t first = 0, i = fr_claim(m->team);
+    for (const segment *end = g + segments; g < end; g++) {
+        const ptrdiff_t rows = g->M < 16 * MAX_ROWS ? MAX_ROWS : 2 * MAX_ROWS, pieces = fr_ceil_div(g->M, rows);
+        for (; i < first + pieces; i = fr_claim(m->team)) {
+            ptrdiff_t r0 = (i - first) * rows;
+            run_piece(m, c, g, n, r0, fr_min(g->M, r0 + rows));
+        }
+        first += pieces;
+    }
+}
+
+/* ---- the biases and peepholes -------------------------------------------------------------------------- */
+
+/* One sum over items of nv vectors of dgates from `column` on. */
+static ALWAYS_INLINE quad sum_items(const item *e, const item *end, ptrdiff_t column, const int nv, ptrdiff_t lanes)
+{
+    quad sum = {v_zero(), v_zero(), v_zero(), v_zero()};
+    for (; e < end; e++) {
+        const REAL *d = e->dgates + column;
+        sum.v0 = sum.v0 + v_load_n(d, lanes);
+        if (nv > 1) {
+            sum.v1 = sum.v1 + v_load(d + W);
+            sum.v2 = sum.v2 + v_load(d + 2 * W);
+            sum.v3 = sum.v3 + v_load(d + 3 * W);
+        }
+    }
+    return sum;
+}
+
+/* out[j] += the sum over the items of dgates[column + j], and the same to `also` if there is one: this member's share of M columns. */
+static void sum_columns(const member *m, ptrdiff_t column, ptrdiff_t M, REAL *out, REAL *also)
+{
+    const range vectors = share_of(m, fr_ceil_div(M, W));
+    for (ptrdiff_t b = vectors.from, nv; b < vectors.to; b += nv) {
+        const ptrdiff_t u = b * W, lanes = fr_min(W, M - u);
+        nv = b + 4 <= vectors.to && u + 4 * W <= M ? 4 : 1;
+        for (ptrdiff_t i = 0; i < m->sums; i++) {
+            const item *e = m->items + m->sum_first[i], *end = m->items + m->sum_first[i + 1];
+            if (nv == 4) {
+                quad sum = sum_items(e, end, column + u, 4, W);
+                quad_add(4, out + u, &sum);
+                if (also)
+                    quad_add(4, also + u, &sum);
+            } else {
+                quad sum = sum_items(e, end, column + u, 1, lanes);
+                v_store_n(out + u, v_load_n(out + u, lanes) + sum.v0, lanes);
+                if (also)
+                    v_store_n(also + u, v_load_n(also + u, lanes) + sum.v0, lanes);
+            }
+        }
+    }
+}
+
+/* out[j] += the sum over the items of dgates[column + j] times c[j]: this member's share. */
+static void sum_peephole(const member *m, ptrdiff_t column, cell_state c, REAL *out)
+{
+    const range vectors = share_of(m, fr_ceil_div(m->H, W));
+    for (ptrdiff_t u = vectors.from * W; u < fr_min(vectors.to * W, m->H); u += W) {
+        const ptrdiff_t lanes = fr_min(W, m->H - u);
+        for (ptrdiff_t i = 0; i < m->sums; i++) {
+            vec sum = v_zero();
+            for (const item *e = m->items + m->sum_first[i]; e < m->items + m->sum_first[i + 1]; e++)
+                sum = v_fma(v_load_n(e->dgates + column + u, lanes), v_load_n((c == C_CURRENT ? e->c : e->c_prev) + u, lanes), sum);
+            v_store_n(out + u, v_load_n(out + u, lanes) + sum, lanes);
+        }
+    }
+}
+
+static void sum_biases(const member *m)
+{
+    const ptrdiff_t H = m->H;
+    const cell *c = m->cell;
+    const fr_weights *dw = &m->call->d.dw;
+    REAL *ih = dw->b_ih, *hh = dw->b_hh;
+    for (int i = 0; i < c->hidden_gradients; i++) {
+        const hidden_gradient *g = &c->hidden[i];
+        const int shared = g->dgates_at == c->dgates_x + g->row; /* the same columns feed both biases */
+        REAL *of_ih = ih ? ih + g->row * H : NULL, *of_hh = hh ? hh + g->row * H : NULL;
+        if (shared && (ih || hh))
+            sum_columns(m, g->dgates_at * H, g->blocks * H, ih ? of_ih : of_hh, ih ? of_hh : NULL);
+        if (!shared && ih)
+            sum_columns(m, (c->dgates_x + g->row) * H, g->blocks * H, of_ih, NULL);
+        if (!shared && hh)
+            sum_columns(m, g->dgates_at * H, g->blocks * H, of_hh, NULL);
+    }
+    for (int i = 0; i < c->peephole_gradients && dw->peephole; i++)
+        sum_peephole(m, c->peephole[i].dgates_at * H, c->peephole[i].c, (REAL *)dw->peephole + c->peephole[i].row * H);
+}
+
+/* ---- all of it ----------------------------------------------------------------------------------------- */
+
+static void sum_weights(member *m, const products *c, ptrdiff_t n)
+{
+    const fr_weights *dw = &m->call->d.dw;
+    const cell *k = m->cell;
+    const ptrdiff_t H = m->H;
+    segment all[4];
+    int some = 0;
+    if (dw->w_ih)
+        all[some++] = (segment){k->dgates_x * H, k->gates * H, m->I, c->packed[OPERAND_X], dw->w_ih};
+    if (dw->w_hr)
+        all[some++] = (segment){k->dgates * H, m->P, H, c->packed[OPERAND_M], dw->w_hr};
+    for (int i = 0; i < k->hidden_gradients && dw->w_hh; i++) {
+        const hidden_gradient *g = &k->hidden[i];
+        all[some++] = (segment){g->dgates_at * H, g->blocks * H, m->P, c->packed[g->operand], (REAL *)dw->w_hh + g->row * H * m->P};
+    }
+    run_segments(m, c, all, some, n);
+}
+
+static void dx_tile(const member *m, const products *c, const item *e, int rows, ptrdiff_t p)
+{
+    const ptrdiff_t K = m->cell->gates * m->H;
+    const int nv = panel_vectors(fr_ceil_div(m->I, W), p);
+    REAL s[MAX_ROWS * 4 * W];
+    const REAL *a[MAX_ROWS] = {NULL};
+    memset(s, 0, rows * 4 * W * sizeof(REAL));
+    for (int r = 0; r < rows; r++)
+        a[r] = e[r].dgates + m->cell->dgates_x * m->H;
+    if (!c->w) {
+        const row_blocks_of w = {(const REAL *)m->call->w.w_ih + p * 4 * W, m->H, m->I, m->cell->gates, IN_ORDER};
+        direct_rows(rows, nv, a, w, fr_min(W, m->I - (p * 4 + nv - 1) * W), s);
+    } else {
+        tile(rows, 1, nv, a, panel_at(c->w, p, 4, K), 0, K, s);
+    }
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < nv; v++)
+            v_store_n(e[r].dx + (p * 4 + v) * W, v_load(s + (r * 4 + v) * W), fr_min(W, m->I - (p * 4 + v) * W));
+}
+
+/* dx, in pieces of some items, dynamically scheduled: their dgates stay in the second cache while the panels go by. */
+static void make_dx(member *m, const products *c, ptrdiff_t n)
+{
+    const ptrdiff_t piece = fr_min(2 * MAX_ROWS, fr_ceil_div(n, 2 * m->members)), most = c->w ? MAX_ROWS : DIRECT_ROWS;
+    for (ptrdiff_t k0; (k0 = fr_claim(m->team) * piece) < n;)
+        for (ptrdiff_t p = 0; p < fr_ceil_div(m->I, 4 * W); p++)
+            for (ptrdiff_t k = k0; k < fr_min(n, k0 + piece); k += most) {
+                const int rows = (int)fr_min(most, fr_min(n, k0 + piece) - k);
+                dx_tile(m, c, &m->items[k], rows, p);
+                m->work += (long long)rows * 4 * m->cell->gates * m->H;
+            }
+}
+
+/* All products of a chunk of n items. 0: the team has ended. */
+static int run_products(member *m, const products *c, ptrdiff_t n)
+{
+    const fr_weights *dw = &m->call->d.dw;
+    if (dw->w_ih || dw->w_hh || dw->w_hr) {
+        const range columns = share_of(m, m->cell->dgates * m->H + (projects(m->call) ? m->P : 0));
+        transpose(c->dgates + columns.from * c->ld, c->ld, m->dgates + columns.from, m->dgates_width, n, columns.to - columns.from);
+        for (operand source = OPERAND_X; source <= OPERAND_M; source++)
+            if (c->packed[source])
+                pack_operand(m, c->packed[source], n, source);
+    }
+    sum_biases(m);
+    if (m->call->d.dx.p)
+        make_dx(m, c, n);
+    if (!meet(m))
+        return 0;
+    sum_weights(m, c, n);
+    return 1;
+}
+
+#endif

@@ -1,0 +1,84 @@
+/* stage.h - a step is one stage, or two where something needs others finished (GRU reset-before, an LSTM's projection).
+ *
+ * A stage is a product of the step's items with packed panels, and the epilogue of the cell on the finished tile. Forward panels hold
+ * all gates of one vector of units (or, for a single gate, four vectors), so the epilogue finds everything it needs in one tile.
+ */
+#ifndef FR_STAGE_H
+#define FR_STAGE_H
+#include "cells/cell.h"
+#include "sequence/chunk.h"
+#include "tile/direct.h"
+
+typedef struct stage {
+    ptrdiff_t panels;
+    ptrdiff_t vectors;     /* of the outputs, where four of them are a panel */
+    int nv;                /* vectors of a full panel */
+    int narrow;            /* the last panel may have fewer: a panel is four vectors of one gate */
+    ptrdiff_t terms;       /* of all sums of a tile together: multiply-adds per row and vector */
+    ptrdiff_t K;           /* backward: length of the sum */
+    ptrdiff_t outputs;     /* backward: of it */
+    int h_at;              /* forward: the vector of the tile at which the recurrent sums begin */
+    operand operand;       /* forward: of w_hh */
+    ptrdiff_t dgates_at;   /* backward: where in dgates the operand begins */
+    int own;               /* backward: it is of the item's own dgates, not of the row's next step */
+    ptrdiff_t xw_at;       /* forward: where in xw this stage begins (in panels) */
+    const REAL *bias, *wx, *wh; /* packed; wx and wh NULL where the weights are read as they lie */
+    const forward_stage *forward;   /* how they lie then */
+    row_blocks_of lying;
+    epilogue_fn *epilogue;
+    void (*tile)(const member *m, const struct stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv);
+} stage;
+
+/* The vectors of panel p of a stage. */
+static inline int stage_vectors(const stage *g, ptrdiff_t p)
+{
+    return g->narrow ? panel_vectors(g->vectors, p) : g->nv;
+}
+
+/* One item by some panels, several at a time: accumulators enough to hide the latency of the additions. */
+static void run_single_item(const member *m, const stage *g, item *const *e, range panels, int backwards)
+{
+    const int most = strip_panels(g->nv);
+    const ptrdiff_t n = panels.to - panels.from;
+    const ptrdiff_t strips = most == 2 ? fr_ceil_div(n, 2) : most == 3 ? fr_ceil_div(n, 3) : n; /* not by a division */
+    for (ptrdiff_t i = 0; i < strips; i++) {
+        ptrdiff_t p = panels.from + (backwards ? strips - 1 - i : i) * most;
+        int np = (int)fr_min(most, panels.to - p), nv = stage_vectors(g, p + np - 1);
+        if (nv < g->nv && np > 1) { /* the narrow last panel goes alone */
+            g->tile(m, g, e, 1, p + --np, 1, nv);
+            nv = g->nv;
+        }
+        g->tile(m, g, e, 1, p, np, nv);
+    }
+}
+
+/* All items of one step by some panels, or by the same backwards: a step that begins where the one before has ended finds there the
+ * panels that are still in cache. Panel outside, items inside: a panel stays in cache while the items go by. */
+static void run_stage(member *m, const stage *g, item *const *e, ptrdiff_t n, range panels, int backwards)
+{
+    m->work += (long long)n * (panels.to - panels.from) * g->terms;
+    if (n == 1 && g->wh) {
+        run_single_item(m, g, e, panels, backwards);
+        return;
+    }
+    const ptrdiff_t rows = g->wh ? MAX_ROWS : DIRECT_ROWS;
+    for (ptrdiff_t i = panels.from; n > 0 && i < panels.to; i++) {
+        ptrdiff_t p = backwards ? panels.to - 1 - (i - panels.from) : i;
+        for (ptrdiff_t r = 0; r < n; r += rows)
+            g->tile(m, g, e + r, (int)fr_min(rows, n - r), p, 1, stage_vectors(g, p));
+    }
+}
+
+/* The items of a step, shared out: by rows (the caller has listed this member's), or by units with a meeting after each stage. 0: the
+ * team has ended. */
+static int run_step(member *m, const stage *g, int stages, item *const *e, ptrdiff_t n, int backwards)
+{
+    for (int i = 0; i < stages; i++) {
+        run_stage(m, &g[i], e, n, panels_of(m, g[i].panels), backwards);
+        if (m->units && !meet(m))
+            return 0;
+    }
+    return 1;
+}
+
+#endif

@@ -1,5 +1,9 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, binding=True, embedsignature=False
-"""Arrays to pointers and sizes to one call without the GIL. No arithmetic, no policy, and no checks: the Python around it does those."""
+# cython: language_level=3, boundscheck=False, wraparound=False, binding=True, embedsignature=False, freethreading_compatible=True
+"""Arrays to pointers and sizes to one call without the GIL. No arithmetic, no policy, and no checks: the Python around it does those.
+
+Python without a GIL may run all of this in many threads at once. What they share is guarded here: the blocks of memory by `list_guard`,
+the pool by itself, an object with a state by its `InUse`.
+"""
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
@@ -18,6 +22,18 @@ cdef extern from *:
 cdef extern from "pages.h" nogil:
     enum: FR_LARGE_PAGE
     void fr_ask_large_pages(void *p, ptrdiff_t size)
+
+cdef extern from "guard.h" nogil:
+    ctypedef struct fr_guard:
+        pass
+    int fr_guard_take(fr_guard *guard)
+    void fr_guard_wait(fr_guard *guard)
+    void fr_guard_leave(fr_guard *guard)
+    int fr_guard_taken(fr_guard *guard)
+    ctypedef struct fr_shared:
+        pass
+    int fr_shared_get(fr_shared *shared)
+    void fr_shared_set(fr_shared *shared, int value)
 
 cdef extern from "fastrnn.h" nogil:
     ctypedef struct fr_team:
@@ -91,12 +107,16 @@ cdef extern from "fastrnn.h" nogil:
 
 
 cdef fr_pool pool
-cdef int isa = 0  # index of the instruction set in use
+cdef fr_shared isa  # index of the instruction set in use
 
 
 def after_fork():
-    """A forked child has none of its parent's threads."""
+    """A forked child has none of its parent's threads: nobody runs the pool, and a list of blocks that one of them was at is lost."""
+    global blocks, bytes_waiting
     fr_pool_after_fork(&pool)
+    if fr_guard_taken(&list_guard):
+        blocks = bytes_waiting = 0
+        fr_guard_leave(&list_guard)
 
 
 def always_form_teams(bint always):
@@ -114,17 +134,43 @@ def isas():
 
 def use_isa(int index):
     """Take this one for the calls that follow."""
-    global isa
-    isa = index
+    fr_shared_set(&isa, index)
 
 
 def isa_in_use():
-    return fr_isa_name(isa).decode()
+    return fr_isa_name(fr_shared_get(&isa)).decode()
 
 
 def lanes(bint double):
     """Elements in a vector of the instruction set in use."""
-    return fr_kernels_of(isa, double).lanes
+    return fr_kernels_of(fr_shared_get(&isa), double).lanes
+
+
+cdef class InUse:
+    """One user at a time of an object with a state: whoever comes second gets an error.
+
+    >>> with self._in_use:
+    ...     change()
+    """
+    cdef fr_guard guard
+    cdef str thing, advice
+
+    def __init__(self, str thing, str advice):
+        """For the message: what is in use, and what to do."""
+        self.thing, self.advice = thing, advice
+
+    def __reduce__(self):
+        return InUse, (self.thing, self.advice)  # nobody uses a copy
+
+    cdef int refuse(self) except -1:
+        raise RuntimeError(f"{self.thing}: in use by another thread, or by a call of this one that has not ended; {self.advice}")
+
+    def __enter__(self):
+        if not fr_guard_take(&self.guard):
+            self.refuse()
+
+    def __exit__(self, kind, error, trace):
+        fr_guard_leave(&self.guard)
 
 
 cdef inline void *data(object array):
@@ -154,43 +200,76 @@ cdef struct Block:
     void *p
     ptrdiff_t size
 
+cdef fr_guard list_guard  # of the three that follow; held for nanoseconds, with no call of the system
 cdef Block waiting[WAITING]
 cdef int blocks = 0
 cdef ptrdiff_t bytes_waiting = 0
 
 
-cdef void drop(int i) noexcept:
+cdef void *drop(int i) noexcept:
     """Take the block out of the list; the order, oldest first, stays."""
     global blocks, bytes_waiting
+    cdef void *p = waiting[i].p
     bytes_waiting -= waiting[i].size
     blocks -= 1
     while i < blocks:
         waiting[i] = waiting[i + 1]
         i += 1
+    return p
 
 
-cdef void free_all() noexcept:
-    while blocks:
-        PyMem_RawFree(waiting[0].p)
-        drop(0)
+cdef void *find(ptrdiff_t size) noexcept:
+    """A waiting block of this size, or NULL."""
+    cdef void *p = NULL
+    cdef int i
+    fr_guard_wait(&list_guard)
+    for i in range(blocks - 1, -1, -1):
+        if waiting[i].size == size:
+            p = drop(i)
+            break
+    fr_guard_leave(&list_guard)
+    return p
+
+
+cdef bint free_oldest(ptrdiff_t room) noexcept:
+    """If so many more bytes find no place in the list, give its oldest block back to the system: was there one to give?"""
+    cdef void *p = NULL
+    fr_guard_wait(&list_guard)
+    if blocks and (blocks == WAITING or bytes_waiting + room > MOST_WAITING):
+        p = drop(0)
+    fr_guard_leave(&list_guard)
+    PyMem_RawFree(p)
+    return p != NULL
+
+
+cdef bint keep_waiting(void *p, ptrdiff_t size) noexcept:
+    """Put the block into the list, if there is a place."""
+    global blocks, bytes_waiting
+    cdef bint fits
+    fr_guard_wait(&list_guard)
+    fits = blocks < WAITING and bytes_waiting + size <= MOST_WAITING
+    if fits:
+        waiting[blocks].p = p
+        waiting[blocks].size = size
+        blocks += 1
+        bytes_waiting += size
+    fr_guard_leave(&list_guard)
+    return fits
 
 
 def free_waiting():
     """Give the waiting blocks back to the system."""
-    free_all()
+    while free_oldest(MOST_WAITING):
+        pass
 
 
 cdef void *take(ptrdiff_t size) noexcept:
-    cdef void *p
-    cdef int i
-    for i in range(blocks - 1, -1, -1):
-        if waiting[i].size == size:
-            p = waiting[i].p
-            drop(i)
-            return p
+    cdef void *p = find(size)
+    if p != NULL:
+        return p
     p = PyMem_RawMalloc(size)
-    if p == NULL and blocks:
-        free_all()
+    if p == NULL:
+        free_waiting()
         p = PyMem_RawMalloc(size)
     if p != NULL:
         fr_ask_large_pages(p, size)
@@ -198,17 +277,11 @@ cdef void *take(ptrdiff_t size) noexcept:
 
 
 cdef void give_back(void *p, ptrdiff_t size) noexcept:
-    global blocks, bytes_waiting
     if p == NULL or size < SMALL or size > MOST_WAITING:
         PyMem_RawFree(p)
         return
-    while blocks == WAITING or bytes_waiting + size > MOST_WAITING:  # the oldest go
-        PyMem_RawFree(waiting[0].p)
-        drop(0)
-    waiting[blocks].p = p
-    waiting[blocks].size = size
-    blocks += 1
-    bytes_waiting += size
+    while not keep_waiting(p, size):
+        free_oldest(size)
 
 
 cdef class Memory:
@@ -281,7 +354,7 @@ cdef class Task:
 
     def __init__(self, int cell, bint double, plan, x, w, h0, c0):
         self.inputs = (plan, x, w, h0, c0)
-        self.kernels = fr_kernels_of(isa, double)
+        self.kernels = fr_kernels_of(fr_shared_get(&isa), double)
         cdef fr_task *t = &self.t
         t.cell = cell
         t.plan.T = plan.steps
@@ -418,18 +491,28 @@ cdef enum:
     MOST_TOGETHER = 2  # the directions of a layer
 
 
+cdef struct Job:
+    fr_work *kernel
+    const fr_task *t
+
+
+cdef void do_job(const void *job, int member, fr_team *team) noexcept nogil:
+    (<const Job *>job).kernel((<const Job *>job).t, member, team)
+
+
 def run_together(tasks):
-    """What is next in each of at most so many tasks, which do the same and are for one thread each, side by side."""
+    """What is next in each of at most so many tasks, which are for one thread each, side by side."""
+    cdef Job jobs[MOST_TOGETHER]
     cdef const void *each[MOST_TOGETHER]
     cdef int n = <int>len(tasks), i
     cdef Task task
     for i in range(n):
         task = tasks[i]
-        each[i] = &task.t
-    cdef fr_work *kernel = task.kernel
+        jobs[i].kernel, jobs[i].t = task.kernel, &task.t
+        each[i] = &jobs[i]
     cdef long long patience_ns = n * task.patience_ns
     with nogil:
-        fr_pool_run_each(&pool, n, task.kind, patience_ns, kernel, each, n)
+        fr_pool_run_each(&pool, n, task.kind, patience_ns, do_job, each, n)
     for task in tasks:
         task.t.packed_ready = True
 
@@ -453,18 +536,27 @@ def vmath(str function, cnp.ndarray x, str isa=None):
 
 cdef class Stepper:
     """The state of a stream and its packed weights. The call is here, because a step costs less than a call of Python; what does not
-    go the straight way goes to the subclass's _checked_x and _refuse_out."""
+    go the straight way goes to the subclass's _checked_x and _refuse_out, and to _from_below for what the layers below make of x, if
+    there are any."""
     cdef fr_task t
     cdef const fr_kernels *kernels
     cdef fr_team alone
     cdef int type_number
     cdef double step_work  # multiply-adds
     cdef Memory packed, work
+    cdef bint stacked  # are there layers below?
+    cdef readonly InUse _in_use
     cdef readonly object h, c  # (B, P), (B, H): live
     cdef object keep
 
-    def __init__(self, int cell, bint double, w, h, c, ptrdiff_t chunk):
-        self.kernels = fr_kernels_of(isa, double)
+    def __cinit__(self, *arguments, **keywords):
+        self._in_use = InUse("stream", "make a stream for each thread")
+        fr_guard_take(&self._in_use.guard)  # nobody may call it before it is made
+
+    def __init__(self, int cell, bint double, w, h, c, ptrdiff_t chunk, bint stacked=False):
+        if self.packed is not None:
+            raise RuntimeError("stream: expected one that is new, got one that is made already")
+        self.kernels = fr_kernels_of(fr_shared_get(&isa), double)
         self.type_number = cnp.NPY_DOUBLE if double else cnp.NPY_FLOAT
         self.h, self.c = h, c
         self.alone.n = 1
@@ -490,8 +582,18 @@ cdef class Stepper:
         if w.peephole is not None:
             self.keep = w.peephole.copy()
             t.peephole = data(self.keep)
+        self.stacked = stacked
+        fr_guard_leave(&self._in_use.guard)
 
     def __call__(self, x, out=None):
+        if not fr_guard_take(&self._in_use.guard):
+            self._in_use.refuse()
+        try:
+            return self.step(self._from_below(x, out) if self.stacked else x, out)
+        finally:
+            fr_guard_leave(&self._in_use.guard)
+
+    cdef object step(self, x, out):
         if type(x) is not cnp.ndarray or not self.straight(<cnp.ndarray>x, self.t.I):
             x = self._checked_x(x)
         cdef cnp.ndarray source = <cnp.ndarray>x
@@ -549,12 +651,12 @@ cdef class Stepper:
         t.y.sb = t.P
         t.y.st = B * t.P
         if steps * self.step_work < SHORT:
-            self.step(y, steps, size)
+            self.advance(y, steps, size)
         else:
             with nogil:
-                self.step(y, steps, size)
+                self.advance(y, steps, size)
 
-    cdef inline void step(self, void *y, ptrdiff_t steps, ptrdiff_t size) noexcept nogil:
+    cdef inline void advance(self, void *y, ptrdiff_t steps, ptrdiff_t size) noexcept nogil:
         cdef ptrdiff_t bytes = self.t.plan.B * self.t.P * size
         self.kernels.forward(&self.t, 0, &self.alone)
         memcpy(<void *>self.t.h0, <char *>y + (steps - 1) * bytes, bytes)

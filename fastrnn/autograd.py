@@ -45,9 +45,13 @@ def _vjp(argnums: tuple[int, ...], outputs: Any, arguments: tuple[Any, ...], key
     def product(cotangents: tuple[Any, ...]) -> tuple[Any, ...]:
         if any(map(isbox, (*floats, *cotangents))):
             raise NotImplementedError("fastrnn.autograd: gradients of gradients are not available")
-        if not tapes:  # a Jacobian asks once per number of y, and a tape can be used once
-            _record(call, of_rows, tapes, *floats)
-        gradients = call.backward(tapes.pop(), tuple(d.astype(y.dtype) for d, y in zip(cotangents, outputs)))
+        try:
+            tape = tapes.pop()
+        except IndexError:  # a Jacobian asks once per number of y, and a tape can be used once
+            again: list[Any] = []
+            _record(call, of_rows, again, *floats)
+            tape = again.pop()
+        gradients = call.backward(tape, tuple(d.astype(y.dtype) for d, y in zip(cotangents, outputs)))
         return tuple(gradients[name] for name in names)
 
     return product

@@ -11,7 +11,7 @@ from . import checks, config
 from .engine import Cell, Run
 from .parameters import Module, shapes_of
 from .plan import Plan
-from .tape import Gradients, State, is_nothing
+from .tape import Gradients, State, is_nothing, tape_in_use
 
 Array = NDArray[Any]
 
@@ -22,6 +22,7 @@ class CellTape:
     def __init__(self, owner: RecurrentCell, run: Run, unbatched: bool) -> None:
         self._owner, self._unbatched = owner, unbatched
         self._run: Run | None = run
+        self._in_use = tape_in_use()
 
     def backward(self, dstate: State) -> Gradients:
         """Gradients of sum(h * dh), for an LSTM of sum(h * dh) + sum(c * dc).
@@ -30,8 +31,12 @@ class CellTape:
 
         Returns grads.x, grads.state (as the state), grads.params (by the names of cell.params), grads.flat (one vector of them).
 
-        Raises: RuntimeError at the second call; TypeError, ValueError.
+        Raises: RuntimeError at the second call, or where another thread is at this tape; TypeError, ValueError.
         """
+        with self._in_use:
+            return self._backward(dstate)
+
+    def _backward(self, dstate: State) -> Gradients:
         run, owner = self._run, self._owner
         if run is None:
             raise RuntimeError("tape.backward: this tape has been used; a tape can be used once, call forward again for a new one")

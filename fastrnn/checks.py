@@ -21,6 +21,7 @@ def floats(name: str, value: Any, dtype: np.dtype[Any] | None = None, ndim: tupl
             wanted = "float32 or float64" if dtype is None else str(dtype)
             raise TypeError(f"{name}: expected a NumPy array of {wanted}, got {type(value).__name__}")
         value = np.asarray(value)
+    value = value.view()  # our own: once it is checked, no other thread changes the shape of this one
     kind = value.dtype
     if kind is not F32 and kind is not F64 and kind != F32 and kind != F64:
         if kind.char not in "fd":
@@ -74,6 +75,7 @@ def integers(name: str, value: Any, symbols: str, n: int, most: int) -> NDArray[
     if array.shape != (n,):
         raise ValueError(f"{name}: expected {symbols} = ({n},), got {array.shape}")
     try:
+        array = array.copy()  # what is checked stays as it is, whatever other threads write
         wrong = np.flatnonzero((array < 0) | (array > most))
         if not len(wrong):
             return array.astype(np.intp)

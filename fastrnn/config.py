@@ -71,9 +71,10 @@ def set_gemm(engine: str) -> None:
 
 def gemm() -> str:
     """The engine in use, ``"own"`` or ``"blas"``."""
-    if _gemm is None:
+    engine = _gemm
+    if engine is None:
         return "blas" if _core.isa_in_use() == "scalar" and blas.known() else "own"
-    return _gemm
+    return engine
 
 
 def use_isa(name: str) -> None:

@@ -12,7 +12,7 @@ from . import checks
 from .engine import Run
 from .layout import Layout
 from .stack import Pass
-from .tape import Gradients, State, is_nothing
+from .tape import Gradients, State, is_nothing, tape_in_use
 
 if TYPE_CHECKING:
     from .layers import Recurrent
@@ -35,6 +35,7 @@ class LayerTape:
     def __init__(self, layer: Recurrent, layout: Layout, done: Pass) -> None:
         self._layer, self._layout = layer, layout
         self._pass: Pass | None = done
+        self._in_use = tape_in_use()
 
     @property
     def outputs(self) -> Outputs:
@@ -49,11 +50,15 @@ class LayerTape:
         Read-only views of what is stored for backward, in the layout of x (padded, where x is packed), 0 where a row has no step.
         backward takes them away: copy what is to stay.
 
-        Raises: RuntimeError after backward; KeyError for another name.
+        Raises: RuntimeError after backward, or where another thread is at this tape; KeyError for another name.
 
         >>> y, state, tape = layer.forward(x)
         >>> tape.outputs["c_l0"]
         """
+        with self._in_use:
+            return self._found()
+
+    def _found(self) -> Outputs:
         done = self._open()
         found = Outputs()
         if done.options.checkpoint is not None:
@@ -77,8 +82,12 @@ class LayerTape:
         Returns grads.x (packed, if x is), grads.state (as the state), grads.params (by the names of layer.params), grads.flat (the
         same numbers as one vector, in the order of layer.flat).
 
-        Raises: RuntimeError at the second call; TypeError, ValueError.
+        Raises: RuntimeError at the second call, or where another thread is at this tape; TypeError, ValueError.
         """
+        with self._in_use:
+            return self._backward(dy, dstate, doutputs, truncate)
+
+    def _backward(self, dy: Any, dstate: State, doutputs: Mapping[str, Array] | None, truncate: int | None) -> Gradients:
         done, layer, layout = self._open(), self._layer, self._layout
         if dy is None and is_nothing(dstate) and not doutputs:
             raise ValueError("tape.backward: expected one or more of dy, dstate and doutputs, got none")

@@ -195,13 +195,16 @@ class Module:
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_of_cells"}
+        state = vars(self).copy()  # at once: another thread's call may make _of_cells meanwhile
+        state.pop("_of_cells", None)
+        return state
 
     def _weights(self) -> list[Weights]:
         """The parameters of each cell as the kernels take them. They are views, so they are made once."""
-        if "_of_cells" not in vars(self):
-            self._of_cells = self._by_cell(self._parameters.views())
-        return self._of_cells
+        made = vars(self).get("_of_cells")
+        if made is None:  # two threads may both make them: each of other views, and these are the same numbers
+            made = self._of_cells = self._by_cell(self._parameters.views())
+        return made
 
     def _by_cell(self, named: dict[str, Array]) -> list[Weights]:
         return [Weights(*map(named.get, names)) for names in self._names]  # type: ignore[arg-type]

@@ -24,21 +24,21 @@ class Stream(Stepper):
     ``stream(x_t)`` takes one step, x_t (B, I), or (I,) where B is 1, and returns y_t (B, H) or (H,); ``stream(x)`` with x (n, B, I)
     takes n steps. With ``out=`` (of the result's shape, not overlapping x) a step allocates nothing. The results are bit for bit
     those of the layer's call on the whole sequence. The weights are a snapshot: later changes of the layer are not seen. A stream
-    belongs to one thread at a time; different streams run side by side.
+    serves one thread at a time; different streams run side by side.
 
-    Raises: TypeError, ValueError.
+    Raises: TypeError, ValueError; RuntimeError where another thread is in a call of the same stream.
 
     >>> stream = layer.stream()
     >>> for x_t in x[:, 0]:
     ...     y_t = stream(x_t)
     """
 
-    def __init__(self, cell: Cell, weights: Weights, batch_size: int) -> None:
+    def __init__(self, cell: Cell, weights: Weights, batch_size: int, stacked: bool = False) -> None:
         B, P, dtype = checks.integer("batch_size", batch_size, 1), weights.P, weights.w_hh.dtype
         self._I, self._P, self._dtype = weights.w_ih.shape[1], P, dtype
         h = checks.allocate("batch_size", "(B, P)", (B, P), dtype, zero=True)
         c = np.zeros((B, weights.H), dtype) if cell.is_lstm else None
-        super().__init__(cell, dtype == checks.F64, weights, h, c, max(_CHUNK, B))
+        super().__init__(cell, dtype == checks.F64, weights, h, c, max(_CHUNK, B), stacked)
 
     @property
     def _layers(self) -> Sequence[Stream]:
@@ -54,7 +54,8 @@ class Stream(Stepper):
     def state(self) -> State:
         """A copy of the state behind the last step, (L, B, H), or a pair of them for an LSTM. Assign to it to set the state; None
         is zeros."""
-        h, c = (np.stack(members) if members else None for members in self._live())
+        with self._in_use:
+            h, c = (np.stack(members) if members else None for members in self._live())
         return h if c is None else (h, c)
 
     @state.setter
@@ -72,9 +73,10 @@ class Stream(Stepper):
             checks.shaped(name, member, self._dtype, "(L, B, H)", (len(live), *live[0].shape))
             for name, member, live in zip(names, members, self._live())
         ]
-        for member, live in zip(new, self._live()):
-            for one, array in zip(member, live):
-                array[...] = one
+        with self._in_use:
+            for member, live in zip(new, self._live()):
+                for one, array in zip(member, live):
+                    array[...] = one
 
     def _live(self) -> tuple[list[Array], list[Array]]:
         """h and, of LSTMs, c of each layer."""
@@ -89,9 +91,10 @@ class Stream(Stepper):
         """
         try:
             index = slice(None) if rows is None else rows if isinstance(rows, slice) else _index(rows)
-            for member in self._live():
-                for array in member:
-                    array[index] = 0
+            with self._in_use:
+                for member in self._live():
+                    for array in member:
+                        array[index] = 0
         except (IndexError, TypeError, ValueError) as error:
             raise type(error)(f"rows: expected an index of {self.batch_size} rows, got {rows!r:.60}: {error}") from None
 
@@ -136,16 +139,16 @@ class StackedStream(Stream):
 
     def __init__(self, cell: Cell, weights: Sequence[Weights], batch_size: int) -> None:
         self._below = [Stream(cell, w, batch_size) for w in weights[:-1]]
-        super().__init__(cell, weights[-1], batch_size)
         # What goes up from each layer at a single step.
         self._single = [np.empty_like(layer.h) for layer in self._below]
+        super().__init__(cell, weights[-1], batch_size, stacked=True)
 
     @property
     def _layers(self) -> Sequence[Stream]:
         return (*self._below, self)
 
-    def __call__(self, x: Array, out: Array | None = None) -> Array:
-        """As Stream's."""
+    def _from_below(self, x: Array, out: Array | None) -> Array:
+        """What the last layer gets."""
         if out is not None or type(x) is not np.ndarray:
             x = self._below[0]._checked_x(x)
         if out is not None and not self._fits(out, x):  # before any layer has taken the step
@@ -153,7 +156,7 @@ class StackedStream(Stream):
         single = x.ndim < 3
         for layer, up in zip(self._below, self._single):
             x = layer(x, up if x.ndim == 2 else up[0]) if single else layer(x)
-        return super().__call__(x, out)
+        return x
 
     def _fits(self, out: Any, x: Array) -> bool:
         return (

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import checks
+from ._core import InUse
 from .engine import Run, Weights
 
 Array = NDArray[Any]
@@ -20,13 +21,18 @@ class Gradients(SimpleNamespace):
     argument was None."""
 
 
+def tape_in_use() -> InUse:
+    """One for each tape."""
+    return InUse("tape", "a tape can be used once, call forward again for another one")
+
+
 def is_nothing(dstate: State) -> bool:
     """None, or an LSTM's pair of it."""
     return dstate is None or (isinstance(dstate, (tuple, list)) and bool(dstate) and all(d is None for d in dstate))
 
 
 class TapeBase:
-    """One use: the second call of backward() raises RuntimeError."""
+    """One use: the second call of backward() raises RuntimeError, and so does one while another thread is at the tape."""
 
     _run: Run | None
     _unbatched: bool
@@ -34,6 +40,7 @@ class TapeBase:
 
     def __init__(self, run: Run, batch_first: bool, unbatched: bool) -> None:
         self._run, self._batch_first, self._unbatched = run, batch_first, unbatched
+        self._in_use = tape_in_use()
 
     def _backward(
         self, dy: Any, dstate: Any, into: Weights, dc: Any = None, truncate: int | None = None
@@ -100,6 +107,10 @@ class Tape(TapeBase):
     def c(self) -> Array:
         """The cell states behind all steps of an LSTM, read-only, laid out as y. Raises: RuntimeError when the tape has been used
         or has checkpoints, TypeError for another cell."""
+        with self._in_use:
+            return self._c()
+
+    def _c(self) -> Array:
         run = self._run
         if run is None:
             raise RuntimeError("tape.c: this tape has been used; a tape can be used once, call forward again for a new one")
@@ -132,12 +143,13 @@ class Tape(TapeBase):
         Returns grads.x, .w_ih, .w_hh, .b_ih, .b_hh, .h0, for an LSTM also .c0, .peephole and .w_hr; grads.state is h0's, or
         (h0's, c0's). Where b_ih, b_hh, peephole or w_hr was None, so is its gradient.
 
-        Raises: RuntimeError at the second call; TypeError, ValueError.
+        Raises: RuntimeError at the second call, or where another thread is at this tape; TypeError, ValueError.
         """
-        run = self._run
         try:
-            into = run.weights.zeros_like() if run is not None else None
-            dx, state = self._backward(dy, dstate, into, dc, truncate)  # type: ignore[arg-type]
+            with self._in_use:
+                run = self._run
+                into = run.weights.zeros_like() if run is not None else None
+                dx, state = self._backward(dy, dstate, into, dc, truncate)  # type: ignore[arg-type]
         except MemoryError as error:
             raise checks.out_of_memory("x", error) from None
         assert run is not None and into is not None

@@ -29,8 +29,12 @@ FLAGS = [
 NATIVE_CC = shlex.split(os.environ.get("CC", "cc"))
 CROSS_CC = ["aarch64-linux-gnu-gcc", "-static"]
 QEMU = "qemu-aarch64"
-SHARED = ["dispatch", "pool"]
-ISAS = {"x86_64": ["isa_scalar", "isa_sse2", "isa_v3", "isa_v4"], "aarch64": ["isa_scalar", "isa_neon"]}
+SELFTEST_MATH = [ROOT / "tests" / "c" / name for name in ("selftest_math.c", "selftest_math_f32.c")]
+SHARED = ["isa/dispatch", "team/pool"]
+ISAS = {
+    machine: [f"isa/{isa}_{dtype}" for isa in isas for dtype in ("f32", "f64")]
+    for machine, isas in {"x86_64": ("scalar", "sse2", "v3", "v4"), "aarch64": ("scalar", "neon"), "": ("scalar",)}.items()
+}
 
 
 def need(*tools: str) -> None:
@@ -50,8 +54,8 @@ def objects(folder: Path, compiler: list[str], names: list[str], *flags: str) ->
     """Compile these files of csrc, side by side."""
 
     def compile_one(name: str) -> Path:
-        target = folder / f"{name}.o"
-        machine = ISA_FLAGS.get(name.removeprefix("isa_"), [])
+        target = folder / f"{Path(name).name}.o"
+        machine = ISA_FLAGS.get(Path(name).name.partition("_")[0], [])
         run(*compiler, *FLAGS, *flags, *machine, "-c", ROOT / "csrc" / f"{name}.c", "-o", target)
         return target
 
@@ -77,7 +81,7 @@ def hashes(said: str) -> dict[str, tuple[str, str]]:
 def native_objects(tmp_path_factory) -> list[Path]:
     """Compiled in less time than the module: no optimisation may change a bit."""
     need(NATIVE_CC[0])
-    names = SHARED + ISAS.get(platform.machine(), ["isa_scalar"])
+    names = SHARED + ISAS.get(platform.machine(), ISAS[""])
     return objects(tmp_path_factory.mktemp("objects"), NATIVE_CC, names, "-O1")
 
 
@@ -94,7 +98,7 @@ def test_kernels_natively(native):
 def test_threads_do_not_race(native_objects, tmp_path):
     """ThreadSanitizer watches the team and the kernels in plain C, which differ from others in arithmetic,
     at work on the cell with the most stages."""
-    watched = objects(tmp_path, NATIVE_CC, ["pool", "isa_scalar"], "-O1", "-g", "-fsanitize=thread")
+    watched = objects(tmp_path, NATIVE_CC, ["team/pool", *ISAS[""]], "-O1", "-g", "-fsanitize=thread")
     others = [path for path in native_objects if path.name not in [w.name for w in watched]]
     program = selftest_kernels(tmp_path, [*NATIVE_CC, "-fsanitize=thread"], watched + others)
     options = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
@@ -118,5 +122,5 @@ def test_kernels_of_aarch64_give_the_same_bits(native, tmp_path):
 def test_functions_on_aarch64(tmp_path):
     need(CROSS_CC[0], QEMU)
     program = tmp_path / "selftest_math"
-    run(*CROSS_CC, *FLAGS, "-DFR_NEON=1", ROOT / "tests" / "c" / "selftest_math.c", "-o", program, "-lm")
+    run(*CROSS_CC, *FLAGS, "-DFR_NEON=1", *SELFTEST_MATH, "-o", program, "-lm")
     run(QEMU, program, "brief")

@@ -206,8 +206,8 @@ def test_c_selftest(isa, tmp_path):
     program = tmp_path / "selftest_math"
     flags = ["-O3", "-std=gnu11", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
     machine = [*ISA_FLAGS[isa], f"-DFR_{isa.upper()}=1", f"-I{ROOT / 'csrc'}"]
-    source = str(ROOT / "tests" / "c" / "selftest_math.c")
-    subprocess.run([*compiler, *flags, *machine, source, "-o", str(program), "-lm"], check=True)
+    sources = [str(ROOT / "tests" / "c" / name) for name in ("selftest_math.c", "selftest_math_f32.c")]
+    subprocess.run([*compiler, *flags, *machine, *sources, "-o", str(program), "-lm"], check=True)
     # Beyond x86 long double may be software, and slow.
     limit = 120 if platform.machine() in ("x86_64", "AMD64") else 600
     done = subprocess.run([str(program), "quick"], capture_output=True, text=True, timeout=limit)

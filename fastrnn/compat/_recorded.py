@@ -85,16 +85,20 @@ class Recorded:
             batch_first=batch_first,
             **options,
         )
-        y, state, self._tape = self.call(record=record)
+        y, state, tape = self.call(record=record)
+        self._tapes = [tape]
         self.y: Array = y.copy() if record else y
-        self.c: Array | None = self._tape.c.copy() if cells else None
+        self.c: Array | None = tape.c.copy() if cells else None
         self.h_n: Array = state[0] if form == "lstm" else state
         self.c_n: Array | None = state[1] if form == "lstm" else None
 
     def backward(self, dy: Any, dh: Any = None, dc: Any = None) -> tuple[Array, Array, Array | None, dict[str, Array]]:
         """Gradients of x, h0, c0 and of the weights by name, from those of y, h_n and c_n (None for zeros)."""
-        tape = self._tape or self.call(record=True)[2]
-        self._tape = None
+        try:
+            tape = self._tapes.pop()  # one thread alone gets it
+        except IndexError:
+            tape = None
+        tape = tape or self.call(record=True)[2]
         dtype = self.y.dtype
         dy, dh, dc = (None if d is None else np.asarray(d).astype(dtype, copy=False) for d in (dy, dh, dc))
         if dy is not None:

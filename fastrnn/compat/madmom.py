@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers
+from ._one_user import layer_in_use, one_user
 from ._recorded import as_floats
 from ._step import sigmoid as _sigmoid
 
@@ -138,6 +139,7 @@ class _Recurrent(Layer):
     def __init__(self, weights: Any, init: Any, **options: Any) -> None:
         made = self._kind.from_weights(weights, "madmom", **options)
         self._weights, self._options, self._made = weights, options, {made.dtype: made}
+        self._in_use = layer_in_use()
         self.init = self._initial("init", init)
 
     def _layer(self, dtype: np.dtype[Any]) -> layers.Recurrent:
@@ -157,8 +159,12 @@ class _Recurrent(Layer):
             raise ValueError(f"{name}: expected (H,) = ({H},), got {array.shape}")
         return array
 
+    @one_user
     def reset(self, init: Any = None) -> None:
         """Back to the initial state, or to `init` (H,)."""
+        self._reset(init)
+
+    def _reset(self, init: Any = None) -> None:
         self._prev = self.init if init is None else self._initial("init", init)
 
     def _run(self, data: Any, states: list[Array]) -> tuple[Array, list[Array]]:
@@ -202,10 +208,11 @@ class RecurrentLayer(_Recurrent):
         super().__init__(parts, init, nonlinearity=name)
         self.reset()
 
+    @one_user
     def activate(self, data: Array, reset: bool = True) -> Array:
         """data (T, I) -> (T, H); from the initial state, or with reset=False from where the last call ended."""
         if reset:
-            self.reset()
+            self._reset()
         y, (self._prev,) = self._run(data, [self._prev])
         return y
 
@@ -236,15 +243,20 @@ class LSTMLayer(_Recurrent):
         self.cell_init = self._initial("cell_init", cell_init)
         self.reset()
 
+    @one_user
     def reset(self, init: Any = None, cell_init: Any = None) -> None:
         """Back to the initial state, or to `init` and `cell_init` (H,)."""
-        super().reset(init)
+        self._reset(init, cell_init)
+
+    def _reset(self, init: Any = None, cell_init: Any = None) -> None:
+        super()._reset(init)
         self._state = self.cell_init if cell_init is None else self._initial("cell_init", cell_init)
 
+    @one_user
     def activate(self, data: Array, reset: bool = True) -> Array:
         """data (T, I) -> (T, H) float32; from the initial state, or with reset=False from where the last call ended."""
         if reset:
-            self.reset()
+            self._reset()
         y, (self._prev, self._state) = self._run(data, [self._prev, self._state])
         return y.astype(_F32, copy=False)
 
@@ -262,10 +274,11 @@ class GRULayer(_Recurrent):
         super().__init__({name: _parts(getattr(self, name)) for name in ("reset_gate", "update_gate", "cell")}, init)
         self.reset()
 
+    @one_user
     def activate(self, data: Array, reset: bool = True) -> Array:
         """data (T, I) -> (T, H) float32; from the initial state, or with reset=False from where the last call ended."""
         if reset:
-            self.reset()
+            self._reset()
         y, (self._prev,) = self._run(data, [self._prev])
         return y.astype(_F32, copy=False)
 

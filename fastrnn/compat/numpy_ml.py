@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from .. import checks
 from . import _step
+from ._one_user import layer_in_use, one_user
 from ._recorded import Recorded
 
 __all__ = ["LSTM", "RNN", "LSTMCell", "RNNCell"]
@@ -48,7 +49,7 @@ class _Layer:
         self.init, self.optimizer = checks.choice("init", init, *_MODES), optimizer
         if optimizer is not None and not (callable(optimizer) and hasattr(optimizer, "step")):
             raise TypeError(f"optimizer: expected None or an optimizer object of numpy-ml, got {optimizer!r:.60}")
-        self.trainable, self.is_initialized = True, False
+        self.trainable, self.is_initialized, self._in_use = True, False, layer_in_use()
         self.parameters: dict[str, Any] = dict.fromkeys(self._shapes())
         self.gradients: dict[str, Array] = {}
         self._forget()
@@ -113,6 +114,7 @@ class _Layer:
         """layer, parameters, hyperparameters."""
         return {"layer": type(self).__name__, "parameters": self.parameters, "hyperparameters": self.hyperparameters}
 
+    @one_user
     def set_params(self, summary_dict: Mapping[str, Any]) -> Any:
         """Take over the parameters of a summary(), or of a mapping of their names; all or none. Returns the layer.
 
@@ -144,11 +146,13 @@ class _Layer:
         """See freeze."""
         self.trainable = True
 
+    @one_user
     def flush_gradients(self) -> None:
         """Set the gradients to zero and forget all steps: the next forward starts from a state of zeros."""
         self._check_trainable()
         self._forget()
 
+    @one_user
     def update(self, cur_loss: float | None = None) -> None:
         """A step of the optimizer on each parameter, then flush_gradients()."""
         self._check_trainable()
@@ -177,6 +181,7 @@ class RNNCell(_Layer):
     def __init__(self, n_out: int, act_fn: Any = "Tanh", init: str = "glorot_uniform", optimizer: Any = None) -> None:
         super().__init__(n_out, act_fn, "Sigmoid", init, optimizer)
 
+    @one_user
     def forward(self, Xt: Array) -> Array:
         """Xt (n_ex, n_in) -> At (n_ex, n_out)."""
         A, _ = self._before(Xt, 1)
@@ -187,6 +192,7 @@ class RNNCell(_Layer):
         self.derived_variables["A"].append(A)
         return A
 
+    @one_user
     def backward(self, dLdAt: Array) -> Array:
         """dLdAt (n_ex, n_out) -> dLdXt (n_ex, n_in), of the last step that was not gone back yet."""
         self._check_trainable()
@@ -216,6 +222,7 @@ class LSTMCell(_Layer):
         super()._forget()
         self._gates: list[_step.Gates] = []
 
+    @one_user
     def forward(self, Xt: Array) -> tuple[Array, Array]:
         """Xt (n_ex, n_in) -> At, Ct (n_ex, n_out)."""
         A, C = self._before(Xt, 1)
@@ -229,6 +236,7 @@ class LSTMCell(_Layer):
         self.derived_variables["C"].append(C)
         return A, C
 
+    @one_user
     def backward(self, dLdAt: Array) -> Array:
         """dLdAt (n_ex, n_out) -> dLdXt (n_ex, n_in), of the last step that was not gone back yet."""
         self._check_trainable()
@@ -252,6 +260,7 @@ class _Sequence(_Layer):
         super()._forget()
         self._passes: list[Recorded] = []
 
+    @one_user
     def forward(self, X: Array) -> Array:
         """X (n_ex, n_in, n_t) -> A (n_ex, n_out, n_t)."""
         X = np.asarray(X)
@@ -267,6 +276,7 @@ class _Sequence(_Layer):
         self._passes.append(recorded)
         return np.ascontiguousarray(recorded.y.transpose(1, 2, 0))
 
+    @one_user
     def backward(self, dLdA: Array) -> Array:
         """dLdA (n_ex, n_out, n_t), of the last forward that was not gone back yet -> dLdX (n_ex, n_in, n_t)."""
         self._check_trainable()

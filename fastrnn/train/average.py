@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks
+from .._core import InUse
 from . import state
 from .vectors import Array, Arrays, vectors, writable
 
@@ -28,9 +29,9 @@ class Average:
         n: the updates so far.
         average: one array for each of params; before the first update a copy of them.
 
-    No update allocates.
+    No update allocates. An average serves one thread at a time, and inside `with average.swapped()` nobody.
 
-    Raises: TypeError; ValueError, also for a read-only array.
+    Raises: TypeError; ValueError, also for a read-only array. Every method: RuntimeError where the average is in use.
 
     >>> average = Average([layer.flat, readout.flat], decay=0.999)
     >>> adam.step(grads)
@@ -47,37 +48,42 @@ class Average:
         self.average = [p.copy() for p in self.params]
         self._scratch = [np.empty_like(p) for p in self.params]
         self.n = 0
+        self._in_use = InUse("average", "wait for it, or for the end of average.swapped()")
 
     def update(self) -> None:
         """Take the parameters as they are now into the average."""
-        self.n += 1
-        weight = 1 / self.n if self.decay is None or self.n == 1 else 1 - self.decay
-        for a, p, s in zip(self.average, self.params, self._scratch):
-            if weight == 1:
-                a[...] = p
-            else:
-                np.subtract(p, a, out=s)
-                s *= weight
-                a += s
+        with self._in_use:
+            self.n += 1
+            weight = 1 / self.n if self.decay is None or self.n == 1 else 1 - self.decay
+            for a, p, s in zip(self.average, self.params, self._scratch):
+                if weight == 1:
+                    a[...] = p
+                else:
+                    np.subtract(p, a, out=s)
+                    s *= weight
+                    a += s
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """The parameters and their averages change places for a while, in place."""
-        self._swap()
-        try:
-            yield
-        finally:
+        with self._in_use:
             self._swap()
+            try:
+                yield
+            finally:
+                self._swap()
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of n and the averages ("average.0", ...)."""
-        return state.copies(self._live())
+        with self._in_use:
+            return state.copies(self._live())
 
     def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
         """Go on where another one stopped. Raises: KeyError, TypeError, ValueError; then nothing was changed."""
-        live = self._live()
-        state.take_over(live, mapping)
-        self.n = int(live["n"])
+        with self._in_use:
+            live = self._live()
+            state.take_over(live, mapping)
+            self.n = int(live["n"])
 
     def _swap(self) -> None:
         for a, p, s in zip(self.average, self.params, self._scratch):

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from .. import checks
+from .._core import InUse
 from . import state
 from .clip import clip_global_norm
 from .vectors import Array, Arrays, Blocks, matching, vectors, writable
@@ -29,9 +30,10 @@ class Optimizer(ABC):
         t: the steps so far.
         skipped: the steps that clipped_step left out because a gradient was not finite.
 
-    All memory is allocated here: no step allocates.
+    All memory is allocated here: no step allocates. An optimiser serves one thread at a time.
 
-    Raises: TypeError; ValueError, also for a read-only array.
+    Raises: TypeError; ValueError, also for a read-only array. Every method: RuntimeError where another thread is in one of the same
+        optimiser.
 
     >>> adam = Adam([layer.flat, readout.flat], lr=1e-3)
     >>> adam.step([layer_grads.flat, readout_grads.flat])
@@ -43,6 +45,7 @@ class Optimizer(ABC):
         self.lr = lr if callable(lr) else checks.real("lr", lr, 0)
         self.params = writable("params", vectors("params", params))
         self.t = self.skipped = 0
+        self._in_use = InUse(type(self).__name__, "add the threads' gradients up and step in one thread")
         kept = [[np.zeros_like(p) for p in self.params] for _ in self._names]
         for name, arrays in zip(self._names, kept):
             setattr(self, name, arrays)
@@ -58,6 +61,10 @@ class Optimizer(ABC):
 
         >>> adam.step(grads.flat)
         """
+        with self._in_use:
+            self._step(grads)
+
+    def _step(self, grads: Arrays) -> None:
         grads = matching("grads", grads, self.params)
         lr = checks.real("lr", self.lr(self.t) if callable(self.lr) else self.lr, 0)
         self.t += 1
@@ -80,29 +87,32 @@ class Optimizer(ABC):
 
         >>> norm = adam.clipped_step([layer_grads.flat, readout_grads.flat], max_norm=1.0)
         """
-        grads = matching("grads", grads, self.params)
-        norm = clip_global_norm(grads, max_norm)
-        if math.isfinite(norm):
-            self.step(grads)
-        else:
-            self.skipped += 1
-        return norm
+        with self._in_use:
+            grads = matching("grads", grads, self.params)
+            norm = clip_global_norm(grads, max_norm)
+            if math.isfinite(norm):
+                self._step(grads)
+            else:
+                self.skipped += 1
+            return norm
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all that the next step depends on, apart from the parameters and what the constructor was given: t, the kept
         vectors ("m.0", "m.1", ...), and lr if it is a number."""
-        return state.copies(self._live())
+        with self._in_use:
+            return state.copies(self._live())
 
     def load_state_dict(self, mapping: Mapping[str, Array]) -> None:
         """Go on where another optimiser of the same kind, on parameters of the same shapes, stopped.
 
         Raises: KeyError, TypeError, ValueError; then nothing was changed.
         """
-        live = self._live()
-        state.take_over(live, mapping)
-        self.t, self.skipped = int(live["t"]), int(live["skipped"])
-        if "lr" in live:
-            self.lr = float(live["lr"])
+        with self._in_use:
+            live = self._live()
+            state.take_over(live, mapping)
+            self.t, self.skipped = int(live["t"]), int(live["skipped"])
+            if "lr" in live:
+                self.lr = float(live["lr"])
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an optimiser works on the arrays that it was given; save state_dict(), and load it into a new one")

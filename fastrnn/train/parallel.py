@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks
+from .._core import InUse
 from .vectors import Arrays, matching, vectors, writable
 
 
@@ -25,7 +26,7 @@ class DataParallel:
 
     All memory is allocated here: no step allocates.
 
-    Raises: ImportError where mpi4py is missing; TypeError, ValueError.
+    Raises: ImportError where mpi4py is missing; TypeError, ValueError. average: RuntimeError where another thread is in it.
 
     >>> parallel = DataParallel([layer.flat, readout.flat])
     >>> mine = parallel.rows(B)                               # of a batch of B
@@ -47,6 +48,7 @@ class DataParallel:
         dtype = np.result_type(np.float32, *self.params)
         n = sum(p.size for p in self.params)
         self._sent, self._received = np.empty(n + 2, dtype), np.empty(n + 2, dtype)
+        self._in_use = InUse("DataParallel", "average in one thread of each process")
         self._parts, end = [], 0
         for p in self.params:
             start, end = end, end + p.size
@@ -77,12 +79,13 @@ class DataParallel:
         """
         grads = writable("grads", matching("grads", grads, self.params))
         weight = checks.real("weight", weight, 0)
-        for g, (sent, _) in zip(grads, self._parts):
-            np.multiply(g, weight, out=sent)
-        self._sent[-2:] = loss * weight, weight
-        self.comm.Allreduce(self._sent, self._received)
-        total = float(self._received[-1])
-        self._received[:-1] *= 1 / total if total else 0.0
-        for g, (_, received) in zip(grads, self._parts):
-            g[...] = received
-        return float(self._received[-2])
+        with self._in_use:
+            for g, (sent, _) in zip(grads, self._parts):
+                np.multiply(g, weight, out=sent)
+            self._sent[-2:] = loss * weight, weight
+            self.comm.Allreduce(self._sent, self._received)
+            total = float(self._received[-1])
+            self._received[:-1] *= 1 / total if total else 0.0
+            for g, (_, received) in zip(grads, self._parts):
+                g[...] = received
+            return float(self._received[-2])

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .. import checks
 from ..parameters import Module, Shapes
-from ..tape import Gradients
+from ..tape import Gradients, tape_in_use
 
 Array = NDArray[Any]
 Place = tuple[Array, tuple[Array, Array]]  # rows, and the index of their last vectors in h
@@ -110,7 +110,7 @@ class LinearTape:
 
     def __init__(self, layer: Linear, h: Array, shape: tuple[int, ...], place: Place | None) -> None:
         self._layer, self._h, self._shape, self._place = layer, h, shape, place
-        self._used = False
+        self._used, self._in_use = False, tape_in_use()
 
     def backward(self, do: Array) -> Gradients:
         """Gradients of sum(o * do): dh = do V, dV = do^T h, dc = sum of do.
@@ -120,8 +120,12 @@ class LinearTape:
 
         Returns grads.x (as h), grads.params (by the names of layer.params), grads.flat (in the order of layer.flat).
 
-        Raises: RuntimeError at the second call; TypeError, ValueError.
+        Raises: RuntimeError at the second call, or where another thread is at this tape; TypeError, ValueError.
         """
+        with self._in_use:
+            return self._backward(do)
+
+    def _backward(self, do: Array) -> Gradients:
         if self._used:
             raise RuntimeError("tape.backward: this tape has been used; call forward again for a new one")
         layer, h = self._layer, self._h

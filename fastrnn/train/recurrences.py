@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from .. import checks
 from ..functional import rnn
 from ..parameters import Module, Shapes
-from ..tape import Gradients
+from ..tape import Gradients, tape_in_use
 from .padding import valid_steps
 
 Array = NDArray[Any]
@@ -59,6 +59,7 @@ class _Tape:
 
     def __init__(self, model: _Model, shape: tuple[int, int], lengths: NDArray[np.intp] | None) -> None:
         self._model, (self._T, self._B), self._lengths = model, shape, lengths
+        self._in_use = tape_in_use()
         self._valid = None if lengths is None else valid_steps(self._T, self._B, lengths)
 
     def within(self, sequence: Array) -> Array:
@@ -167,8 +168,12 @@ class PreactivationTape(_Tape):
 
         Returns grads.x, grads.state (1, B, H), grads.params (by the names of the model's params), grads.flat.
 
-        Raises: RuntimeError at the second call; TypeError, ValueError.
+        Raises: RuntimeError at the second call, or where another thread is at this tape; TypeError, ValueError.
         """
+        with self._in_use:
+            return self._backward(dy, dstate, dh)
+
+    def _backward(self, dy: Array | None, dstate: Array | None, dh: Array | None) -> Gradients:
         self._use(dy, dstate, dh)
         model, T, B = self._model, self._T, self._B
         O, H = model.output_size, model.hidden_size
@@ -303,8 +308,12 @@ class OutputTape(_Tape):
         Returns grads.x, grads.targets (T, B, O), grads.state (1, B, O), grads.params (by the names of the model's params),
         grads.flat.
 
-        Raises: RuntimeError at the second call; TypeError, ValueError.
+        Raises: RuntimeError at the second call, or where another thread is at this tape; TypeError, ValueError.
         """
+        with self._in_use:
+            return self._backward(dy, dstate)
+
+    def _backward(self, dy: Array | None, dstate: Array | None) -> Gradients:
         self._use(dy, dstate)
         model, T, B = self._model, self._T, self._B
         I, H, O = model.input_size, model.hidden_size, model.output_size

@@ -1,7 +1,7 @@
-/* selftest_math.c: exp, tanh and sigmoid of one instruction set against the table in csrc/vmath.tmpl.h.
+/* selftest_math.c: exp, tanh and sigmoid of one instruction set against the table in csrc/simd/vmath.h.
  *
  *     cc -O3 -std=gnu11 -ffp-contract=off -fno-math-errno -fno-trapping-math -Icsrc \
- *        -mavx2 -mfma -DFR_V3=1 tests/c/selftest_math.c -o selftest_math -lm
+ *        -mavx2 -mfma -DFR_V3=1 tests/c/selftest_math.c tests/c/selftest_math_f32.c -o selftest_math -lm
  *     ./selftest_math full        every float32 (a minute or so); `quick`: a sample of runs; `brief`: a smaller
  *                                 one, for emulators
  *
@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fpstate.h"
+#include "simd/fpstate.h"
 
 enum { EXP, TANH, SIGMOID, FUNCTIONS };
 
@@ -31,27 +31,11 @@ static const char *const function_name[] = {"exp", "tanh", "sigmoid"};
 static const double LIMIT = 2;
 static long failures = 0;
 
-/* y = f(x); n is a multiple of 16 */
-#define DEFINE_APPLY                                                                                    \
-    static void NAME(apply)(int f, const REAL *x, REAL *y, int n)                                       \
-    {                                                                                                   \
-        if (f == EXP) for (int i = 0; i < n; i += W) v_store(y + i, v_exp(v_load(x + i)));              \
-        else if (f == TANH) for (int i = 0; i < n; i += W) v_store(y + i, v_tanh(v_load(x + i)));       \
-        else for (int i = 0; i < n; i += W) v_store(y + i, v_sigmoid(v_load(x + i)));                   \
-    }
+/* y = f(x); n is a multiple of 16. That of float32 is in a file of its own. */
+void apply_f32(int f, const float *x, float *y, int n);
 
-#define REAL_IS_FLOAT 1
-#define NAME(x) x##_f32
-#include "simd.tmpl.h"
-#include "vmath.tmpl.h"
-DEFINE_APPLY
-#undef REAL_IS_FLOAT
-#undef NAME
 #define REAL_IS_FLOAT 0
-#define NAME(x) x##_f64
-#include "simd.tmpl.h"
-#include "vmath.tmpl.h"
-DEFINE_APPLY
+#include "selftest_apply.h"
 /* from here on vec is a vector of float64 */
 
 static void fail(int f, const char *dtype, const char *what, double x, double y)

@@ -80,7 +80,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment: a change of the C or Cython sources compiles the editable install anew --------------------
-COMPILED := setup.py pyproject.toml $(wildcard fastrnn/*.pyx fastrnn/*.pxd csrc/*.c csrc/*.h)
+COMPILED := setup.py pyproject.toml $(wildcard fastrnn/*.pyx fastrnn/*.pxd csrc/*.h csrc/*/*.c csrc/*/*.h)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -21,13 +21,13 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 X86 = {
-    "isa_sse2": [],  # part of every x86-64
-    "isa_v3": ["-mavx2", "-mfma"],
-    "isa_v4": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
+    "sse2": [],  # part of every x86-64
+    "v3": ["-mavx2", "-mfma"],
+    "v4": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
-ARM = {"isa_neon": []}  # part of every aarch64
+ARM = {"neon": []}  # part of every aarch64
 MACHINES = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
-ISA = {"isa_scalar": []} | MACHINES.get(platform.machine().lower(), {})
+ISA = {"scalar": []} | MACHINES.get(platform.machine().lower(), {})
 
 SANITIZE = os.environ.get("FASTRNN_SANITIZE", "")
 WERROR = ["-Werror"] if os.environ.get("FASTRNN_WERROR") == "1" else []
@@ -49,7 +49,7 @@ def flags(source: str) -> list[str]:
     """What one C file is compiled with, after everything that Python and the environment bring."""
     path = Path(source)
     generated = path.stem == "_core"
-    return COMMON if generated else [*COMMON, *KERNEL, *ISA.get(path.stem, [])]
+    return COMMON if generated else [*COMMON, *KERNEL, *ISA.get(path.stem.partition("_")[0], [])]
 
 
 class BuildExt(build_ext):
@@ -75,14 +75,14 @@ class BuildExt(build_ext):
 if sys.platform == "darwin":  # one architecture: -mavx2 means nothing to the other half of a universal module
     os.environ.setdefault("ARCHFLAGS", f"-arch {platform.machine()}")
 
-foreign = set(glob("csrc/isa_*.c")) - {f"csrc/{name}.c" for name in ISA}
-kernels = sorted(set(glob("csrc/*.c")) - foreign)
+# csrc/isa/<instruction set>_<dtype>.c, of those that this machine's compiler knows, and what has none
+kernels = ["csrc/isa/dispatch.c", "csrc/team/pool.c", *(f"csrc/isa/{isa}_{dtype}.c" for isa in ISA for dtype in ("f32", "f64"))]
 core = Extension(
     "fastrnn._core",
     ["fastrnn/_core.pyx", *kernels, *(["tests/c/planted.c"] if SANITIZE else [])],
     include_dirs=["csrc", np.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-    depends=sorted(glob("csrc/*.h")),
+    depends=sorted(glob("csrc/**/*.h", recursive=True)),
     libraries=["m"],
     # For -ffast-math in CFLAGS the linker would add crtfastmath.o: denormals are then 0 in the whole process.
     extra_link_args=["-pthread", "-fno-fast-math", *STRIP],

@@ -19,11 +19,11 @@ cdef extern from *:
     const int fastrnn_threads = 1;
     """
 
-cdef extern from "pages.h" nogil:
+cdef extern from "team/pages.h" nogil:
     enum: FR_LARGE_PAGE
     void fr_ask_large_pages(void *p, ptrdiff_t size)
 
-cdef extern from "guard.h" nogil:
+cdef extern from "team/guard.h" nogil:
     ctypedef struct fr_guard:
         pass
     int fr_guard_take(fr_guard *guard)
@@ -56,51 +56,60 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fr_seq:
         void *p
         ptrdiff_t st, sb
-    ctypedef struct fr_task:
-        int cell
-        fr_plan plan
-        ptrdiff_t I, H, P
-        fr_seq x
-        const void *w_ih
-        const void *w_hh
-        const void *w_hr
-        const void *b_ih
-        const void *b_hh
-        const void *peephole
-        const void *h0
-        const void *c0
-        fr_seq y, c, gates
-        int segment
-        ptrdiff_t segment_from
-        const void *pre
+    ctypedef struct fr_weights:
+        void *w_ih
+        void *w_hh
+        void *w_hr
+        void *b_ih
+        void *b_hh
+        void *peephole
+    ctypedef struct fr_saved:
+        fr_seq c, gates
+        int recompute
+        ptrdiff_t first_step
+    ctypedef struct fr_gradients:
         fr_seq dy, dcs
         void *dh
         void *dc
         fr_seq dx
-        void *dw_ih
-        void *dw_hh
-        void *dw_hr
-        void *db_ih
-        void *db_hh
-        void *dpeephole
+        fr_weights dw
         void *dgates
         ptrdiff_t truncate
-        ptrdiff_t s0, s1
-        int first, last, split_units, lots, input_first
+    ctypedef struct fr_schedule:
+        int split_units, row_blocks, input_first, direct
         ptrdiff_t chunk
+    ctypedef struct fr_range:
+        ptrdiff_t s0, s1
+        int first, last
+    ctypedef struct fr_memory:
         int packed_ready
         void *packed
         void *work
+    ctypedef struct fr_call:
+        int cell
+        ptrdiff_t I, H, P
+        fr_plan plan
+        fr_weights w
+        fr_seq x
+        const void *h0
+        const void *c0
+        fr_seq y
+        const void *xw
+        fr_saved saved
+        fr_gradients d
+        fr_schedule schedule
+        fr_range range
+        fr_memory memory
     ctypedef struct fr_sizes:
-        ptrdiff_t packed_bytes, work_bytes, pre_width, dgates_width, dgates_x, sum_steps
+        ptrdiff_t packed_bytes, work_bytes, xw_width, dgates_width, dgates_x, sum_steps
     ctypedef struct fr_kernels:
         const char *isa
         int lanes
-        void (*forward_sizes)(const fr_task *, int threads, fr_sizes *) noexcept nogil
-        void (*backward_sizes)(const fr_task *, int threads, fr_sizes *) noexcept nogil
+        void (*forward_sizes)(const fr_call *, int threads, fr_sizes *) noexcept nogil
+        void (*backward_sizes)(const fr_call *, int threads, fr_sizes *) noexcept nogil
         fr_work *forward
         fr_work *backward
-        void (*input_matrix)(const fr_task *, void *matrix, void *bias) noexcept nogil
+        void (*input_matrix)(const fr_call *, void *matrix, void *bias) noexcept nogil
         void (*vmath)(int function, ptrdiff_t n, const void *x, void *y) noexcept nogil
     const char *fr_isa_name(int index)
     const fr_kernels *fr_kernels_of(int index, int dtype)
@@ -316,18 +325,23 @@ def kept(tuple shape, bint double):
     return a
 
 
-cdef double set_weights(fr_task *t, object w):
+cdef void set_weights(fr_weights *to, object w):
+    """The pointers of weights, or of their gradients."""
+    to.w_ih = data(w.w_ih)
+    to.w_hh = data(w.w_hh)
+    to.w_hr = data(w.w_hr)
+    to.b_ih = data(w.b_ih)
+    to.b_hh = data(w.b_hh)
+    to.peephole = data(w.peephole)
+
+
+cdef double take_weights(fr_call *t, object w):
     """w_ih (G*H, I), w_hh (G*H, P) and what else the weights have. Returns the number of all: multiply-adds per row and step."""
     t.I = cnp.PyArray_DIM(<cnp.ndarray>w.w_ih, 1)
     t.P = t.H = cnp.PyArray_DIM(<cnp.ndarray>w.w_hh, 1)
     if w.w_hr is not None:
         t.H = cnp.PyArray_DIM(<cnp.ndarray>w.w_hr, 1)
-    t.w_ih = data(w.w_ih)
-    t.w_hh = data(w.w_hh)
-    t.w_hr = data(w.w_hr)
-    t.b_ih = data(w.b_ih)
-    t.b_hh = data(w.b_hh)
-    t.peephole = data(w.peephole)
+    set_weights(&t.w, w)
     cdef double weights = <double>cnp.PyArray_SIZE(<cnp.ndarray>w.w_ih) + <double>cnp.PyArray_SIZE(<cnp.ndarray>w.w_hh)
     return weights if w.w_hr is None else weights + <double>cnp.PyArray_SIZE(<cnp.ndarray>w.w_hr)
 
@@ -341,7 +355,7 @@ cdef enum:
 
 cdef class Task:
     """One layer in one direction over one batch: what forward was given, for it and for its backward."""
-    cdef fr_task t
+    cdef fr_call t
     cdef const fr_kernels *kernels
     cdef fr_sizes sizes
     cdef int threads
@@ -355,7 +369,7 @@ cdef class Task:
     def __init__(self, int cell, bint double, plan, x, w, h0, c0):
         self.inputs = (plan, x, w, h0, c0)
         self.kernels = fr_kernels_of(fr_shared_get(&isa), double)
-        cdef fr_task *t = &self.t
+        cdef fr_call *t = &self.t
         t.cell = cell
         t.plan.T = plan.steps
         t.plan.B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
@@ -365,7 +379,7 @@ cdef class Task:
         t.plan.time = <const ptrdiff_t *>data(plan.time)
         t.plan.prev = <const ptrdiff_t *>data(plan.prev)
         t.plan.rank = <const ptrdiff_t *>data(plan.rank)
-        self.weights = set_weights(t, w)
+        self.weights = take_weights(t, w)
         set_seq(&t.x, x)
         t.h0 = data(h0)
         t.c0 = data(c0)
@@ -375,35 +389,36 @@ cdef class Task:
 
     cdef void follow(self, how):
         """The schedule of the call."""
-        self.threads, self.t.split_units, self.t.input_first, self.t.chunk, self.patience_ns, self.t.lots = how
+        cdef fr_schedule *s = &self.t.schedule
+        self.threads, s.split_units, s.input_first, s.chunk, self.patience_ns, s.row_blocks, s.direct = how
 
     cdef reserve(self):
         """Memory of the sizes that the call needs."""
         self.packed = Memory(self.sizes.packed_bytes)
         self.work = Memory(self.sizes.work_bytes)
-        self.t.packed = self.packed.start
-        self.t.work = self.work.start
+        self.t.memory.packed = self.packed.start
+        self.t.memory.work = self.work.start
 
     def keep(self, y, c, gates, segment=None):
         """Where the forward writes, and the backward reads. c without gates, (B, H), is updated in place. With the first step of a
         segment, c and gates are those of its steps alone, and forward makes them from y."""
         self.outputs = (y, c, gates)
-        cdef fr_task *t = &self.t
+        cdef fr_call *t = &self.t
         set_seq(&t.y, y)
         if c is not None and gates is None:
-            t.c.p = t.c0 = data(c)
-            t.c.st = 0
-            t.c.sb = t.H
+            t.saved.c.p = t.c0 = data(c)
+            t.saved.c.st = 0
+            t.saved.c.sb = t.H
         else:
-            set_seq(&t.c, c)
-        set_seq(&t.gates, gates)
-        t.segment = segment is not None
-        t.segment_from = segment or 0
+            set_seq(&t.saved.c, c)
+        set_seq(&t.saved.gates, gates)
+        t.saved.recompute = segment is not None
+        t.saved.first_step = segment or 0
 
     def prepare_forward(self, how):
-        cdef fr_task *t = &self.t
+        cdef fr_call *t = &self.t
         self.follow(how)
-        t.packed_ready = False
+        t.memory.packed_ready = False
         self.kernels.forward_sizes(t, self.threads, &self.sizes)
         self.reserve()
 
@@ -413,7 +428,7 @@ cdef class Task:
 
     def input_width(self):
         """Columns of the input products."""
-        return self.sizes.pre_width
+        return self.sizes.xw_width
 
     def input_matrix(self, matrix, bias):
         """Fill in w_ih (I, width) and the bias (width,) in the order of the input products."""
@@ -422,10 +437,10 @@ cdef class Task:
     def forward(self, ptrdiff_t s0, ptrdiff_t s1, pre):
         """Next: the steps s0 to s1, from their input products if those are given, (items, width)."""
         self.kernel = self.kernels.forward
-        self.kind = 2 * self.t.split_units
-        self.t.s0 = s0
-        self.t.s1 = s1
-        self.t.pre = data(pre)
+        self.kind = 2 * self.t.schedule.split_units
+        self.t.range.s0 = s0
+        self.t.range.s1 = s1
+        self.t.xw = data(pre)
         return self
 
     def release(self):
@@ -436,20 +451,15 @@ cdef class Task:
     def prepare_backward(self, dy, dcs, dh, dc, dx, dw, ptrdiff_t truncate, how):
         """dw: the weights' gradients, in the form of the weights."""
         self.gradients = (dy, dcs, dh, dc, dx, dw)
-        cdef fr_task *t = &self.t
-        set_seq(&t.dy, dy)
-        set_seq(&t.dcs, dcs)
-        t.truncate = truncate
-        set_seq(&t.dx, dx)
-        t.dh = data(dh)
-        t.dc = data(dc)
-        t.dw_ih = data(dw.w_ih)
-        t.dw_hh = data(dw.w_hh)
-        t.dw_hr = data(dw.w_hr)
-        t.db_ih = data(dw.b_ih)
-        t.db_hh = data(dw.b_hh)
-        t.dpeephole = data(dw.peephole)
-        t.pre = NULL
+        cdef fr_call *t = &self.t
+        set_seq(&t.d.dy, dy)
+        set_seq(&t.d.dcs, dcs)
+        t.d.truncate = truncate
+        set_seq(&t.d.dx, dx)
+        t.d.dh = data(dh)
+        t.d.dc = data(dc)
+        set_weights(&t.d.dw, dw)
+        t.xw = NULL
         self.follow(how)
         self.kernels.backward_sizes(t, self.threads, &self.sizes)
         self.reserve()
@@ -461,17 +471,17 @@ cdef class Task:
     def backward(self, ptrdiff_t s0, ptrdiff_t s1, bint first, bint last, dgates):
         """Next: the steps s1-1 down to s0. With dgates (items, columns) given, the products are left to the caller."""
         self.kernel = self.kernels.backward
-        self.kind = 2 * self.t.split_units + 1
-        self.t.s0 = s0
-        self.t.s1 = s1
-        self.t.first = first
-        self.t.last = last
-        self.t.dgates = data(dgates)
+        self.kind = 2 * self.t.schedule.split_units + 1
+        self.t.range.s0 = s0
+        self.t.range.s1 = s1
+        self.t.range.first = first
+        self.t.range.last = last
+        self.t.d.dgates = data(dgates)
         return self
 
     cdef bint is_short(self):
-        cdef double items = <double>(self.t.s1 - self.t.s0) * self.t.plan.B
-        cdef double packing = 0 if self.t.packed_ready else PACKING
+        cdef double items = <double>(self.t.range.s1 - self.t.range.s0) * self.t.plan.B
+        cdef double packing = 0 if self.t.memory.packed_ready else PACKING
         return self.threads == 1 and (items * (2 if self.kernel == self.kernels.backward else 1) + packing) * self.weights < SHORT
 
     def run(self):
@@ -484,7 +494,7 @@ cdef class Task:
         else:
             with nogil:
                 fr_pool_run(&pool, self.threads, self.kind, self.patience_ns, self.kernel, &self.t)
-        self.t.packed_ready = True
+        self.t.memory.packed_ready = True
 
 
 cdef enum:
@@ -493,7 +503,7 @@ cdef enum:
 
 cdef struct Job:
     fr_work *kernel
-    const fr_task *t
+    const fr_call *t
 
 
 cdef void do_job(const void *job, int member, fr_team *team) noexcept nogil:
@@ -514,7 +524,7 @@ def run_together(tasks):
     with nogil:
         fr_pool_run_each(&pool, n, task.kind, patience_ns, do_job, each, n)
     for task in tasks:
-        task.t.packed_ready = True
+        task.t.memory.packed_ready = True
 
 
 cdef list FUNCTIONS = ["exp", "tanh", "sigmoid"]
@@ -538,7 +548,7 @@ cdef class Stepper:
     """The state of a stream and its packed weights. The call is here, because a step costs less than a call of Python; what does not
     go the straight way goes to the subclass's _checked_x and _refuse_out, and to _from_below for what the layers below make of x, if
     there are any."""
-    cdef fr_task t
+    cdef fr_call t
     cdef const fr_kernels *kernels
     cdef fr_team alone
     cdef int type_number
@@ -560,28 +570,28 @@ cdef class Stepper:
         self.type_number = cnp.NPY_DOUBLE if double else cnp.NPY_FLOAT
         self.h, self.c = h, c
         self.alone.n = 1
-        cdef fr_task *t = &self.t
+        cdef fr_call *t = &self.t
         cdef fr_sizes sizes
         t.cell = cell
         t.plan.T = 1 << 20  # for the sizes: no fewer steps than any chunk has
         t.plan.B = cnp.PyArray_DIM(<cnp.ndarray>h, 0)
-        self.step_work = t.plan.B * set_weights(t, w)
+        self.step_work = t.plan.B * take_weights(t, w)
         t.h0 = data(h)
-        t.c0 = t.c.p = data(c)
-        t.c.sb = t.H
-        t.chunk = chunk
-        t.input_first = True
+        t.c0 = t.saved.c.p = data(c)
+        t.saved.c.sb = t.H
+        t.schedule.chunk = chunk
+        t.schedule.input_first = True
         self.kernels.forward_sizes(t, 1, &sizes)
         self.packed = Memory(sizes.packed_bytes)
         self.work = Memory(sizes.work_bytes)
-        t.packed = self.packed.start
-        t.work = self.work.start
+        t.memory.packed = self.packed.start
+        t.memory.work = self.work.start
         self.kernels.forward(t, 0, &self.alone)  # no steps: packs
-        t.packed_ready = True
-        t.w_ih = t.w_hh = t.w_hr = t.b_ih = t.b_hh = NULL  # from here on only the packed snapshot is read
+        t.memory.packed_ready = True
+        t.w.w_ih = t.w.w_hh = t.w.w_hr = t.w.b_ih = t.w.b_hh = NULL  # from here on only the packed snapshot is read
         if w.peephole is not None:
             self.keep = w.peephole.copy()
-            t.peephole = data(self.keep)
+            t.w.peephole = data(self.keep)
         self.stacked = stacked
         fr_guard_leave(&self._in_use.guard)
 
@@ -640,10 +650,10 @@ cdef class Stepper:
         return 0
 
     cdef void run(self, void *x, void *y, ptrdiff_t steps, ptrdiff_t size):
-        cdef fr_task *t = &self.t
+        cdef fr_call *t = &self.t
         cdef ptrdiff_t B = t.plan.B
-        t.plan.T = t.s1 = steps
-        t.input_first = steps > 1 and B <= 4
+        t.plan.T = t.range.s1 = steps
+        t.schedule.input_first = steps > 1 and B <= 4
         t.x.p = x
         t.x.sb = t.I
         t.x.st = B * t.I

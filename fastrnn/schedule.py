@@ -19,28 +19,31 @@ _UNIT_ITEMS = 64  # items per chunk where units are shared: what is done again i
 _STEP_FOR_UNITS = 16000  # multiply-adds of a thread between two meetings that are worth one
 _LARGE_WEIGHTS = 120_000  # weights of which each core would rather keep its part: 480 kB of float32
 _FEW_ROWS = 4  # rows per thread up to which input products are made first
-_ROWS_OF_A_LOT = 4  # at least, or tiles are too low
-_WEIGHTS_OF_LOTS = 150_000  # weights that a core has at hand however often it starts on other rows
+_ROWS_OF_A_BLOCK = 4  # at least, or tiles are too low
+_WEIGHTS_OF_BLOCKS = 150_000  # weights that a core has at hand however often it starts on other rows
+_DIRECT_ITEMS = 4  # items (rows times steps) up to which a packed copy of the weights is more work than it saves
 
 
 class Schedule(NamedTuple):
     """threads: how many; split_units: they share the hidden units, not the rows; input_first: the input products of a chunk are
     made before its recurrence; chunk: items (rows times steps) per chunk; patience: nanoseconds for which threads that sleep are
-    waited for; lots: threads take turns at so many lots of rows, chunk by chunk, or (0) each has its share of the rows."""
+    waited for; row_blocks: dynamic scheduling: threads take turns at so many blocks of rows, chunk by chunk; 0: static, a share of
+    the rows each. direct: the weights are read as they lie, without a packed copy."""
 
     threads: int
     split_units: bool
     input_first: bool
     chunk: int
     patience: int = 100_000
-    lots: int = 0
+    row_blocks: int = 0
+    direct: bool = False
 
     def __str__(self) -> str:
         """
         >>> print(forward(100, 1, 256, 256, 4, threads=2))
         2 threads share the hidden units, input products first, 64 items a chunk
         """
-        what = "hidden units" if self.split_units else f"{self.lots} lots of rows" if self.lots else "rows"
+        what = "hidden units" if self.split_units else f"{self.row_blocks} blocks of rows" if self.row_blocks else "rows"
         who = "1 thread" if self.threads == 1 else f"{self.threads} threads share the {what}"
         return f"{who}{', input products first' if self.input_first else ''}, {self.chunk} items a chunk"
 
@@ -50,10 +53,14 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of a forward call on at most `threads` threads."""
     work = T * B * G * H * (I + H)
     if _shares_units(B, I, H, G, threads):
-        return Schedule(_useful_threads(work, threads), True, I >= 16 and T > 1, max(_UNIT_ITEMS, B), _patience(work))
+        chunk = max(_UNIT_ITEMS, B)
+        return Schedule(_useful_threads(work, threads), True, I >= 16 and T > 1, chunk, _patience(work), 0, T * B <= _DIRECT_ITEMS)
     threads = _useful_threads(work, min(threads, B))
     input_first = -(-B // threads) <= _FEW_ROWS and I >= 16 and T > 1
-    return Schedule(threads, False, input_first, max(_FORWARD_ITEMS, B), _patience(work), _lots(B, G * H * (I + H), threads))
+    row_blocks = _row_blocks(B, G * H * (I + H), threads)
+    return Schedule(
+        threads, False, input_first, max(_FORWARD_ITEMS, B), _patience(work), row_blocks, T * B <= _DIRECT_ITEMS
+    )
 
 
 @lru_cache
@@ -68,8 +75,10 @@ def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """The schedule of a backward call."""
     work = 2 * T * B * G * H * (I + H)
     if _shares_units(B, I, H, G, threads):
-        return Schedule(_useful_threads(work, threads), True, False, max(_BACKWARD_ITEMS, B), _patience(work))
-    return Schedule(_useful_threads(work, min(threads, B)), False, False, max(_BACKWARD_ITEMS, B), _patience(work))
+        threads, units = _useful_threads(work, threads), True
+    else:
+        threads, units = _useful_threads(work, min(threads, B)), False
+    return Schedule(threads, units, False, max(_BACKWARD_ITEMS, B), _patience(work), 0, T * B <= _DIRECT_ITEMS)
 
 
 @lru_cache
@@ -88,9 +97,9 @@ def _shares_units(rows: int, I: int, H: int, G: int, threads: int) -> bool:
     return (rows < threads or large_for_few) and rows * G * H * H >= threads * _STEP_FOR_UNITS
 
 
-def _lots(rows: int, weights: int, threads: int) -> int:
-    """One more than threads, so that nobody waits for a thread that has lost its core, or has a slow one."""
-    return threads + 1 if 1 < threads <= rows // _ROWS_OF_A_LOT - 1 and weights <= _WEIGHTS_OF_LOTS else 0
+def _row_blocks(rows: int, weights: int, threads: int) -> int:
+    """One more than threads, so that nobody waits for a thread that was descheduled, or has a slow core."""
+    return threads + 1 if 1 < threads <= rows // _ROWS_OF_A_BLOCK - 1 and weights <= _WEIGHTS_OF_BLOCKS else 0
 
 
 def _patience(work: int) -> int:

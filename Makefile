@@ -24,7 +24,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 demo: $(VENV)/with-demo
 	$(BIN)/python examples/adding.py $(ARGS)
 
-# data_parallel.py is not among them: it needs MPI.
+# Not among them: quickstart.py, which has no options, and data_parallel.py, which needs MPI.
 EXAMPLES := adding parity addition characters pixels rows series vanishing
 
 examples: $(VENV)/with-examples

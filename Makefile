@@ -4,7 +4,7 @@
 #   make examples  all the programs of examples/, each with its picture: ten minutes, or one with ARGS=--quick
 #   make test      the test suite                    make lint, make types   ruff, mypy
 #   make bench     timings, then make compare        make sanitize           the suite under ASan and UBSan
-#   make compare   side by side with the peers, into docs/speed.json and docs/speed.png
+#   make compare   side by side with the peers, into docs/speed.md, .json and .png
 #   make systems   the tests beside other systems    make packages           how much faster than other packages
 #   make pythons   build, import and test on every Python from 3.10 on that is found here
 #   make wheel     dist/*.whl                        make clean              remove everything made here
@@ -25,7 +25,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 demo: $(VENV)/with-demo
 	$(BIN)/python examples/adding.py $(ARGS)
 
-# data_parallel.py is not among them: it needs MPI.
+# Not among them: quickstart.py, which has no options, and data_parallel.py, which needs MPI.
 EXAMPLES := adding parity addition characters pixels rows series vanishing
 
 examples: $(VENV)/with-examples
@@ -44,7 +44,7 @@ bench: $(VENV)/with-test $(VENV)/with-bench
 	$(MAKE) compare ARGS=
 
 compare: $(VENV)/with-peers
-	$(BIN)/python bench/compare.py --json docs/speed.json --picture docs/speed.png $(ARGS)
+	$(BIN)/python bench/compare.py --json docs/speed.json --picture docs/speed.png --page docs/speed.md $(ARGS)
 
 # Beside the other systems: each of these tests fails if its package is not there. Two of them want an old NumPy, and so an
 # environment of their own.

@@ -44,6 +44,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two shapes, short turns: a smoke test, not a measurement")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the ratios to the best peer")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the summary between the markers of this page")
     parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing; show the figures of an earlier --json")
     args = parser.parse_args()
     args.shapes = [[int(n) for n in shape.split(",")] for shape in args.shapes or (QUICK_SHAPES if args.quick else SHAPES)]
@@ -119,6 +120,8 @@ def main() -> None:
         args.json.write_text(json.dumps(run, indent=1) + "\n")
     if args.picture:
         report.draw(run, args.picture)
+    if args.page:
+        report.write_section(run, args.page)
     wrong = [record for record in run["records"] if record["wrong"]]
     expected = len(args.threads) * len(args.dtypes) * len(args.cells) * len(args.shapes) * len(args.whats)
     if wrong or not (args.read or len(run["records"]) == expected):

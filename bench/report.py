@@ -1,4 +1,4 @@
-"""Tables and a picture of what compare.py measured.
+"""Tables, a section of docs/speed.md and a picture of what compare.py measured.
 
 A record is one cell of the grid: seconds by contestant, its number of operations, and the machine's limit in seconds.
 """
@@ -16,6 +16,7 @@ from rich.table import Table
 Record = dict[str, Any]
 OURS = "fastrnn"
 LABELS = {"lstm": "LSTM", "gru-after": "GRU", "relu": "ReLU RNN", "tanh": "tanh RNN"}
+TITLES = {"forward": "Forward, inference", "training": "Forward and backward, all gradients"}
 COLOURS = {"lstm": "#1b6ca8", "gru-after": "#e08a1e", "relu": "#3a9d5d", "tanh": "#8e5aa8"}
 
 
@@ -52,8 +53,7 @@ def groups(records: list[Record]) -> dict[tuple[str, int, str], list[Record]]:
 
 
 def title(what: str, threads: int, dtype: str) -> str:
-    names = {"forward": "Forward, inference", "training": "Forward and backward, all gradients"}
-    return f"{names[what]}; {threads} thread{'s' if threads > 1 else ''}; {dtype}"
+    return f"{TITLES[what]}; {threads} thread{'s' if threads > 1 else ''}; {dtype}"
 
 
 def progress(record: Record) -> str:
@@ -155,6 +155,32 @@ def limits(limit: dict[str, Any]) -> str:
 
 def versions(run: dict[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in run["versions"].items())
+
+
+# --- the page -----------------------------------------------------------------------------------------------------------
+
+BEGIN, END = "<!-- begin: written by make compare -->", "<!-- end: written by make compare -->"
+
+
+def write_section(run: dict[str, Any], path: Path) -> None:
+    """Replace what stands between the two markers of a page."""
+    text = path.read_text("utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise SystemExit(f"{path}: expected one line {BEGIN} and after it one line {END}")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    path.write_text(f"{before}{BEGIN}\n{section(run)}\n{END}{after}", "utf-8")
+
+
+def section(run: dict[str, Any]) -> str:
+    """Geometric mean and worst case of each group, in Markdown, and what was measured where."""
+    rows = ["| | threads | times as fast as the best peer | slowest case |", "|---|---|---|---|"]
+    for (what, threads, dtype), records in groups(run["records"]).items():
+        ratios = [(value, k) for k, record in enumerate(records) if (value := ratio(record))]
+        if ratios:
+            mean, (worst, k) = geometric_mean(value for value, _ in ratios), min(ratios)
+            case = f"{LABELS[records[k]['cell']]} {of_shape(records[k])}, {best_peer(records[k])}"
+            rows.append(f"| {TITLES[what]}, {dtype} | {threads} | {mean:.2f} | {worst:.2f}: {case} |")
+    return "\n".join([*rows, "", f"{run['machine']}; {versions(run)}."])
 
 
 # --- the picture --------------------------------------------------------------------------------------------------------

@@ -24,6 +24,13 @@ def adding():
         yield importlib.import_module("adding")
 
 
+def test_the_quickstart_learns(tmp_path):
+    out = run_python(str(ADDING.with_name("quickstart.py")), cwd=tmp_path, PYTHONPATH=PACKAGE, PYTHONWARNINGS="error")
+    errors = [float(line.split()[-1]) for line in out.splitlines()]
+    assert len(errors) == 5
+    assert errors[-1] < 0.05 < 0.2 < errors[0]  # always answering the mean has 0.29
+
+
 def test_the_adding_problem_without_matplotlib(tmp_path):
     (tmp_path / "matplotlib.py").write_text("raise ImportError('not in this test')\n")
     path = f"{tmp_path}:{PACKAGE}"

@@ -63,7 +63,7 @@ def test_the_sdist_holds_every_source_and_nothing_built(sdist):
     files = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
     wanted = {path.relative_to(ROOT).as_posix() for path in files if "__pycache__" not in path.parts}
     wanted = {name for name in wanted if not name.endswith((".so", ".o"))}
-    wanted |= {"setup.py", "pyproject.toml", "MANIFEST.in", "Makefile", "README.md", "LICENSE"}
+    wanted |= {"setup.py", "pyproject.toml", "MANIFEST.in", "Makefile", "README.md", "CONTRIBUTING.md", "LICENSE"}
     assert wanted <= shipped
     assert not [name for name in shipped if name.endswith((".so", ".o", ".pyc")) or name.startswith("build")]
 

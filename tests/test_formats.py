@@ -634,3 +634,15 @@ def test_weights_of_16_bits(kind, dtype):
     for name, array in layer.params.items():
         assert np.array_equal(array, rounded[name])
     layer.load_weights(given)
+
+
+@every_format
+def test_an_array_too_many_is_named(name, form):
+    weights, _ = SYSTEMS[name, form](draw(np.random.default_rng(0)), 3, 5)
+    if isinstance(weights, dict):
+        for key in ("extra", b"extra", 7):
+            with pytest.raises((KeyError, ValueError), match=r"(unexpected \[|got \{).*(extra|7)"):
+                from_weights({**weights, key: np.zeros(3)}, name, form, **options(name, form, 3, 5))
+    elif isinstance(weights, list):
+        with pytest.raises(ValueError, match="expected a list of"):
+            from_weights([*weights, np.zeros(3), np.zeros(3)], name, form, **options(name, form, 3, 5))

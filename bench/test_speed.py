@@ -16,7 +16,7 @@ import pytest
 
 import fastrnn
 from cases import Case, call, problem, results
-from fastrnn import blas
+from fastrnn._engine import blas
 
 # The first is the mark of docs/tuning.md; the others are the regimes: a small batch, one row, one input.
 SHAPES = [(100, 32, 256, 256), (100, 8, 128, 128), (100, 1, 64, 64), (784, 16, 1, 100)]

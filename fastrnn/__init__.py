@@ -8,19 +8,12 @@ try:
 except ModuleNotFoundError as error:
     if error.name != f"{__name__}._core":
         raise
-    from .uncompiled import reason
+    from ._uncompiled import reason
 
     raise ImportError(reason(), name=error.name) from None
 
 from .cells import GRUCell, LSTMCell, RNNCell
-from .config import (
-    __version__,
-    available_isas,
-    get_num_threads,
-    set_gemm,
-    set_num_threads,
-    show_config,
-)
+from .config import __version__, available_isas, get_num_threads, set_gemm, set_num_threads, show_config
 from .functional import gru, lstm, rnn
 from .gradcheck import GradcheckError, gradcheck
 from .layers import GRU, IRNN, LSTM, RNN

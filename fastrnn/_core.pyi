@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .schedule import Elementwise, Schedule
+from ._engine.schedule import Elementwise, Schedule
 
 Array = NDArray[Any]
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .bridge import FLOATS, Arrays, Call, function
-from .optional import missing
+from ._api.optional import missing
+from ._bridge import FLOATS, Arrays, Call, function
 
 try:
     from autograd.extend import defvjp_argnums, primitive

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import checks, config
-from .engine import Cell, Run
-from .parameters import Module, shapes_of
-from .plan import Plan
-from .tape import Gradients, State, is_nothing, tape_in_use
+from . import config
+from ._api import checks
+from ._api.parameters import Module, shapes_of
+from ._api.tape import Gradients, State, is_nothing, tape_in_use
+from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
+from ._engine.plan import Plan
+from ._engine.run import Run
 
 Array = NDArray[Any]
 
@@ -150,7 +152,7 @@ class RNNCell(RecurrentCell):
         rng: Any = None,
     ) -> None:
         self.nonlinearity = checks.choice("nonlinearity", nonlinearity, "tanh", "relu")
-        self._cell = Cell.RNN_TANH if nonlinearity == "tanh" else Cell.RNN_RELU
+        self._cell = rnn_cell(nonlinearity)
         super().__init__(input_size, hidden_size, bias, dtype, rng)
 
 
@@ -175,7 +177,7 @@ class GRUCell(RecurrentCell):
         rng: Any = None,
     ) -> None:
         self.reset_after = checks.flag("reset_after", reset_after)
-        self._cell = Cell.GRU_AFTER if reset_after else Cell.GRU_BEFORE
+        self._cell = gru_cell(reset_after)
         super().__init__(input_size, hidden_size, bias, dtype, rng)
 
 
@@ -200,5 +202,5 @@ class LSTMCell(RecurrentCell):
         rng: Any = None,
     ) -> None:
         self.peephole = checks.flag("peephole", peephole)
-        self._cell = Cell.LSTM_PEEPHOLE if peephole else Cell.LSTM
+        self._cell = lstm_cell(peephole)
         super().__init__(input_size, hidden_size, bias, dtype, rng)

@@ -7,13 +7,14 @@ import sys
 
 import numpy as np
 
-from . import _core, blas, checks, cores, schedule
+from . import _core
+from ._api import checks
+from ._engine import blas, cores, schedule
 
 __version__ = "0.1.0"
 _MOST_THREADS = 256
 _SHOWN = ((1, 64), (1, 256), (8, 128), (32, 256))  # rows and units of the calls that show_config tells of
 _default = (1, "")  # threads at the start, and what says so
-_gemm: str | None = None
 
 
 def set_num_threads(n: int) -> None:
@@ -58,21 +59,17 @@ def set_gemm(engine: str) -> None:
 
     >>> fastrnn.set_gemm("own")
     """
-    global _gemm
     if not isinstance(engine, str):
         raise TypeError(f"engine: expected 'own' or 'blas', got {engine!r:.60}")
     checks.choice("engine", engine, "own", "blas")
     if engine == "blas" and not blas.known():
         raise RuntimeError("engine: NumPy's BLAS does not tell its number of threads here, so 'blas' could not keep threads=n")
-    _gemm = engine
+    blas.choose(engine)
 
 
 def gemm() -> str:
     """The engine in use, ``"own"`` or ``"blas"``."""
-    engine = _gemm
-    if engine is None:
-        return "blas" if _core.isa_in_use() == "scalar" and blas.known() else "own"
-    return engine
+    return blas.chosen()
 
 
 def use_isa(name: str) -> None:

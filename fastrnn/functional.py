@@ -7,10 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checks, config
-from .engine import Cell, Run, Weights
-from .plan import make_plan
-from .tape import Tape
+from . import config
+from ._api import checks
+from ._api.tape import Tape
+from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
+from ._engine.plan import make_plan
+from ._engine.run import Run
+from ._engine.weights import Weights
 
 Array = NDArray[Any]
 
@@ -115,7 +118,7 @@ def rnn(
     >>> np.array_equal(y[4, 1], h_n[1])  # the end of the shorter row
     True
     """
-    cell = Cell.RNN_TANH if checks.choice("nonlinearity", nonlinearity, "tanh", "relu") == "tanh" else Cell.RNN_RELU
+    cell = rnn_cell(checks.choice("nonlinearity", nonlinearity, "tanh", "relu"))
     options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads)
     y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh), h0, None, options)
     return y, h_n, tape
@@ -210,7 +213,7 @@ def gru(
     >>> grads.w_hh.shape, grads.x.shape
     ((12, 4), (7, 2, 3))
     """
-    cell = Cell.GRU_AFTER if checks.flag("reset_after", reset_after) else Cell.GRU_BEFORE
+    cell = gru_cell(checks.flag("reset_after", reset_after))
     options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads)
     y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh), h0, None, options)
     return y, h_n, tape
@@ -309,7 +312,7 @@ def lstm(
     >>> grads.w_hh.shape, grads.c0.shape
     ((16, 4), (2, 4))
     """
-    cell = Cell.LSTM if peephole is None else Cell.LSTM_PEEPHOLE
+    cell = lstm_cell(peephole is not None)
     options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads)
     y, h_n, c_n, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, peephole, w_hr), h0, c0, options)
     assert c_n is not None

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checks
-from .pickling import reduced
+from ._api import checks
+from ._api.pickling import reduced
 
 __all__ = ["GradcheckEntry", "GradcheckError", "GradcheckResult", "gradcheck"]
 

@@ -26,10 +26,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import _core, schedule
-from .bridge import FLOATS, OF_ROWS, Arrays, Call, function
-from .engine import Cell
-from .optional import missing
+from . import _core
+from ._api.optional import missing
+from ._bridge import FLOATS, OF_ROWS, Arrays, Call, function
+from ._engine import schedule
+from ._engine.cells import Cell
 
 try:
     import jax
@@ -63,8 +64,8 @@ class _Layer(NamedTuple):
         """fr_options of _xla/frame.h."""
         T, B, I, H, _ = sizes
         of_size = (min(T, checkpoint) if checkpoint else T, B, I, H, self.cell.gates, self.threads)
-        how, again = (schedule.backward if backward else schedule.forward)(*of_size), schedule.again(*of_size)
-        return *self[:4], checkpoint, self.fewer_threads, *how, *again
+        how, recompute = (schedule.backward if backward else schedule.forward)(*of_size), schedule.recompute(*of_size)
+        return *self[:4], checkpoint, self.fewer_threads, *how, *recompute
 
 
 class _Sizes(NamedTuple):
@@ -138,7 +139,7 @@ def _places(floats: Arrays, of_rows: Arrays) -> list[Any]:
 def _forward(layer: _Layer, floats: Arrays, of_rows: Arrays, record: bool) -> Any:
     """y, h_n, c_n, and what backward needs: c and gates; an LSTM's c alone, every so many steps; or nothing."""
     T, B, _, H, P = sizes = _sizes(layer, floats)
-    is_lstm, keeps, nothing = layer.cell.is_lstm, record and layer.cell > Cell.RNN_RELU, (0,)
+    is_lstm, keeps, nothing = layer.cell.is_lstm, record and layer.cell.form.saves, (0,)
     checkpoint = layer.checkpoint if keeps else 0
     shapes: list[tuple[int, ...]] = [(*floats["x"].shape[:2], P), (B, P), (B, H) if is_lstm else nothing]
     shapes += [(-(-T // checkpoint) if checkpoint else T, B, H) if keeps and is_lstm else nothing]
@@ -151,7 +152,7 @@ def _backward(layer: _Layer, floats: Arrays, of_rows: Arrays, *more: Any) -> Arr
     _, B, _, H, P = sizes = _sizes(layer, floats)
     shapes: dict[str, tuple[int, ...]] = {name: floats[name].shape if name in floats else (0,) for name in FLOATS}
     shapes |= {"h0": (B, P), "c0": (B, H) if layer.cell.is_lstm else (0,)}
-    options = layer.options(sizes, True, layer.checkpoint if layer.cell > Cell.RNN_RELU else 0)
+    options = layer.options(sizes, True, layer.checkpoint if layer.cell.form.saves else 0)
     gradients = _kernel(_BACKWARD, tuple(shapes.values()), options, *_places(floats, of_rows), *more)
     return {name: gradient for name, gradient in zip(FLOATS, gradients) if name in floats}
 

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import functional
+from ._api.optional import missing
 from .formats import FORMATS
-from .optional import missing
 
 try:
     import keras

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import checks, config
-from .engine import Cell
-from .layer_tape import LayerTape
-from .layout import Layout
-from .parameters import shapes_of
-from .plan import Plan, make_plan
-from .portable import Portable
-from .stack import Options, Pass
+from . import config
+from ._api import checks
+from ._api.layer_tape import LayerTape
+from ._api.layout import Layout
+from ._api.parameters import shapes_of
+from ._api.portable import Portable
+from ._api.tape import State
+from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
+from ._engine.plan import Plan, make_plan
+from ._engine.stack import Options, Pass
 from .stream import Stream, make_stream
-from .tape import State
 
 Array = NDArray[Any]
 MOST_LAYERS = 10_000  # each has names and views, so that more would fill any memory before a parameter is made
@@ -157,7 +158,9 @@ class Recurrent(Portable):
         threads = config.get_num_threads
         options = Options(self._cell, self._directions, layout.rows_first, threads, record, dropout, self._draw, checkpoint)
         try:
-            return layout, Pass(options, plans, layout.x, self._weights(), h0, c0)
+            done = Pass(options, plans, self._weights())
+            done.forward(layout.x, h0, c0)
+            return layout, done
         except MemoryError as error:
             raise checks.out_of_memory("x", error) from None
 
@@ -241,7 +244,7 @@ class RNN(Recurrent):
         rng: Any = None,
     ) -> None:
         self.nonlinearity = checks.choice("nonlinearity", nonlinearity, "tanh", "relu")
-        self._cell = Cell.RNN_TANH if nonlinearity == "tanh" else Cell.RNN_RELU
+        self._cell = rnn_cell(nonlinearity)
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
 
@@ -308,7 +311,7 @@ class GRU(Recurrent):
         rng: Any = None,
     ) -> None:
         self.reset_after = checks.flag("reset_after", reset_after)
-        self._cell = Cell.GRU_AFTER if reset_after else Cell.GRU_BEFORE
+        self._cell = gru_cell(reset_after)
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
 
@@ -344,5 +347,5 @@ class LSTM(Recurrent):
     ) -> None:
         self.peephole = checks.flag("peephole", peephole)
         self.proj_size = checks.projection("proj_size", proj_size, checks.size("hidden_size", hidden_size))
-        self._cell = Cell.LSTM_PEEPHOLE if peephole else Cell.LSTM
+        self._cell = lstm_cell(peephole)
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)

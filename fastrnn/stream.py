@@ -8,9 +8,10 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checks
+from ._api import checks
 from ._core import Stepper
-from .engine import Cell, Weights
+from ._engine.cells import Cell
+from ._engine.weights import Weights
 
 Array = NDArray[Any]
 State = Any

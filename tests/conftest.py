@@ -5,7 +5,8 @@ from collections import defaultdict
 
 import pytest
 
-from fastrnn import _core, config, schedule
+from fastrnn import _core, config
+from fastrnn._engine import blas, schedule
 
 
 def pytest_addoption(parser):
@@ -50,7 +51,7 @@ def pytest_sessionfinish(session):
 def use(monkeypatch):
     """use(isa="v3", gemm="own") for the rest of the test."""
     isa = _core.isa_in_use()
-    monkeypatch.setattr(config, "_gemm", config._gemm)
+    monkeypatch.setattr(blas, "_engine", blas._engine)
 
     def use(isa: str | None = None, gemm: str | None = None) -> None:
         if isa is not None:
@@ -65,7 +66,7 @@ def use(monkeypatch):
 @pytest.fixture
 def small_work_is_shared_out(monkeypatch):
     """To as many threads as are allowed, as only large work is otherwise, and whatever that brings."""
-    remembered = (schedule.forward, schedule.again, schedule.backward, schedule.side_by_side)
+    remembered = (schedule.forward, schedule.recompute, schedule.backward, schedule.side_by_side)
     monkeypatch.setattr(schedule, "_WORK_PER_THREAD", 1)
     for choose in remembered:
         choose.cache_clear()

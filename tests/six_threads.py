@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import fastrnn
-from fastrnn import schedule
+from fastrnn._engine import schedule
 
 THREADS, STEPS = 6, 400
 LAYERS = (

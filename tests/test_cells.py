@@ -7,7 +7,8 @@ import pytest
 
 import fastrnn
 from cases import FLOATS, Case, problem, results, table
-from fastrnn import blas, config, reference
+from fastrnn import config, reference
+from fastrnn._engine import blas
 
 ENGINES = ["own", "blas"] if blas.known() else ["own"]
 MANY = 64  # threads that a call may use: as many as OpenBLAS at most has, else the call would not use it

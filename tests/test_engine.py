@@ -4,12 +4,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from fastrnn._api.checks import F32
 
 import fastrnn
 from cases import CELLS, Case, call, problem, results
 from fastrnn import _core
-from fastrnn.checks import F32
-from fastrnn.engine import Cell, Weights
+from fastrnn._engine.cells import Cell
+from fastrnn._engine.weights import Weights
 from fastrnn.functional import check_weights, make_run
 from fastrnn.stream import Stream
 
@@ -105,7 +106,7 @@ def test_checkpoints_need_little_memory(cell, own):
 @pytest.mark.parametrize("cell", ["lstm-projected", "gru-before", "gru-after"])
 @pytest.mark.parametrize("options", [{}, {"lengths": True, "mask": True, "reset": True, "reverse": True}])
 def test_checkpoints_beside_blas(cell, options, use):
-    if not fastrnn.blas.known():
+    if not fastrnn._engine.blas.known():
         pytest.skip("this BLAS does not tell its number of threads")
     use(gemm="blas")
     p = problem(Case(cell, T=300, B=3, I=5, H=21, **options))

@@ -19,7 +19,8 @@ import pytest
 
 import bad_input
 import fastrnn
-from fastrnn import _core, blas, train
+from fastrnn import _core, train
+from fastrnn._engine import blas
 
 T, B, I, H = 5, 3, 4, 6
 STATM = Path("/proc/self/statm")

@@ -12,7 +12,8 @@ import pytest
 
 import fastrnn
 from building import ROOT, run_python
-from fastrnn import config, cores
+from fastrnn import config
+from fastrnn._engine import cores
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's affinity and control groups")
 
@@ -178,8 +179,8 @@ def asked(monkeypatch):
     """The numbers of threads for which calls were planned."""
     found = []
     for name in ("forward", "backward"):
-        choose = getattr(fastrnn.schedule, name)
-        monkeypatch.setattr(fastrnn.schedule, name, lambda *args, choose=choose: found.append(args[-1]) or choose(*args))
+        choose = getattr(fastrnn._engine.schedule, name)
+        monkeypatch.setattr(fastrnn._engine.schedule, name, lambda *args, choose=choose: found.append(args[-1]) or choose(*args))
     return found
 
 

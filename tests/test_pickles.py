@@ -94,7 +94,7 @@ def shown(value):
         return value.__reduce__()
     if isinstance(value, np.random.Generator):
         return shown(value.bit_generator.state)
-    if isinstance(value, fastrnn.parameters.Parameters):
+    if isinstance(value, fastrnn._api.parameters.Parameters):
         return shown(dict(value)), shown(value.flat)
     if isinstance(value, dict):
         return {key: shown(member) for key, member in value.items()}

@@ -14,7 +14,8 @@ import pytest
 import fastrnn
 from building import ROOT, run_python
 from cases import CELLS, FLOATS, Case, Problem, call, outputs, problem, results, table
-from fastrnn import config, schedule
+from fastrnn import config
+from fastrnn._engine import schedule
 
 each_cell = pytest.mark.parametrize("cell", CELLS)
 each_dtype = pytest.mark.parametrize("dtype", FLOATS)
@@ -108,7 +109,7 @@ def test_pieces_of_time_are_the_whole(cell, dtype, reverse, isa):
 @pytest.mark.parametrize("engine", ["own", "blas"])
 @pytest.mark.parametrize("case", [c for c in table() if c.T * c.B], ids=str)
 def test_inference_is_the_training_forward(case, engine, use):
-    if engine == "blas" and not fastrnn.blas.known():
+    if engine == "blas" and not fastrnn._engine.blas.known():
         pytest.skip("this BLAS does not tell its number of threads")
     use(gemm=engine)
     p = problem(case, np.float32)
@@ -172,7 +173,9 @@ def test_no_schedule_changes_a_bit(cell, dtype, isa, options, monkeypatch):
 
 
 @each_cell
-@pytest.mark.parametrize("split_units, row_blocks, lengths", [(False, 0, False), (False, 5, False), (False, 0, True), (True, 0, True)])
+@pytest.mark.parametrize(
+    "split_units, row_blocks, lengths", [(False, 0, False), (False, 5, False), (False, 0, True), (True, 0, True)]
+)
 def test_threads_that_really_run_together_do_not_change_a_bit(cell, split_units, row_blocks, lengths, monkeypatch, own):
     """More work, again and again: a thread that finds no core in time is not waited for, so no single call says much."""
     p = problem(Case(cell, T=40, B=14, I=20, H=70, lengths=lengths), np.float32)

@@ -19,7 +19,8 @@ import pytest
 
 import bad_input
 import fastrnn
-from fastrnn import config, schedule
+from fastrnn import config
+from fastrnn._engine import schedule
 from fastrnn.formats import FORMATS
 from layer_reference import LayerReference
 

@@ -11,7 +11,8 @@ import pytest
 
 import fastrnn
 from cases import CELLS, FLOATS
-from fastrnn import _core, schedule, tasks
+from fastrnn import _core
+from fastrnn._engine import schedule, tasks
 from stacks import LAYERS, Setup, Stack, assert_same_bits, named, table
 
 each_cell = pytest.mark.parametrize("cell", LAYERS)

@@ -17,7 +17,8 @@ import pytest
 import fastrnn
 from building import ROOT
 from cases import CELLS, Case, problem, results
-from fastrnn import blas, config, cores
+from fastrnn import config
+from fastrnn._engine import blas, cores
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -280,8 +281,8 @@ def num_threads():
 
 def test_set_num_threads_is_what_calls_get(num_threads, monkeypatch, own):
     asked = []
-    forward = fastrnn.schedule.forward
-    monkeypatch.setattr("fastrnn.schedule.forward", lambda *args: asked.append(args[-1]) or forward(*args))
+    forward = fastrnn._engine.schedule.forward
+    monkeypatch.setattr("fastrnn._engine.schedule.forward", lambda *args: asked.append(args[-1]) or forward(*args))
     p = problem(Case("tanh"))
     for n in (1, 3, 256):
         fastrnn.set_num_threads(n)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import schedule
+from fastrnn._engine import schedule
 from fastrnn.train import (
     SGD,
     Adagrad,

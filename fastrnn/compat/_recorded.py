@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks, functional
+from .. import functional
+from .._api import checks
+from .._api.parameters import NAMES
 from ..formats import FORMATS
-from ..parameters import NAMES
 
 Array = NDArray[Any]
 _FUNCTIONS: dict[str, Callable[..., Any]] = {

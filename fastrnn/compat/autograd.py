@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..optional import missing
+from .._api.optional import missing
 from ._recorded import Recorded
 
 try:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import layers
-from ..pickling import Pickled
+from .._api.pickling import Pickled
 from ._one_user import layer_in_use, one_user
 from ._recorded import as_floats
 from ._step import sigmoid as _sigmoid

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks
+from .._api import checks
 from . import _step
 from ._one_user import layer_in_use, one_user
 from ._recorded import Recorded

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks
+from .._api import checks
 from ..functional import gru, lstm, rnn
 from ..layers import GRU, LSTM, RNN, Recurrent
 

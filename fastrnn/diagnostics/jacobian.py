@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks
+from .._api import checks
+from .._api.pickling import reduced
 from ..layers import LSTM, RNN
-from ..pickling import reduced
 from .chain import Chain, Steps
 
 Array = NDArray[Any]

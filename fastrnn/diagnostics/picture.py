@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..optional import missing
+from .._api.optional import missing
 
 Array = NDArray[Any]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks
+from .._api import checks
 from .chain import Cell
 
 Array = NDArray[Any]

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks, parts
+from .._api import checks
+from .._api import model_parts as parts
 from .cell import Cell
 from .containers import Flat, Named, Stacked, Tree, Units
 from .slots import GATES

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..parameters import NAMES
+from .._api.parameters import NAMES
 from .reading import Reading
 from .slots import GATES, PEEPHOLES, Block, Slot
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .. import checks
+from .._api import checks
 from .activations import ACTIVATIONS, Activation
 
 OPERATORS = ("RNN", "GRU", "LSTM")

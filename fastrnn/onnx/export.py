@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks
+from .._api import checks
 from ..layers import GRU, LSTM, RNN
 from .require import require_onnx
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks
+from .._api import checks
 from .attributes import Attributes
 
 Array = NDArray[Any]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .._api.pickling import Pickled
 from ..layers import GRU, LSTM, RNN
-from ..pickling import Pickled
 from . import attributes as _attributes
 from . import inputs as _inputs
 from . import quantised

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks
+from .._api import checks
 from . import attributes as _attributes
 from . import fused, plain
 from . import inputs as _inputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..optional import missing
+from .._api.optional import missing
 
 
 def require_onnx(function: str) -> Any:

@@ -15,7 +15,7 @@ with the same Parameter objects, and restore() turns them back. Needs the packag
   decoder.cell  GRUCell(20, 20)
 """
 
-from ..optional import missing
+from .._api.optional import missing
 
 try:
     import torch as _  # noqa: F401, our own modules import it, too: here it is explained where it is missing

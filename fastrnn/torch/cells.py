@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .. import checks
-from ..engine import Cell, Run, Weights
-from ..parameters import Shapes, shapes_of
-from ..plan import Plan
-from ..tasks import go
+from .._api import checks
+from .._api.parameters import Shapes, shapes_of
+from .._engine.cells import Cell
+from .._engine.plan import Plan
+from .._engine.run import Run
+from .._engine.weights import Weights
 from .calls import outputs_of, threads
 from .tensors import Tensor, argument, array, check_placement, dtype_of, left_to_torch, pair, parameter, tensors
 
@@ -103,7 +104,7 @@ class _CellCall:
         ends = [np.zeros_like(end) if d is None else array(d).reshape(end.shape).copy() for end, d in zip(ends, given)]
         into = run.weights.zeros_like()
         dc = ends[1] if len(ends) > 1 else None
-        dx = go(run.backward_tasks(None, ends[0], dc, into, need_x=needed[0]))
+        dx = run.backward(None, ends[0], dc, into, need_x=needed[0])
         found: list[Array | None] = [None if dx is None else self._outward(dx[0])]
         found += [self._outward(end) for end in ends[: self.states]]
         found += [into.w_ih, into.w_hh, into.b_ih, into.b_hh][: len(self.shapes)]

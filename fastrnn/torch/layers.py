@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import PackedSequence
 
-from ..engine import Cell, Weights
-from ..layout import Layout
-from ..packed import Packed, scatter
-from ..parameters import shapes_of
-from ..plan import make_plan
-from ..stack import Options, Pass
+from .._api.layout import Layout
+from .._api.packed import Packed, scatter
+from .._api.parameters import shapes_of
+from .._engine.cells import Cell
+from .._engine.plan import make_plan
+from .._engine.stack import Options, Pass
+from .._engine.weights import Weights
 from .calls import outputs_of, threads
 from .tensors import DTYPES, Tensor, argument, array, check_placement, dtype_of, left_to_torch, pair, parameter, tensors
 
@@ -156,7 +157,8 @@ class _LayerCall:
         plans = [make_plan(layout.T, layout.B, reverse, layout.lengths) for reverse in (False, True)[: form.D]]
         masks = _Masks(layout.packed, self.dtype, self._generator()) if self.dropout else None
         options = Options(form.cell, form.D, layout.rows_first, threads, record, self.dropout, masks)
-        done = Pass(options, plans, layout.x, weights, h0, c0)
+        done = Pass(options, plans, weights)
+        done.forward(layout.x, h0, c0)
         self._kept = _Kept(done, layout, weights) if record else None
         final = [layout.returned_state(s) for s in (done.h_n, done.c_n) if s is not None]
         return tensors([_data(layout.returned(done.y)), *final])

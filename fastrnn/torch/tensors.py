@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.autograd import forward_ad
 
-from .. import checks
+from .._api import checks
 
 Array = NDArray[Any]
 Tensor = Any  # torch.Tensor

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import checks
+from .._api import checks
+from .._api.pickling import Pickled
 from .._core import InUse
-from ..pickling import Pickled
 from . import state
 from .vectors import Array, Arrays, Rule, apply, vectors, writable
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks
+from .._api import checks
 
 __all__ = ["glorot", "identity", "initialise", "normal", "np_rnn", "np_rnn_input", "orthogonal", "uniform"]
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks
+from .._api import checks
 from .padding import valid_steps
 
 Array = NDArray[Any]

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .. import checks
+from .._api import checks
 from .._core import InUse
 from . import state
 from .clip import clip_global_norm

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import checks
+from .._api import checks
+from .._api.optional import missing
 from .._core import InUse
-from ..optional import missing
 from .vectors import Arrays, matching, vectors, writable
 
 

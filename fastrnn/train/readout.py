@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import checks
-from ..parameters import Module, Shapes
-from ..tape import Gradients, tape_in_use
+from .._api import checks
+from .._api.parameters import Module, Shapes
+from .._api.tape import Gradients, tape_in_use
 
 Array = NDArray[Any]
 Place = tuple[Array, tuple[Array, Array]]  # rows, and the index of their last vectors in h

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .. import checks
+from .._api import checks
+from .._api.parameters import Module, Shapes
+from .._api.tape import Gradients, tape_in_use
 from ..functional import rnn
-from ..parameters import Module, Shapes
-from ..tape import Gradients, tape_in_use
 from .padding import valid_steps
 
 Array = NDArray[Any]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import checks
+from .._api import checks
 from .readout import Linear
 
 Array = NDArray[Any]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from .. import checks
+from .._api import checks
 
 __all__ = ["constant", "cosine", "exponential", "inverse_sigmoid", "linear", "step", "warmup"]
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core, config, schedule
-from ..checks import F32, F64
+from .. import _core, config
+from .._api.checks import F32, F64
+from .._engine import schedule
 
 Array = NDArray[Any]
 Arrays = Array | Sequence[Array]

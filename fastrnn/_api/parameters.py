@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import checks, parts
-from .engine import Cell, Weights
+from .._engine.cells import Cell
+from .._engine.weights import Weights
+from . import checks
+from . import model_parts as parts
 from .pickling import Pickled, portable, rebuilt
 
 Array = NDArray[Any]
@@ -85,7 +87,7 @@ def shapes_of(cell: Cell, I: int, H: int, P: int, bias: bool) -> Shapes:
         shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
     if P < H:
         shapes["weight_hr"] = (P, H)
-    if cell == Cell.LSTM_PEEPHOLE:
+    if cell.form.peephole:
         shapes["weight_ch"] = (3, H)
     return shapes
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._core import InUse
+from .._engine.run import Run
+from .._engine.weights import Weights
 from . import checks
-from ._core import InUse
-from .engine import Run, Weights
 from .pickling import portable, rebuilt
 
 Array = NDArray[Any]

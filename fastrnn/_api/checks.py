@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._engine.memory import F32, F64, allocate, out_of_memory
+
+__all__ = ["F32", "F64", "allocate", "out_of_memory"]
+
 Array = NDArray[Any]
-F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def floats(name: str, value: Any, dtype: np.dtype[Any] | None = None, ndim: tuple[int, ...] = ()) -> Array:
@@ -190,20 +193,6 @@ def generator(name: str, value: Any) -> np.random.Generator:
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{name}: expected a seed or a numpy.random.Generator, got {_shown(value)}") from None
-
-
-def allocate(name: str, symbols: str, shape: tuple[int, ...], dtype: np.dtype[Any], zero: bool = False) -> Array:
-    """A new array; where there is no memory for it the error says what it was for."""
-    try:
-        return np.zeros(shape, dtype) if zero else np.empty(shape, dtype)
-    except (ValueError, MemoryError) as error:
-        raise MemoryError(f"{name}: cannot allocate {symbols} = {shape} of {dtype}: {error}") from None
-
-
-def out_of_memory(name: str, error: Exception) -> MemoryError:
-    """A failed allocation, or a size beyond all memory, that says which argument asked for it."""
-    text = str(error)
-    return MemoryError(text if text.startswith(f"{name}: ") else f"{name}: {text}")
 
 
 def _integer(name: str, value: Any) -> int:

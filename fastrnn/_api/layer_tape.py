@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._engine.run import Run
+from .._engine.stack import Pass
 from . import checks
-from .engine import Run
 from .layout import Layout
-from .stack import Pass
 from .tape import Gradients, State, is_nothing, tape_in_use
 
 if TYPE_CHECKING:
-    from .layers import Recurrent
+    from ..layers import Recurrent
 
 Array = NDArray[Any]
 

@@ -12,7 +12,7 @@ from . import checks
 from .parameters import Module
 
 if TYPE_CHECKING:
-    from .formats import Format
+    from ..formats import Format
 
 Array = NDArray[Any]
 _Layer = TypeVar("_Layer", bound="Portable")
@@ -37,7 +37,7 @@ class Portable(Module):
 
         >>> layer.load_weights(keras_layer.get_weights(), format="keras")
         """
-        from . import formats
+        from .. import formats
 
         given = {name: getattr(self, name) for name in _STRUCTURE if hasattr(self, name)}
         optional = {name: True for name in ("bias", "peephole") if getattr(self, name, False)}
@@ -52,7 +52,7 @@ class Portable(Module):
 
         >>> keras_layer.set_weights(layer.export_weights(format="keras"))
         """
-        from . import formats
+        from .. import formats
 
         return formats.write(self.params, format, self._family, getattr(self, "reset_after", True))
 
@@ -69,7 +69,7 @@ class Portable(Module):
 
         >>> dweights = layer.export_gradients(tape.backward(dy).params, format="keras")
         """
-        from . import formats
+        from .. import formats
 
         if not isinstance(gradients, Mapping):
             raise TypeError(f"gradients: expected a mapping of names to arrays, got {type(gradients).__name__}")
@@ -97,7 +97,7 @@ class Portable(Module):
 
         >>> layer = fastrnn.LSTM.from_weights(torch_lstm.state_dict())
         """
-        from . import formats
+        from .. import formats
 
         params, sizes = formats.read(weights, format, cls._family, options)
         kind = checks.float_dtype("dtype", dtype) if dtype is not None else _layer_dtype(params)

@@ -27,7 +27,7 @@ def gather(sequence: Array, first: Array | None, source: Array, row: Array) -> A
 
 
 def final(plan: Plan, sequence: Array, first: Array | None) -> Array:
-    """(B, H): the state behind each row's last step."""
+    """(B, H): the state after each row's last step."""
     if plan.last is not None:
         return gather(sequence, first, plan.last, np.arange(plan.B))
     if plan.steps == 0:
@@ -35,8 +35,8 @@ def final(plan: Plan, sequence: Array, first: Array | None) -> Array:
     return sequence[0 if plan.reverse else -1].copy()
 
 
-def cut_behind(plan: Plan, state: Array | None) -> Array | None:
-    """The same final state, or gradient of it, with zeros in the rows that are cut behind their last step."""
+def cut_after(plan: Plan, state: Array | None) -> Array | None:
+    """The same final state, or gradient of it, with zeros in the rows that are cut after their last step."""
     if state is not None and plan.last is not None:
         state[plan.last == FROM_ZERO] = 0
     return state

@@ -12,10 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import checks, schedule
-from .engine import Cell, Run, Threads, Weights
+from .._core import run_together
+from . import schedule
+from .cells import Cell
+from .memory import allocate
 from .plan import Plan
-from .tasks import go_all
+from .run import Run, Threads
+from .weights import Weights
 
 Array = NDArray[Any]
 Draw = Callable[[tuple[int, ...], float], NDArray[np.bool_]]  # of a shape and p: which elements dropout lets through
@@ -50,13 +53,21 @@ class Dropout:
 class Pass:
     """A forward through all cells and, if it was recorded, once backward.
 
-    y: (T, B, D*P); h_n: (L*D, B, P); c_n: (L*D, B, H) of an LSTM. runs: of each cell (empty unless recorded).
+    plans: of each direction. After forward(), y: (T, B, D*P); h_n: (L*D, B, P); c_n: (L*D, B, H) of an LSTM. runs: of each cell
+    (empty unless recorded).
     """
 
-    def __init__(self, options: Options, plans: list[Plan], x: Array, weights: list[Weights], h0: Any, c0: Any) -> None:
-        """plans: of each direction. x (T, B, I). h0 (L*D, B, P), c0 (L*D, B, H), or None."""
-        self.options, self.plans, self.runs = options, plans, list[Run]()
-        self.dropouts: list[Dropout | None] = []
+    y: Array
+    h_n: Array
+    c_n: Array | None
+
+    def __init__(self, options: Options, plans: list[Plan], weights: list[Weights]) -> None:
+        self.options, self.plans, self.weights, self.runs = options, plans, weights, list[Run]()
+        self._dropouts: list[Dropout | None] = []
+
+    def forward(self, x: Array, h0: Array | None, c0: Array | None) -> None:
+        """x (T, B, I). h0 (L*D, B, P), c0 (L*D, B, H), or None."""
+        options, weights = self.options, self.weights
         h_n, c_n, D = [], [], options.directions
         for first in range(0, len(weights), D):
             dropout = None
@@ -66,16 +77,18 @@ class Pass:
                 x = dropout(x)
             cells = range(first, first + D)
             states = [(None if h0 is None else h0[k], None if c0 is None else c0[k]) for k in cells]
-            runs = [Run(options.cell, plan, x, weights[k], *state, options.threads) for plan, k, state in zip(plans, cells, states)]
-            x = self._forward(runs)
+            runs = [
+                Run(options.cell, plan, x, weights[k], *state, options.threads) for plan, k, state in zip(self.plans, cells, states)
+            ]
+            x = self._forward_layer(runs)
             h_n += [run.h_n for run in runs]
             c_n += [run.c_n for run in runs if run.c_n is not None]
             if options.record:
                 self.runs += runs
-                self.dropouts.append(dropout)
+                self._dropouts.append(dropout)
         self.y, self.h_n, self.c_n = x, _stacked(h_n), _stacked(c_n) if c_n else None
 
-    def _forward(self, runs: list[Run]) -> Array:
+    def _forward_layer(self, runs: list[Run]) -> Array:
         """All directions of a layer, each into its part of one array."""
         options = self.options
         if len(runs) == 1:
@@ -84,11 +97,18 @@ class Pass:
         (T, B, _), P = runs[0].x.shape, len(runs[0].weights.w_hh[0])
         n = len(runs) * P
         shape = (B, T, n) if options.batch_first else (T, B, n)
-        y = checks.allocate("x", "(B, T, D*H)" if options.batch_first else "(T, B, D*H)", shape, runs[0].x.dtype)
+        y = allocate("x", "(B, T, D*H)" if options.batch_first else "(T, B, D*H)", shape, runs[0].x.dtype)
         y = y.swapaxes(0, 1) if options.batch_first else y
-        parts, beside = [y[..., d * P : (d + 1) * P] for d in range(len(runs))], side_by_side(runs)
-        how = (options.checkpoint, 1 if beside else None)
-        go_all([run.forward_tasks(options.record, options.batch_first, part, *how) for run, part in zip(runs, parts)], beside)
+        parts = [y[..., d * P : (d + 1) * P] for d in range(len(runs))]
+        if not self._side_by_side(runs):
+            for run, part in zip(runs, parts):
+                run.forward(options.record, options.batch_first, part, options.checkpoint)
+            return y
+        for run, part in zip(runs, parts):
+            run.begin_forward(options.record, options.batch_first, part, threads=1)
+        run_together([run.task for run in runs])
+        for run in runs:
+            run.end_forward()
         return y
 
     def backward(
@@ -109,27 +129,36 @@ class Pass:
         """
         D, runs = self.options.directions, self.runs
         for first in reversed(range(0, len(runs), D)):
-            rows, beside = [], side_by_side(runs[first:])
+            arguments = []
             for d, k in enumerate(range(first, first + D)):
                 P, ends = runs[k].P, (dh[k], None if dc is None else dc[k])
                 dy_k = _sum(None if dy is None else dy[..., d * P : (d + 1) * P], dhs[k])
-                threads = 1 if beside else None
-                rows.append(runs[k].backward_tasks(dy_k, *ends, into[k], dcs[k], truncate, threads, need_x or first > 0))
-            dx, *others = go_all(rows, beside)
+                arguments.append((dy_k, *ends, into[k], dcs[k], truncate, need_x or first > 0))
+            dx, *others = self._backward_layer(runs[first:], arguments)
             for other in others:
                 if dx is not None and other is not None:
                     dx += other
             del runs[first:]  # their memory is free for what comes
-            dropout = self.dropouts[first // D]
+            dropout = self._dropouts[first // D]
             dy = dx if dropout is None or dx is None else dropout(dx)
         return dy
 
+    def _backward_layer(self, runs: list[Run], arguments: list[Any]) -> list[Array | None]:
+        """dx of each direction."""
+        if not self._side_by_side(runs):
+            return [run.backward(*given) for run, given in zip(runs, arguments)]
+        for run, given in zip(runs, arguments):
+            run.begin_backward(*given, threads=1)
+        run_together([run.task for run in runs])
+        return [run.end_backward() for run in runs]
 
-def side_by_side(runs: list[Run]) -> bool:
-    """Do the directions of a layer go at the same time?"""
-    run = runs[0]
-    T, B, I = run.x.shape
-    return not run.by_blas() and schedule.side_by_side(len(runs), T, B, I, run.H, run.cell.gates, run.threads)
+    def _side_by_side(self, runs: list[Run]) -> bool:
+        """Do the directions of a layer go at the same time, on one thread each?"""
+        run = runs[0]
+        T, B, I = run.x.shape
+        if self.options.checkpoint is not None or run.by_blas() or not run.plan.steps:
+            return False
+        return schedule.side_by_side(len(runs), T, B, I, run.H, run.cell.gates, run.threads)
 
 
 def _stacked(states: list[Array]) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import functional
-from .tape import Tape
+from ._api.tape import Tape
 
 Array = NDArray[Any]
 Arrays = dict[str, Any]  # of the framework or of NumPy, by the names of the arguments, those that are not None

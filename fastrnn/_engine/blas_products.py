@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from . import states
 
 if TYPE_CHECKING:
-    from ._core import Task
-    from .engine import Run, Weights
-    from .tasks import Tasks
+    from .._core import Task
+    from .run import Run
+    from .weights import Weights
 
 Array = NDArray[Any]
 
@@ -31,9 +31,9 @@ class Inputs:
     def pieces(self, s0: int, s1: int) -> Iterator[tuple[int, int, Array]]:
         """(first step, last + 1, products (items, width)) of one piece of the steps s0 to s1-1 after the other."""
         for a, b in pairwise(self._run.plan.cuts(self._chunk, s0, s1)):
-            pre = np.matmul(self._items(a, b), self._matrix)
-            pre += self._bias
-            yield a, b, pre
+            xw = np.matmul(self._items(a, b), self._matrix)
+            xw += self._bias
+            yield a, b, xw
 
     def _items(self, s0: int, s1: int) -> Array:
         """(items, I): the rows of x at the items of these steps, in their order."""
@@ -45,13 +45,13 @@ class Inputs:
         return x[time, row]
 
 
-def forward_pieces(task: Task, s0: int, s1: int, inputs: Inputs | None) -> Tasks[None]:
-    """The steps s0 to s1-1, by a task that is prepared for them; in pieces, where BLAS makes the input products."""
+def run_forward(task: Task, s0: int, s1: int, inputs: Inputs | None) -> None:
+    """Run the steps s0 to s1-1 of a task that is prepared for them; in pieces, where BLAS makes the input products."""
     if inputs is None:
-        yield task.forward(s0, s1, None)
+        task.forward(s0, s1, None).run()
     else:
-        for a, b, pre in inputs.pieces(s0, s1):
-            yield task.forward(a, b, pre)
+        for a, b, xw in inputs.pieces(s0, s1):
+            task.forward(a, b, xw).run()
 
 
 class Gradients:
@@ -62,13 +62,13 @@ class Gradients:
         self._width, self._x_at = task.dgates_layout()
         self._dgates = np.empty((max(chunk, run.plan.B), self._width), run.x.dtype)  # one for all: a piece reads that of the last
 
-    def backward(self, s0: int, s1: int, gates: Array | None, segment: int | None) -> Tasks[None]:
-        """The steps s1-1 down to s0, chain and products. gates (T, B, 4*H), or those of the steps from `segment` on."""
+    def backward(self, s0: int, s1: int, gates: Array | None, first_step: int | None) -> None:
+        """The steps s1-1 down to s0, chain and products. gates (T, B, 4*H), or those of the steps from first_step on."""
         plan, task = self._run.plan, self._task
-        self._gates, self._segment = gates, segment
+        self._gates, self._first_step = gates, first_step
         for a, b in reversed(list(pairwise(plan.cuts(self._chunk, s0, s1)))):
             items = plan.items(a, b).stop - plan.items(a, b).start
-            yield task.backward(a, b, b == plan.steps, a == 0, self._dgates)
+            task.backward(a, b, b == plan.steps, a == 0, self._dgates).run()
             self._multiply(a, b, items)
 
     def _multiply(self, s0: int, s1: int, items: int) -> None:
@@ -83,21 +83,17 @@ class Gradients:
             self._dx[time, row] = np.matmul(dx_part, run.weights.w_ih)
         into.w_ih += np.matmul(dx_part.T, run.x[time, row])
         h = states.gather(run.y, run.h0, prev, row)
-        if self._x_at:  # a reset-after GRU has columns n, r, z
-            into.w_hh[: 2 * H] += np.matmul(d[:, H : 3 * H].T, h)
-            into.w_hh[2 * H :] += np.matmul(d[:, :H].T, h)
-        elif run.cell.resets_before:
-            into.w_hh[: 2 * H] += np.matmul(d[:, : 2 * H].T, h)
-            into.w_hh[2 * H :] += np.matmul(d[:, 2 * H : 3 * H].T, self._reset_h(s0, counts, time, row))
-        else:
-            into.w_hh += np.matmul(d[:, :GH].T, h)
+        for g in run.cell.form.hidden:
+            operand = self._reset_h(s0, counts, time, row) if g.of_reset_h else h
+            columns = d[:, g.dgates * H : (g.dgates + g.blocks) * H]
+            into.w_hh[g.row * H : (g.row + g.blocks) * H] += np.matmul(columns.T, operand)
         if into.w_hr is not None:  # behind the dgates, dh (P) and m (H)
             into.w_hr += np.matmul(d[:, GH : GH + P].T, d[:, GH + P : GH + P + H])
 
     def _reset_h(self, s0: int, counts: Array, time: Array, row: Array) -> Array:
         """(items, H): r*h of a reset-before GRU."""
         assert self._gates is not None
-        place = time if self._segment is None else np.repeat(np.arange(len(counts)), counts)[::-1] + s0 - self._segment
+        place = time if self._first_step is None else np.repeat(np.arange(len(counts)), counts)[::-1] + s0 - self._first_step
         return self._gates[place, row, 3 * self._run.H :]
 
     def _step_counts(self, s0: int, s1: int) -> Array:

@@ -11,6 +11,9 @@ import functools
 import os
 from typing import Any
 
+from .. import _core
+
+_engine: str | None = None  # of the large products, if one was chosen
 _NAMES = [f"{prefix}openblas_get_num_threads{suffix}" for prefix in ("scipy_", "") for suffix in ("64_", "")]
 
 
@@ -39,3 +42,17 @@ def within(threads: int) -> bool:
     """Does a product by NumPy's BLAS use at most this many threads?"""
     get = _get_num_threads()
     return get is not None and get() <= threads
+
+
+def choose(engine: str) -> None:
+    """"own" or "blas", for the large products of all calls from now on."""
+    global _engine
+    _engine = engine
+
+
+def chosen() -> str:
+    """The engine of the large products, "own" or "blas": the scalar instruction set takes NumPy's BLAS unless told otherwise."""
+    engine = _engine
+    if engine is None:
+        return "blas" if _core.isa_in_use() == "scalar" and known() else "own"
+    return engine

@@ -1,0 +1,128 @@
+"""How a call is run: threads, what they share out, and how much goes through the caches at a time.
+
+Nothing here changes a bit of any result; it is about time and memory alone. The constants were measured: docs/tuning.md.
+
+fastrnn.schedule shows what a call does, and fastrnn.show_config() does so for a few sizes.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+_WORK_PER_THREAD = 2_000_000  # multiply-adds below which a second thread costs more than it brings
+_WORK_PER_WAIT = 80  # multiply-adds for each nanosecond of waiting for a thread: a core does 20 to 45 in it
+_FORWARD_ITEMS = 256  # items per chunk when input products are made first
+_BACKWARD_ITEMS = 512  # items per chunk of the backward products
+_UNIT_ITEMS = 64  # items per chunk where units are shared: what is done again if the team breaks
+_STEP_FOR_UNITS = 16000  # multiply-adds of a thread between two meetings that are worth one
+_LARGE_WEIGHTS = 120_000  # weights of which each core would rather keep its part: 480 kB of float32
+_FEW_ROWS = 4  # rows per thread up to which input products are made first
+_ROWS_OF_A_BLOCK = 4  # at least, or tiles are too low
+_WEIGHTS_OF_BLOCKS = 150_000  # weights that a core has at hand however often it starts on other rows
+_DIRECT_ITEMS = 4  # items (rows times steps) up to which a packed copy of the weights is more work than it saves
+_BYTES_PER_THREAD = 6_400_000  # of an elementwise rule, below which a second thread costs more than it brings: 80 to 160 us
+_BYTES_PER_RELEASE = 1_600_000  # below which handing the GIL over costs more than the rule
+_BYTES_PER_WAIT = 320  # bytes for each nanosecond of waiting for a thread: a core does 40 to 80 in it
+
+
+class Schedule(NamedTuple):
+    """threads: how many; split_units: they share the hidden units, not the rows; input_first: the input products of a chunk are
+    made before its recurrence; chunk: items (rows times steps) per chunk; patience: nanoseconds for which threads that sleep are
+    waited for; row_blocks: dynamic scheduling: threads take turns at so many blocks of rows, chunk by chunk; 0: static, a share of
+    the rows each. direct: the weights are read as they lie, without a packed copy."""
+
+    threads: int
+    split_units: bool
+    input_first: bool
+    chunk: int
+    patience: int = 100_000
+    row_blocks: int = 0
+    direct: bool = False
+
+    def __str__(self) -> str:
+        """
+        >>> print(forward(100, 1, 256, 256, 4, threads=2))
+        2 threads share the hidden units, input products first, 64 items a chunk
+        """
+        what = "hidden units" if self.split_units else f"{self.row_blocks} blocks of rows" if self.row_blocks else "rows"
+        who = "1 thread" if self.threads == 1 else f"{self.threads} threads share the {what}"
+        return f"{who}{', input products first' if self.input_first else ''}, {self.chunk} items a chunk"
+
+
+@lru_cache
+def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
+    """The schedule of a forward call on at most `threads` threads."""
+    work = T * B * G * H * (I + H)
+    if _shares_units(B, I, H, G, threads):
+        chunk = max(_UNIT_ITEMS, B)
+        return Schedule(_useful_threads(work, threads), True, I >= 16 and T > 1, chunk, _patience(work), 0, T * B <= _DIRECT_ITEMS)
+    threads = _useful_threads(work, min(threads, B))
+    input_first = -(-B // threads) <= _FEW_ROWS and I >= 16 and T > 1
+    row_blocks = _row_blocks(B, G * H * (I + H), threads)
+    return Schedule(
+        threads, False, input_first, max(_FORWARD_ITEMS, B), _patience(work), row_blocks, T * B <= _DIRECT_ITEMS
+    )
+
+
+@lru_cache
+def recompute(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
+    """The schedule of recomputing gates and c, where no step waits for another's h."""
+    work = T * B * G * H * (I + H)
+    return Schedule(_useful_threads(work, threads), threads > B, False, max(_BACKWARD_ITEMS, B), _patience(work))
+
+
+@lru_cache
+def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
+    """The schedule of a backward call."""
+    work = 2 * T * B * G * H * (I + H)
+    if _shares_units(B, I, H, G, threads):
+        threads, units = _useful_threads(work, threads), True
+    else:
+        threads, units = _useful_threads(work, min(threads, B)), False
+    return Schedule(threads, units, False, max(_BACKWARD_ITEMS, B), _patience(work), 0, T * B <= _DIRECT_ITEMS)
+
+
+@lru_cache
+def side_by_side(runs: int, T: int, B: int, I: int, H: int, G: int, threads: int) -> bool:
+    """Does each of so many runs of this size, which do not need each other, go whole on a thread of its own? Where that takes more
+    threads than the rows of one would, unless its units take even more."""
+    if not max(1, min(B, threads)) < runs <= threads or (threads > runs and _shares_units(B, I, H, G, threads)):
+        return False
+    return _useful_threads(runs * T * B * G * H * (I + H), runs) == runs
+
+
+def _shares_units(rows: int, I: int, H: int, G: int, threads: int) -> bool:
+    """Do threads share the units? Where rows are fewer than they, or so few that a thread reads all weights for next to nothing;
+    and where a thread has enough to do between two meetings."""
+    large_for_few = rows <= threads * _FEW_ROWS and G * H * (I + H) >= _LARGE_WEIGHTS
+    return (rows < threads or large_for_few) and rows * G * H * H >= threads * _STEP_FOR_UNITS
+
+
+def _row_blocks(rows: int, weights: int, threads: int) -> int:
+    """One more than threads, so that nobody waits for a thread that was descheduled, or has a slow core."""
+    return threads + 1 if 1 < threads <= rows // _ROWS_OF_A_BLOCK - 1 and weights <= _WEIGHTS_OF_BLOCKS else 0
+
+
+def _patience(work: int) -> int:
+    """A third of the time that the work takes alone, or less."""
+    return work // _WORK_PER_WAIT
+
+
+def _useful_threads(work: int, most: int) -> int:
+    return max(1, min(most, work // _WORK_PER_THREAD))
+
+
+class Elementwise(NamedTuple):
+    """How a rule goes over arrays: threads, the patience of a Schedule, and whether other threads of Python may run meanwhile."""
+
+    threads: int
+    patience: int
+    release: bool
+
+
+@lru_cache
+def elementwise(size: int, threads: int) -> Elementwise:
+    """The schedule of a rule that reads, and may write, arrays of so many bytes."""
+    useful = max(1, min(threads, size // _BYTES_PER_THREAD))
+    return Elementwise(useful, size // _BYTES_PER_WAIT, size >= _BYTES_PER_RELEASE)

@@ -52,7 +52,7 @@ def writable(name: str, arrays: list[Array]) -> list[Array]:
 def matching(name: str, value: Arrays, params: Sequence[Array]) -> list[Array]:
     """The arrays of `value`, one for each of params, of its shape and dtype. Raises: TypeError, ValueError."""
     arrays = [value] if isinstance(value, np.ndarray) else value
-    if _core.alike(arrays, params):
+    if _core.alike(arrays, params) and all(type(array) is np.ndarray for array in arrays):
         return list(arrays)
     arrays = vectors(name, value)
     if len(arrays) != len(params):

@@ -50,6 +50,7 @@ class CellTape:
         into = owner._zeros()
         self._run = None
         dx = run.backward(None, state[0], state[1] if len(state) > 1 else None, owner._by_cell(into.named)[0])
+        assert dx is not None
         return Gradients(
             x=dx[0, 0] if self._unbatched else dx[0], state=owner._joined(state, self._unbatched), params=into, flat=into.flat
         )

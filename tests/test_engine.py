@@ -4,11 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from fastrnn._api.checks import F32
 
 import fastrnn
 from cases import CELLS, Case, call, problem, results
 from fastrnn import _core
+from fastrnn._api.checks import F32
 from fastrnn._engine.cells import Cell
 from fastrnn._engine.weights import Weights
 from fastrnn.functional import check_weights, make_run

@@ -63,6 +63,7 @@ class TapeBase:
         dh, dc = self._check_dstate(run, dstate)
         self._run = None
         dx = run.backward(dy, dh, dc, into, dcs=dcs, truncate=truncate)
+        assert dx is not None
         if self._unbatched:
             dx, dh = dx[:, 0], dh[0]
             dc = None if dc is None else dc[0]

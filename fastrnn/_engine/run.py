@@ -183,6 +183,7 @@ class Run:
         dcs: Array | None,
         truncate: int | None,
         need_x: bool,
+        *,
         threads: int | None = None,
     ) -> None:
         """Allocate and prepare: what is next is the task. threads: fewer than the run's."""

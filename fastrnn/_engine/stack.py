@@ -21,6 +21,8 @@ from .run import Run, Threads
 from .weights import Weights
 
 Array = NDArray[Any]
+# dy, dh, dc, into, dcs, truncate, need_x: see Run.backward
+_Arguments = tuple[Array | None, Array, Array | None, Weights, Array | None, int | None, bool]
 Draw = Callable[[tuple[int, ...], float], NDArray[np.bool_]]  # of a shape and p: which elements dropout lets through
 
 
@@ -129,7 +131,7 @@ class Pass:
         """
         D, runs = self.options.directions, self.runs
         for first in reversed(range(0, len(runs), D)):
-            arguments = []
+            arguments: list[_Arguments] = []
             for d, k in enumerate(range(first, first + D)):
                 P, ends = runs[k].P, (dh[k], None if dc is None else dc[k])
                 dy_k = _sum(None if dy is None else dy[..., d * P : (d + 1) * P], dhs[k])
@@ -143,7 +145,7 @@ class Pass:
             dy = dx if dropout is None or dx is None else dropout(dx)
         return dy
 
-    def _backward_layer(self, runs: list[Run], arguments: list[Any]) -> list[Array | None]:
+    def _backward_layer(self, runs: list[Run], arguments: list[_Arguments]) -> list[Array | None]:
         """dx of each direction."""
         if not self._side_by_side(runs):
             return [run.backward(*given) for run, given in zip(runs, arguments)]

@@ -1,4 +1,4 @@
-"""Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174): c every so many steps; gates are recomputed when backward gets there.
+"""Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174): c every so many steps; the gates are recomputed in backward.
 Because y is kept, every h is known, and the steps of a segment need not wait for each other: they are one product."""
 
 from __future__ import annotations

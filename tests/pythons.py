@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / "build" / "pythons"
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}  # the installed package, nothing else
 # Each kind of call, option and error once or more, in a minute or two.
 QUICK = [
     "package", "bad_input", "cells", "docs", "engine", "formats", "golden", "layers", "memory", "onnx", "packed",
@@ -72,7 +73,9 @@ class Environment:
         start, last = time.monotonic(), ""
         for command in commands:
             print(f"--- {self.version}: {' '.join(map(str, command))}", flush=True)
-            with subprocess.Popen(command, cwd=HOME, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            with subprocess.Popen(
+                command, cwd=HOME, env=CLEAN, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ) as process:
                 for line in process.stdout or ():
                     print(line, end="", flush=True)
                     last = line.strip() or last

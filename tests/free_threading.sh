@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# The suite on a Python without its lock: all of it, a part under pytest-run-parallel, and six threads on three layers for MINUTES.
+#
+#   tests/free_threading.sh [MINUTES]        half a minute of the six threads if it is not said
+#
+# The interpreter is the newest of python3.13t ... python3.15t on the path; else CPython 3.13 is built from Debian's source package,
+# once for all trees, in ~/.cache/fastrnn, in about ten minutes. The packages are in .venv-free-threaded.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+minutes=${1:-0.5}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/fastrnn
+venv=.venv-free-threaded
+
+# apt-get with the sources of another release, and lists of its own. Where they come from is what this system's apt has for its own.
+apt_of_release() {
+    local release=$1 folder=$2 site
+    site=$(apt-get indextargets --format '$(SUITE) $(REPO_URI)' 'Created-By: Packages' | awk '$1 !~ /-/ { print $2; exit }')
+    mkdir -p "$folder/lists/partial" "$folder/archives/partial"
+    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $site $release main" >"$folder/sources.list"
+    cat >"$folder/apt.conf" <<END
+Dir::Etc::sourcelist "$folder/sources.list";
+Dir::Etc::sourceparts "-";
+Dir::State::lists "$folder/lists";
+Dir::Cache "$folder";
+END
+    export APT_CONFIG=$folder/apt.conf
+    apt-get update -qq
+}
+
+build_python() {
+    local folder
+    folder=$(mktemp -d)
+    (
+        cd "$folder"
+        apt_of_release trixie "$folder/apt"
+        apt-get source -qq --download-only python3.13
+        mkdir source
+        tar -xf python3.13_*.orig.tar.* --strip-components 1 -C source
+        cd source
+        ./configure -q --disable-gil --prefix="$cache/python3.13t"
+        make -s -j "$(nproc)"
+        make -s install
+    ) >"$cache/build.log" 2>&1 || { tail -20 "$cache/build.log"; exit 1; }
+    rm -rf "$folder"
+}
+
+find_python() {
+    for version in 3.15 3.14 3.13; do
+        command -v "python${version}t" && return
+    done
+    mkdir -p "$cache"
+    [ -x "$cache/python3.13t/bin/python3.13t" ] || build_python
+    echo "$cache/python3.13t/bin/python3.13t"
+}
+
+# Wheels alone, so that pip takes the newest releases that have one for this Python; fastrnn is built with the NumPy that it runs on.
+make_venv() {
+    local pip="$venv/bin/python -m pip --disable-pip-version-check --quiet install --only-binary :all:"
+    "$1" -m venv "$venv"
+    $pip numpy Cython setuptools
+    $pip --no-build-isolation --editable '.[test]' pytest-run-parallel
+}
+
+python=$(find_python)
+make_venv "$python"
+$venv/bin/python - <<'END'
+import sys, fastrnn, fastrnn.train
+print("Python", sys.version)
+assert not sys._is_gil_enabled(), "importing fastrnn brought Python's lock back"
+END
+# What looks at the whole process (its threads, its memory, its settings) cannot run beside itself: whole files, and the fixtures.
+parallel="tests/test_cells.py tests/test_golden.py tests/test_layers.py tests/test_packed.py tests/test_parameters.py tests/test_stream.py
+          tests/test_train_losses.py tests/test_train_recurrences.py"
+$venv/bin/python -m pytest -q -n auto --dist loadfile -m "not alone"
+$venv/bin/python -m pytest -q -p no:xdist --parallel-threads 4 $parallel
+$venv/bin/python tests/six_threads.py "$minutes"

@@ -163,23 +163,17 @@ def test_large_arrays_are_for_several_threads_and_small_ones_keep_the_gil():
 
 
 @each_optimizer
-def test_an_array_that_is_there_twice_or_a_part_of_another_steps_twice(name, monkeypatch, small_work_is_shared_out):
-    """One after the other, also where threads could share the work."""
-    start, g = np.linspace(-1, 1, 4000), np.ones(4000)
+def test_gradients_in_the_memory_of_other_parameters(name, monkeypatch, small_work_is_shared_out):
+    """Arrays step in the order of the list, also where threads could share the work."""
     results = []
     for threads in (1, 4):
         spread_over(threads, monkeypatch)
-        p = start.copy()
-        optimizer = MAKE[name]([p] * 40 + [p[:3000]])
-        for _ in range(20):
-            optimizer.step([g] * 40 + [g[:3000]])
+        p = np.linspace(-1, 1, 40 * 4000).reshape(40, 4000)
+        optimizer = MAKE[name](list(p))
+        for _ in range(10):
+            optimizer.step([p[-1], *p[:-1]])
         results.append(p.tobytes())
     assert results[0] == results[1]
-    once = start.copy()
-    MAKE[name](once).step(g)
-    twice = start.copy()
-    MAKE[name]([twice, twice]).step([g, g])
-    assert (np.abs(twice - start) > 1.5 * np.abs(once - start)).all()
 
 
 def denormal(array):

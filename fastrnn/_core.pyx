@@ -738,6 +738,18 @@ def alike(arrays, like):
     return True
 
 
+def apart(list arrays):
+    """Are these contiguous, and none a part of another? False may also be said of those that interleave."""
+    spans = []
+    for a in arrays:
+        if not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray?>a):
+            return False
+        start = <uintptr_t>cnp.PyArray_DATA(<cnp.ndarray>a)
+        spans.append((start, start + cnp.PyArray_NBYTES(<cnp.ndarray>a)))
+    spans.sort()
+    return all([end <= start for (_, end), (start, _) in zip(spans, spans[1:])])
+
+
 cdef class Rows:
     """The arrays of a call, row by row. Column k has the arrays k of all rows, or is None; the first columns change."""
     cdef fr_row *rows  # those of float32, then those of float64
@@ -790,23 +802,13 @@ cdef class Rows:
                 row.a[column] = cnp.PyArray_DATA(a)
         return True
 
-    cdef bint apart(self):
-        """Is no array a part of another?"""
-        spans = []
-        for column in self.columns:
-            for a in column or ():
-                start = <uintptr_t>cnp.PyArray_DATA(<cnp.ndarray>a)
-                spans.append((start, start + cnp.PyArray_NBYTES(<cnp.ndarray>a)))
-        spans.sort()
-        return all([end <= start for (_, end), (start, _) in zip(spans, spans[1:])])
-
     cdef run(self, int rule, tuple numbers, double *sums, how):
         """Those of float32, then those of float64."""
         cdef int double, k, threads = how.threads, set_in_use = fr_shared_get(&isa)
         cdef long long patience_ns = how.patience
         cdef fr_update *u
         cdef fr_work *kernel
-        if threads > 1 and not self.apart():
+        if threads > 1 and not apart([a for column in self.columns for a in column or ()]):
             threads = 1
         for double in range(2):
             u = &self.updates[double]

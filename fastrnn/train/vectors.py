@@ -43,10 +43,16 @@ def writable(name: str, arrays: list[Array]) -> list[Array]:
     for k, array in enumerate(arrays):
         if not array.flags.writeable:
             raise ValueError(f"{name}[{k}]: expected an array that may be written to, got a read-only one")
+    if not _core.apart(arrays):
+        _refuse_overlaps(name, arrays)
+    return arrays
+
+
+def _refuse_overlaps(name: str, arrays: list[Array]) -> None:
+    for k, array in enumerate(arrays):
         for j, other in enumerate(arrays[:k]):
             if np.may_share_memory(other, array, max_work=_WORK):  # type: ignore[arg-type]  # any number of steps
                 raise ValueError(f"{name}[{k}]: expected memory of its own, got an array that overlaps {name}[{j}]")
-    return arrays
 
 
 def matching(name: str, value: Arrays, params: Sequence[Array]) -> list[Array]:

@@ -27,8 +27,8 @@ QUICK = [
     "package", "bad_input", "cells", "docs", "engine", "formats", "golden", "layers", "memory", "onnx", "packed",
     "parameters", "single_steps", "stream", "train", "train_losses", "train_sampling", "compat_karpathy",
 ]  # fmt: skip
-# The C code by itself, compilers, and what needs a sanitized module.
-SAME_EVERYWHERE = ["cross", "build", "sanitizers"]
+# The C code by itself, compilers, what needs a sanitized module, and trainings that take minutes.
+SAME_EVERYWHERE = ["cross", "build", "sanitizers", "example_programs"]
 
 
 def claimed_versions() -> list[str]:

@@ -3,7 +3,7 @@
 Each of them, on the path or under pyenv, gets a virtual environment in build/pythons, where pip builds and installs the package as
 for anyone. There the imports (plain, -OO, warnings as errors: test_import.py) and the quick files of the suite are run, with the
 newest NumPy that this Python has. The oldest Python has the oldest NumPy that is supported; it and the newest run all of the suite
-but the C code's own tests and the longest trainings. What ran where is printed as a table; a Python that is not found is a line in it.
+but the C code's own tests and the longest trainings. A table says what ran where, and which Python was not found.
 
     python tests/pythons.py [--only 3.12] [pytest's arguments]
 """

@@ -3,7 +3,7 @@
 Each of them, on the path or under pyenv, gets a virtual environment in build/pythons, where pip builds and installs the package as
 for anyone. There the imports (plain, -OO, warnings as errors: test_import.py) and the quick files of the suite are run, with the
 newest NumPy that this Python has. The oldest Python has the oldest NumPy that is supported; it and the newest run all of the suite
-but the files that no Python changes. What ran where is printed as a table; a Python that is not found is a line in it.
+but the C code's own tests and the longest trainings. A table says what ran where, and which Python was not found.
 
     python tests/pythons.py [--only 3.12] [pytest's arguments]
 """
@@ -27,8 +27,8 @@ QUICK = [
     "package", "bad_input", "cells", "docs", "engine", "formats", "golden", "layers", "memory", "onnx", "packed",
     "parameters", "single_steps", "stream", "train", "train_losses", "train_sampling", "compat_karpathy",
 ]  # fmt: skip
-# The C code by itself, compilers, and what needs a sanitized module.
-SAME_EVERYWHERE = ["cross", "build", "sanitizers"]
+# The C code by itself, compilers, what needs a sanitized module, and trainings that take minutes.
+LEFT_OUT = ["cross", "build", "sanitizers", "example_programs"]
 
 
 def claimed_versions() -> list[str]:
@@ -93,7 +93,7 @@ class Environment:
         pytest += ["-n", "auto", "--dist", "loadfile", "-m", "not alone", *arguments]
         self.step("import", [*pytest, *files("import")])
         if whole:
-            others = (f"--ignore={path}" for path in files("import", *SAME_EVERYWHERE))
+            others = (f"--ignore={path}" for path in files("import", *LEFT_OUT))
             self.step("whole suite", [*pytest, *others, ROOT / "tests"])
         else:
             self.step("quick half", [*pytest, *files(*QUICK)])
@@ -129,7 +129,7 @@ def main() -> int:
         environments.append(Environment(version, oldest_numpy() if oldest else "numpy"))
         environments[-1].run(python, oldest or version == max(found, key=versions.index), arguments)
     print(f"\n{table(environments, [v for v in chosen if v not in found])}\n")
-    print(f"whole suite: all files but {', '.join(f'test_{n}.py' for n in SAME_EVERYWHERE)}, which no Python changes")
+    print(f"whole suite: all files but {', '.join(f'test_{n}.py' for n in LEFT_OUT)} (the C code alone, and minutes of training)")
     return int(any(e.failed for e in environments))
 
 

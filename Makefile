@@ -8,6 +8,7 @@
 #   make systems   the tests beside other systems    make packages           how much faster than other packages
 #   make pythons   build, import and test on every Python from 3.10 on that is found here
 #   make wheel     dist/*.whl                        make clean              remove everything made here
+#   make free-threaded  the suite on a Python without its lock, which is built for it once; ARGS=10 for ten minutes of six threads
 #
 # PYTHON=python3.12 chooses the Python that .venv is made of; ARGS="-k lstm" goes to pytest, to the demo or, by make compare, to
 # bench/compare.py.
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo examples test pythons bench compare systems systems-old packages lint types sanitize wheel clean
+.PHONY: free-threaded demo examples test pythons bench compare systems systems-old packages lint types sanitize wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
@@ -81,7 +82,7 @@ wheel: | $(BIN)/python
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
 clean:
-	rm -rf $(VENV) $(OLD) build dist *.egg-info fastrnn/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(OLD) .venv-free-threaded build dist *.egg-info fastrnn/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment: a change of the C or Cython sources compiles the editable install anew --------------------
@@ -98,6 +99,9 @@ $(VENV)/installed: $(COMPILED) | $(BIN)/python
 $(VENV)/with-%: $(VENV)/installed
 	$(PIP) install 'fastrnn[$*]'
 	@touch $@
+
+free-threaded:
+	tests/free_threading.sh $(ARGS)
 
 # --- sanitizers: a copy of the tree with an instrumented module in it, beside the normal one ------------------------
 SAN := build/sanitized

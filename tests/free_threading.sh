@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The suite on a Python without its lock: all of it, a part under pytest-run-parallel, and six threads on three layers for MINUTES.
+# The suite on a Python without its lock, a part of it under pytest-run-parallel, six threads on three layers under ThreadSanitizer,
+# and the same for MINUTES.
 #
-#   tests/free_threading.sh [MINUTES]        half a minute of the six threads if it is not said
+#   tests/free_threading.sh [MINUTES]        half a minute if it is not said
 #
 # The interpreter is the newest of python3.13t ... python3.15t on the path; else CPython 3.13 is built from Debian's source package,
 # once for all trees, in ~/.cache/fastrnn, in about ten minutes. The packages are in .venv-free-threaded.
@@ -61,16 +62,31 @@ make_venv() {
     $pip --no-build-isolation --editable '.[test]' pytest-run-parallel
 }
 
+# The module with ThreadSanitizer in it, in the interpreter as it is. Address randomisation is off: some systems map memory where the
+# sanitizer wants its own.
+watch_for_races() {
+    local folder=build/races python=$PWD/$venv/bin/python
+    rm -rf $folder
+    mkdir -p $folder
+    cp -R setup.py pyproject.toml README.md LICENSE fastrnn csrc tests $folder
+    rm -f $folder/fastrnn/*.so
+    cd $folder
+    FASTRNN_SANITIZE=thread CC=gcc "$python" setup.py --quiet build_ext --inplace
+    FASTRNN_ISA=scalar OPENBLAS_NUM_THREADS=1 PYTHONPATH=. TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp" \
+        LD_PRELOAD="$(gcc -print-file-name=libtsan.so)" setarch "$(uname -m)" -R "$python" tests/six_threads.py 0 6
+}
+
 python=$(find_python)
 make_venv "$python"
 $venv/bin/python - <<'END'
-import sys, fastrnn, fastrnn.train
+import sys
+import fastrnn.train
 print("Python", sys.version)
 assert not sys._is_gil_enabled(), "importing fastrnn brought Python's lock back"
 END
-# What looks at the whole process (its threads, its memory, its settings) cannot run beside itself: whole files, and the fixtures.
-parallel="tests/test_cells.py tests/test_golden.py tests/test_layers.py tests/test_packed.py tests/test_parameters.py tests/test_stream.py
-          tests/test_train_losses.py tests/test_train_recurrences.py"
 $venv/bin/python -m pytest -q -n auto --dist loadfile -m "not alone"
-$venv/bin/python -m pytest -q -p no:xdist --parallel-threads 4 $parallel
+# Not what looks at the whole process: its threads, its memory, its settings.
+$venv/bin/python -m pytest -q -p no:xdist --parallel-threads 4 \
+    tests/test_{golden,layers,packed,parameters,train_losses,train_recurrences}.py
+(watch_for_races)
 $venv/bin/python tests/six_threads.py "$minutes"

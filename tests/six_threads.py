@@ -1,6 +1,6 @@
 """Six threads train three layers that they share, each step compared bit for bit with that of one thread alone.
 
-The suite runs it for a moment; as a program it goes on for as long as it is told: python tests/six_threads.py MINUTES
+The suite runs it for a moment; as a program it goes on for as long as it is told: python tests/six_threads.py MINUTES [STEPS]
 """
 
 import sys
@@ -27,7 +27,7 @@ def step(layer, x):
     return y.tobytes() + grads.x.tobytes() + grads.flat.tobytes()
 
 
-def wrong_steps(steps=STEPS):
+def wrong_steps(steps):
     """How many of the steps differ from those of one thread alone."""
     layers = [make() for make in LAYERS]
     rng = np.random.default_rng(0)
@@ -42,17 +42,17 @@ def wrong_steps(steps=STEPS):
         return sum(pool.map(work, range(THREADS)))
 
 
-def main(minutes):
+def main(minutes, steps=STEPS):
     schedule._WORK_PER_THREAD = 1  # so that these small calls, too, want the pool
     fastrnn.set_num_threads(2)
     end, runs, wrong = time.monotonic() + 60 * minutes, 0, 0
     while not runs or time.monotonic() < end:
-        wrong += wrong_steps()
+        wrong += wrong_steps(steps)
         runs += 1
     lock = "with" if getattr(sys, "_is_gil_enabled", lambda: True)() else "without"
-    print(f"{runs} runs of {THREADS} x {STEPS} steps {lock} Python's lock: {wrong} wrong")
+    print(f"{runs} runs of {THREADS} x {steps} steps {lock} Python's lock: {wrong} wrong")
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(float(sys.argv[1])))
+    sys.exit(main(float(sys.argv[1]), *map(int, sys.argv[2:])))

@@ -3,8 +3,11 @@
 Nothing crashes, with Python's lock or without: `make free-threaded` runs the suite on an interpreter that has none.
 """
 
+import os
 import pickle
+import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from building import ROOT
 from fastrnn import _core
 from fastrnn.compat import madmom, numpy_ml
 from fastrnn.train import SGD, Adagrad, Adam, AdamW, Average, DataParallel, Linear, OutputRNN, PreactivationRNN, RMSprop
@@ -59,6 +63,13 @@ def bits(*arrays):
 
 
 # --- what is shared, and what a caller's other threads change meanwhile --------------------------------------------------------
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has its lock for good")
+def test_the_import_leaves_the_lock_off():
+    code = "import sys, fastrnn; sys.exit(sys._is_gil_enabled())"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"} | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment).returncode == 0
 
 
 def test_six_threads_train_three_layers(own, small_work_is_shared_out):

@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 EXAMPLES = int(os.environ.get("FASTRNN_EXAMPLES", "0"))
-LIES_AS_X = False  # is the mask of a batch-first layer (B, T), and beside a packed x also what is padded?
+LIES_AS_X = True  # is the mask of a batch-first layer (B, T), and beside a packed x also what is padded?
 TOLERANCE = {np.dtype(np.float32): 2e-4, np.dtype(np.float64): 1e-9}
 
 # --- layers ---------------------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ class Pass:
                 run.forward(options.record, options.batch_first, part, options.checkpoint)
             return y
         for run, part in zip(runs, parts):
-            run.begin_forward(options.record, options.batch_first, part, threads=1)
+            run.begin_forward(options.record, options.batch_first, part, options.checkpoint, threads=1)
         run_together([run.task for run in runs])
         for run in runs:
             run.end_forward()
@@ -158,7 +158,8 @@ class Pass:
         """Do the directions of a layer go at the same time, on one thread each?"""
         run = runs[0]
         T, B, I = run.x.shape
-        if self.options.checkpoint is not None or run.by_blas() or not run.plan.steps:
+        in_segments = self.options.checkpoint is not None and run.cell.form.saves
+        if in_segments or run.by_blas() or not run.plan.steps:
             return False
         return schedule.side_by_side(len(runs), T, B, I, run.H, run.cell.gates, run.threads)
 

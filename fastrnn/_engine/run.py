@@ -73,8 +73,8 @@ class Run:
         """Compute y, h_n, c_n.
 
         y is `out` if that is given: (T, B, P) with any strides over T and B and numbers of a row side by side, such as one
-        direction's part of a layer's output. batch_first: how y, if it is new, and dx are laid out. checkpoint: save no gates, and c
-        every so many steps only (more, where sums of the weights' gradients would be cut)."""
+        direction's part of a layer's output. batch_first: how y, if it is new, and dx are laid out. checkpoint: save no gates,
+        and c every so many steps only (more, where sums of the weights' gradients would be cut)."""
         self.begin_forward(record, batch_first, out, checkpoint)
         if self.plan.steps and not self.checkpoints and not self.by_blas():
             self.task.run()

@@ -27,7 +27,7 @@ enum { MEMBERS = 0x3fff, OPEN = 0x4000, RUN = 0x8000 };
 static const long long AWAKE_NS = 200000;      /* how long a worker stays awake after a call */
 enum { SPINS = 64 };                           /* about a microsecond of pauses */
 enum { YIELDS = 500 };                         /* a fifth of a millisecond or so, if nobody else wants the core */
-enum { MOST_DOUBTS = 4 };                      /* halvings of the patience */
+enum { MAX_DOUBTS = 4 };                      /* halvings of the patience */
 
 static const long long MEET_NS = 500000;       /* a member is late that keeps member 0 waiting for longer: other machines on the host take such slices */
 enum { PAUSE = 8, LONGEST_PAUSE = 512 };       /* no team of a kind for so many times a call after the first that did not pay, twice as
@@ -140,7 +140,7 @@ void fr_row_block_done(fr_row_block *block)
     atomic_store_explicit(&block->taken, 0, memory_order_release);
 }
 
-/* Where this member runs: for those behind it. */
+/* Where this member runs: for those after it. */
 static void say_where(fr_pool *pool, int member)
 {
 #ifdef __linux__
@@ -257,7 +257,7 @@ static int gather_team(fr_pool *pool, int threads, long long patience_ns)
     for (int looks = 0; (int)(atomic_load(&pool->ticket) & MEMBERS) < available && now_ns() - start < patience_ns >> pool->doubts;)
         wait_a_little(&looks);
     int joined = atomic_fetch_and(&pool->ticket, ~(unsigned)OPEN) & MEMBERS;
-    pool->doubts = joined >= available ? 0 : pool->doubts < MOST_DOUBTS ? pool->doubts + 1 : MOST_DOUBTS;
+    pool->doubts = joined >= available ? 0 : pool->doubts < MAX_DOUBTS ? pool->doubts + 1 : MAX_DOUBTS;
     return joined;
 }
 

@@ -3,8 +3,9 @@
     python bench/busy.py [--rounds 40] [--only SITUATION ...]
 
 Situations: quiet; one core for all threads; one and two busy processes beside; in turns with PyTorch's calls, whose
-threads spin for a while after each, and a loop of accelerated nn.LSTMCell between them. Calls on one and on two threads take turns; a figure is a ratio of medians. Fails
-(exit code 1) where two threads take more than 1.3 times as long as one, or, quiet, more than 0.75 times.
+threads spin for a while after each, and a loop of accelerated nn.LSTMCell between them. Calls on one and on two threads
+take turns; a figure is a ratio of medians. Fails (exit code 1) where two threads take more than 1.3 times as long as one,
+or, quiet, more than 0.75 times.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ def measure(name: str, rounds: int, between: Callable[[], None]) -> np.ndarray:
 
 
 def cell_loop(rounds: int) -> bool:
-    """A training step of an accelerated nn.LSTMCell with a readout per step, T 48, B 128, I 74, H 64, between PyTorch's own operators
-    on two threads: no slower with two threads of fastrnn than with one."""
+    """A training step of an accelerated nn.LSTMCell with a readout per step, T 48, B 128, I 74, H 64, between PyTorch's own
+    operators on two threads: no slower with two threads of fastrnn than with one."""
     import torch
 
     import fastrnn.torch

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import torch
 from numpy.typing import NDArray
-from torch.autograd.function import once_differentiable
 
 from .. import config
-from .tensors import Tensor
+from .tensors import Tensor, are_special, under_vmap, watched
 
 Array = NDArray[Any]
 
@@ -28,6 +28,10 @@ class Call(Protocol):
 
     def gradients(self, given: tuple[Tensor | None, ...], needed: tuple[bool, ...]) -> tuple[Tensor | None, ...]:
         """From the gradients of the outputs to those of the tensors; of what was kept, nothing is left."""
+        ...
+
+    def by_torch(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The outputs once more, by PyTorch's own operations."""
         ...
 
     def has_tape(self) -> bool:
@@ -52,6 +56,9 @@ class _Recorded(torch.autograd.Function):
 
     PyTorch lets a graph be gone back through repeatedly (retain_graph=True), but a tape can be used once; so the call is run again
     where its tape has gone. It is run again, too, where an output was modified in place, as PyTorch's modules allow.
+
+    Where the way back is itself to be differentiated, or to be seen into, or where its gradients are batched, it is made of PyTorch's
+    operations.
     """
 
     @staticmethod
@@ -65,12 +72,37 @@ class _Recorded(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         saved, needed, call = ctx.saved_tensors, ctx.needs_input_grad[1:], ctx.call
-        if all(d is None for d in given):
+        present = [d for d in given if d is not None]
+        if not present:
             return (None,) * (1 + len(saved))
+        if torch.is_grad_enabled() or watched(present[0]) or are_special(present):
+            return None, *_gradients_by_torch(call, saved, given, needed)
         if not call.has_tape() or any(alias._version != version for alias, version in ctx.exposed):
             call.run(saved, record=True)
         ctx.exposed = []  # nobody has seen the outputs of a further run
         return None, *call.gradients(given, needed)
+
+
+def _gradients_by_torch(
+    call: Call, tensors: tuple[Tensor, ...], given: tuple[Tensor | None, ...], needed: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """As call.gradients; with a graph, if one is wanted, back to the tensors and to the given gradients."""
+    if under_vmap(d for d in given if d is not None):  # a state of the thread that forbids to draw dropout's masks
+        with ThreadPoolExecutor(1) as other:
+            views, outputs = other.submit(_recomputed, call, tensors, needed).result()
+    else:
+        views, outputs = _recomputed(call, tensors, needed)
+    wanted = [view for view, need in zip(views, needed) if need]
+    through, by = zip(*((output, d) for output, d in zip(outputs, given) if d is not None))
+    found = iter(torch.autograd.grad(through, wanted, by, create_graph=torch.is_grad_enabled(), allow_unused=True))
+    return tuple(next(found) if need else None for need in needed)
+
+
+def _recomputed(call: Call, tensors: tuple[Tensor, ...], needed: tuple[bool, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The tensors as PyTorch's operations got them, and the outputs, in the precision of the first run."""
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        # One of the tensors may depend on another: a view of each takes what belongs to it alone.
+        views = tuple(t.view_as(t) if need else t for t, need in zip(tensors, needed))
+        return views, call.by_torch(views)

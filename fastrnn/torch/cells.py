@@ -15,19 +15,14 @@ from ..parameters import Shapes, shapes_of
 from ..plan import Plan
 from ..tasks import go
 from .calls import outputs_of, threads
-from .tensors import Tensor, argument, array, check_placement, dtype_of, left_to_torch, pair, parameter, tensors
+from .forward import bare, left_to_torch, scriptable
+from .tensors import Tensor, argument, array, computed_here, pair, parameter, tensors, watched
 
 Array = NDArray[Any]
 
 
 class RecurrentCell:
     """In front of a module of torch.nn: its forward on our kernels."""
-
-    _cell: Cell  # but of an RNNCell, whose nonlinearity says it
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        check_placement(kwargs.get("device"), kwargs.get("dtype"))
-        super().__init__(*args, **kwargs)
 
     def forward(self: Any, input: Any, hx: Any = None) -> Any:
         """As the forward of the module of torch.nn.
@@ -36,21 +31,40 @@ class RecurrentCell:
 
         Returns: the new state, as hx.
 
-        Raises: TypeError, ValueError (the message names the argument), MemoryError.
+        Raises: TypeError, ValueError (the message names the argument), MemoryError; what PyTorch raises where PyTorch computes.
         """
-        if left_to_torch():
-            return super().forward(input, hx)  # type: ignore[misc]
-        cell = self._kind()
+        if watched(input):
+            return left_to_torch(_theirs(self), self, input, hx)
+        cell = _cell_of(self)
         shapes = _shapes(cell, self.input_size, self.hidden_size, self.bias)
         weights = [getattr(self, name) for name in shapes]
-        dtype = dtype_of("weight_ih", weights[0])
+        if not computed_here(input, hx, weights):
+            return left_to_torch(_theirs(self), self, input, hx)
+        dtype = weights[0].dtype
         x = argument("input", input, dtype, (1, 2), self.input_size, "input_size")
         states = _states(cell, hx, dtype, x, self.hidden_size)
         final = outputs_of(_CellCall(cell, dtype, shapes, len(states)), x, *states, *weights)
         return final if cell.is_lstm else final[0]
 
-    def _kind(self) -> Cell:
-        return self._cell
+    __prepare_scriptable__ = scriptable
+
+
+NONLINEARITIES = {"tanh": Cell.RNN_TANH, "relu": Cell.RNN_RELU}
+
+
+def _theirs(module: Any) -> Any:
+    kinds = torch.nn.LSTMCell, torch.nn.GRUCell, torch.nn.RNNCell
+    return next(kind for kind in kinds if isinstance(module, kind))
+
+
+def _cell_of(module: Any) -> Cell:
+    if isinstance(module, torch.nn.LSTMCell):
+        return Cell.LSTM
+    if isinstance(module, torch.nn.GRUCell):
+        return Cell.GRU_AFTER
+    if module.nonlinearity not in NONLINEARITIES:  # torch.nn.RNNCell takes anything until it is called
+        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {module.nonlinearity!r}")
+    return NONLINEARITIES[module.nonlinearity]
 
 
 @lru_cache(maxsize=256)
@@ -109,46 +123,44 @@ class _CellCall:
         found += [into.w_ih, into.w_hh, into.b_ih, into.b_hh][: len(self.shapes)]
         return tuple(torch.from_numpy(a) if need and a is not None else None for a, need in zip(found, needed, strict=True))
 
+    def by_torch(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        first = 1 + self.states
+        hx = None if first == 1 else given[1:first] if self.cell.is_lstm else given[1]
+        final = _torchs(self.cell, dict(zip(self.shapes, given[first:]))).forward(given[0], hx)
+        return final if self.cell.is_lstm else (final,)
+
     def _outward(self, a: Array) -> Array:
         return a[0] if self.unbatched else a
+
+
+def _torchs(cell: Cell, weights: dict[str, Tensor]) -> Any:
+    """PyTorch's module for this cell, with tensors of any kind as its weights."""
+    kind = {Cell.LSTM: torch.nn.LSTMCell, Cell.GRU_AFTER: torch.nn.GRUCell}.get(cell, torch.nn.RNNCell)
+    nonlinearity = next((name for name, one in NONLINEARITIES.items() if one is cell), None)
+    given = {"hidden_size": weights["weight_hh"].shape[1], "nonlinearity": nonlinearity, "bias_ih": None, "bias_hh": None}
+    return bare(kind, given | weights)
 
 
 class RNNCell(RecurrentCell, torch.nn.RNNCell):
     """torch.nn.RNNCell on fastrnn's kernels: its arguments, parameters and results; see RecurrentCell.forward.
 
-    Raises beside PyTorch's own errors: ValueError for a device other than the CPU, TypeError for a dtype other than torch.float32
-    and torch.float64.
+    On other devices than the CPU, and with parameters that are not all torch.float32 or all torch.float64, PyTorch computes.
 
     >>> cell = fastrnn.torch.RNNCell(10, 20)
     >>> h = cell(torch.randn(3, 10), h)
     """
 
-    def _kind(self) -> Cell:
-        kinds = {"tanh": Cell.RNN_TANH, "relu": Cell.RNN_RELU}
-        if self.nonlinearity not in kinds:  # torch.nn.RNNCell takes anything until it is called
-            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {self.nonlinearity!r}")
-        return kinds[self.nonlinearity]
-
 
 class GRUCell(RecurrentCell, torch.nn.GRUCell):
     """torch.nn.GRUCell on fastrnn's kernels: its arguments, parameters and results; see RecurrentCell.forward.
-
-    Raises: as fastrnn.torch.RNNCell.
 
     >>> cell = fastrnn.torch.GRUCell(10, 20)
     >>> h = cell(torch.randn(3, 10), h)
     """
 
-    _cell = Cell.GRU_AFTER
-
-
 class LSTMCell(RecurrentCell, torch.nn.LSTMCell):
     """torch.nn.LSTMCell on fastrnn's kernels: its arguments, parameters and results; see RecurrentCell.forward.
-
-    Raises: as fastrnn.torch.RNNCell.
 
     >>> cell = fastrnn.torch.LSTMCell(10, 20)
     >>> h, c = cell(torch.randn(3, 10), (h, c))
     """
-
-    _cell = Cell.LSTM

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,7 +19,8 @@ from ..parameters import shapes_of
 from ..plan import make_plan
 from ..stack import Options, Pass
 from .calls import outputs_of, threads
-from .tensors import DTYPES, Tensor, argument, array, check_placement, dtype_of, left_to_torch, pair, parameter, tensors
+from .forward import bare, left_to_torch, scriptable
+from .tensors import DTYPES, Tensor, argument, array, computed_here, pair, parameter, tensors, watched
 
 Array = NDArray[Any]
 CELLS = {"RNN_TANH": Cell.RNN_TANH, "RNN_RELU": Cell.RNN_RELU, "GRU": Cell.GRU_AFTER, "LSTM": Cell.LSTM}
@@ -25,10 +28,6 @@ CELLS = {"RNN_TANH": Cell.RNN_TANH, "RNN_RELU": Cell.RNN_RELU, "GRU": Cell.GRU_A
 
 class Recurrent:
     """In front of a module of torch.nn: its forward on our kernels."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        check_placement(kwargs.get("device"), kwargs.get("dtype"))
-        super().__init__(*args, **kwargs)
 
     def forward(self: Any, input: Any, hx: Any = None) -> Any:
         """As the forward of the module of torch.nn: its arguments, shapes and results.
@@ -39,17 +38,19 @@ class Recurrent:
 
         Returns: y (T, B, D*P), or as input is; h_n, or (h_n, c_n), as hx.
 
-        Raises: TypeError, ValueError (the message names the argument), MemoryError.
+        Raises: TypeError, ValueError (the message names the argument), MemoryError; what PyTorch raises where PyTorch computes.
         """
-        if left_to_torch():
-            return super().forward(input, hx)  # type: ignore[misc]
+        if watched(input):
+            return left_to_torch(_theirs(self.mode), self, input, hx)
         self._update_flat_weights()
         weights = self._flat_weights
         packed = input if isinstance(input, PackedSequence) else None
+        x, ndim = (input, (2, 3)) if packed is None else (packed.data, (2,))
+        if not computed_here(x, hx, weights):
+            return left_to_torch(_theirs(self.mode), self, input, hx)
         sizes = self.input_size, self.hidden_size, self.proj_size
         form = _form(CELLS[self.mode], *sizes, self.num_layers, self.bidirectional, self.bias)
-        dtype = dtype_of(form.shapes[0][0], weights[0])
-        x, ndim = (input, (2, 3)) if packed is None else (packed.data, (2,))
+        dtype = weights[0].dtype
         x = argument("input", x, dtype, ndim, form.I, "input_size")
         states = _states(form, hx, dtype, _rows(x, packed, self.batch_first))
         dropout = float(self.dropout) if self.training and self.num_layers > 1 else 0.0
@@ -57,6 +58,12 @@ class Recurrent:
         y, *final = outputs_of(call, x, *states, *weights)
         y = y if packed is None else PackedSequence(y, *packed[1:])
         return y, tuple(final) if form.cell.is_lstm else final[0]
+
+    __prepare_scriptable__ = scriptable
+
+
+def _theirs(mode: str) -> Any:
+    return getattr(torch.nn, mode.split("_")[0])
 
 
 class Form(NamedTuple):
@@ -161,12 +168,30 @@ class _LayerCall:
         final = [layout.returned_state(s) for s in (done.h_n, done.c_n) if s is not None]
         return tensors([_data(layout.returned(done.y)), *final])
 
+    def by_torch(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        first = 1 + self.states
+        x = given[0] if self.indices is None else PackedSequence(given[0], *self.indices)
+        hx = None if first == 1 else given[1:first] if self.form.cell.is_lstm else given[1]
+        with self._drawn_again():
+            y, final = _torchs(self.form, given[first:], self.batch_first, self.dropout).forward(x, hx)
+        return y if self.indices is None else y.data, *(final if self.form.cell.is_lstm else (final,))
+
     def _generator(self) -> Any:
         """PyTorch's own (None) for the first run; for another one that draws the same again."""
         if self._drawn_from is None:
             self._drawn_from = torch.get_rng_state()
             return None
         return torch.Generator().set_state(self._drawn_from)
+
+    @contextmanager
+    def _drawn_again(self) -> Iterator[None]:
+        """Dropout draws as in the first run, and PyTorch's generator is left as it was."""
+        if self._drawn_from is None:
+            yield
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._drawn_from)
+            yield
 
     def has_tape(self) -> bool:
         return self._kept is not None
@@ -188,6 +213,15 @@ class _LayerCall:
         return tuple(torch.from_numpy(a) if need and a is not None else None for a, need in zip(found, needed, strict=True))
 
 
+def _torchs(form: Form, weights: tuple[Tensor, ...], batch_first: bool, dropout: float) -> Any:
+    """PyTorch's module of this form, with tensors of any kind as its weights."""
+    mode = next(mode for mode, cell in CELLS.items() if cell is form.cell)
+    sizes = {"input_size": form.I, "hidden_size": form.H, "proj_size": form.P if "w_hr" in form.fields else 0}
+    flags = {"bias": "b_ih" in form.fields, "batch_first": batch_first, "bidirectional": form.D == 2, "training": True}
+    flat = {"_flat_weights": list(weights), "_flat_weights_names": [], "_flat_weight_refs": []}
+    return bare(_theirs(mode), {"mode": mode, "num_layers": form.L, "dropout": dropout} | sizes | flags | flat)
+
+
 def _by_cell(form: Form, parameters: list[Array]) -> list[Weights]:
     n = len(form.fields)
     cells = [dict(zip(form.fields, parameters[k : k + n])) for k in range(0, len(parameters), n)]
@@ -201,8 +235,7 @@ def _data(y: Array | Packed) -> Array:
 class RNN(Recurrent, torch.nn.RNN):
     """torch.nn.RNN on fastrnn's kernels: its arguments, parameters (initialised as there) and results; see Recurrent.forward.
 
-    Raises beside PyTorch's own errors: ValueError for a device other than the CPU, TypeError for a dtype other than torch.float32
-    and torch.float64.
+    On other devices than the CPU, and with parameters that are not all torch.float32 or all torch.float64, PyTorch computes.
 
     >>> layer = fastrnn.torch.RNN(10, 20, nonlinearity="relu")
     >>> y, h_n = layer(torch.randn(5, 3, 10))
@@ -212,8 +245,6 @@ class RNN(Recurrent, torch.nn.RNN):
 class GRU(Recurrent, torch.nn.GRU):
     """torch.nn.GRU on fastrnn's kernels: its arguments, parameters (initialised as there) and results; see Recurrent.forward.
 
-    Raises: as fastrnn.torch.RNN.
-
     >>> layer = fastrnn.torch.GRU(10, 20, num_layers=2, bidirectional=True)
     >>> y, h_n = layer(torch.randn(5, 3, 10))
     """
@@ -221,8 +252,6 @@ class GRU(Recurrent, torch.nn.GRU):
 
 class LSTM(Recurrent, torch.nn.LSTM):
     """torch.nn.LSTM on fastrnn's kernels: its arguments, parameters (initialised as there) and results; see Recurrent.forward.
-
-    Raises: as fastrnn.torch.RNN.
 
     >>> layer = fastrnn.torch.LSTM(10, 20, proj_size=5)
     >>> y, (h_n, c_n) = layer(torch.randn(5, 3, 10))

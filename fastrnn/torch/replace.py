@@ -1,14 +1,15 @@
-"""Whole models: their recurrent modules turned into ours, and back."""
+"""Whole models: their recurrent modules computed by ours, and back."""
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.nn.utils import parametrize
 
 from .cells import GRUCell, LSTMCell, RNNCell
+from .forward import Forward
 from .layers import GRU, LSTM, RNN
 from .tensors import misplaced
 
@@ -21,6 +22,10 @@ OURS = {
     torch.nn.LSTMCell: LSTMCell,
 }
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
+# The methods that PyTorch's forward asks and ours does not.
+READ_BY_FORWARD = (
+    "check_input", "check_forward_args", "check_hidden_size", "get_expected_hidden_size", "get_expected_cell_size", "permute_hidden"
+)
 NAMES = {kind.__name__ for kind in THEIRS}
 
 
@@ -28,7 +33,7 @@ NAMES = {kind.__name__ for kind in THEIRS}
 class Report:
     """What accelerate did, by the modules' names in the model ("" is the model itself). print() shows it.
 
-    replaced: what each module is now. left: why a recurrent module was left alone.
+    replaced: each module that computes on fastrnn now. left: why a recurrent module was left alone.
     """
 
     replaced: dict[str, str] = field(default_factory=dict)
@@ -49,13 +54,14 @@ def accelerate(model: Any) -> Report:
     """Let the recurrent modules of a model compute on fastrnn's kernels, in place.
 
     model: a torch.nn.Module. Each torch.nn.RNN, GRU, LSTM, RNNCell, GRUCell and LSTMCell in it, and the model itself if it is one,
-    becomes fastrnn.torch's. It stays the same object with another class: its parameters, hooks, mode and names in the state_dict
-    are what they were, and optimisers and others that hold it or its parameters see no difference.
+    gets fastrnn's forward. It stays the same object of the same class: its parameters, hooks, mode and names in the state_dict are
+    what they were, and optimisers and others that hold it or its parameters see no difference. So do classes derived from these
+    that leave the forward as it is, or whose forward calls the inherited one.
 
-    Left alone are subclasses (derive those from fastrnn.torch's classes), modules whose forward was replaced, parametrised modules
-    (accelerate before), and those whose parameters are not on the CPU or not float32 or float64.
+    Left alone are derived classes that compute on their own, modules whose forward was replaced, and those whose parameters are not
+    on the CPU or not float32 or float64.
 
-    Returns: a Report of what was replaced, and what was left alone and why.
+    Returns: a Report of the modules that compute on fastrnn, and of those that were left alone and why.
 
     Raises: TypeError for what is no torch.nn.Module.
 
@@ -64,11 +70,12 @@ def accelerate(model: Any) -> Report:
       encoder.rnn  LSTM(10, 20, num_layers=2)
     """
     report = Report()
-    for name, module in _modules(model):
-        kind = OURS.get(type(module))
-        reason = _why_not(module)
-        if kind is not None and reason is None:
-            module.__class__ = kind
+    modules = _modules(model)
+    for name, module in modules:
+        theirs = _base_of(module)
+        reason = _why_not(module, theirs)
+        if theirs is not None and reason is None:
+            vars(module)["forward"] = Forward(module, theirs, OURS[theirs])
             report.replaced[name] = repr(module)
         elif reason is not None:
             report.left[name] = reason
@@ -76,14 +83,29 @@ def accelerate(model: Any) -> Report:
 
 
 def restore(model: Any) -> None:
-    """Undo accelerate: fastrnn.torch's modules become torch.nn's, in place. For what needs those by name, such as torch.jit.script,
-    and for pickled models that are to load where fastrnn is not installed (a state_dict loads anyway).
+    """Undo accelerate, in place: the modules compute on PyTorch again; and fastrnn.torch's own modules become torch.nn's. For
+    pickled models that are to load where fastrnn is not installed (a state_dict loads anyway).
 
     Raises: TypeError for what is no torch.nn.Module.
     """
     for _, module in _modules(model):
+        if is_accelerated(module):
+            del vars(module)["forward"]
         if type(module) in THEIRS:
             module.__class__ = THEIRS[type(module)]
+
+
+def as_torchs(module: Any) -> Any:
+    """The same object: of fastrnn.torch's classes made one of torch.nn's, and accelerated."""
+    theirs = THEIRS.get(type(module))
+    if theirs is not None:
+        module.__class__ = theirs
+        vars(module)["forward"] = Forward(module, theirs, OURS[theirs])
+    return module
+
+
+def is_accelerated(module: Any) -> bool:
+    return type(vars(module).get("forward")) is Forward
 
 
 def _modules(model: Any) -> list[tuple[str, Any]]:
@@ -92,27 +114,46 @@ def _modules(model: Any) -> list[tuple[str, Any]]:
     return list(model.named_modules())
 
 
-def _why_not(module: Any) -> str | None:
+def _base_of(module: Any) -> Any:
+    """The class of torch.nn that it is or that its class is derived from."""
+    return next((base for base in OURS if isinstance(module, base)), None)
+
+
+def _why_not(module: Any, theirs: Any) -> str | None:
     """Why a recurrent module has to stay what it is; None for one that has not, and for all other modules."""
-    kind = type(module)
-    if kind not in OURS:
+    if theirs is None:
         return _of_another_kind(module)
+    if is_accelerated(module) or isinstance(module, OURS[theirs]):
+        return "is fastrnn's already"
     if "forward" in vars(module):
         return "its forward was replaced by another"
-    return misplaced(module.parameters())
+    return _of_its_own(type(module), theirs) or misplaced(module.parameters())
+
+
+def _of_its_own(kind: Any, theirs: Any) -> str | None:
+    """What a derived class does that the inherited forward does not."""
+    for derived in kind.__mro__[: kind.__mro__.index(theirs)]:
+        forward = vars(derived).get("forward")
+        if forward is not None and not _calls_inherited(forward):
+            return f"{kind.__name__} is derived from torch.nn.{theirs.__name__}, but its forward does not call the inherited one"
+    for name in READ_BY_FORWARD:
+        if getattr(kind, name, None) is not getattr(theirs, name, None):
+            return f"{kind.__name__} is derived from torch.nn.{theirs.__name__}, but has a {name} of its own"
+    return None
+
+
+def _calls_inherited(forward: Any) -> bool:
+    """super().forward: the compiler gives a function that says `super` its class."""
+    code = getattr(inspect.unwrap(forward), "__code__", None)
+    return code is not None and "__class__" in code.co_freevars and "forward" in code.co_names
 
 
 def _of_another_kind(module: Any) -> str | None:
+    """A module that is called like a recurrent one, and computes: it does not just contain one."""
     kind = type(module)
-    if kind in THEIRS:
-        return "is fastrnn's already"
-    if isinstance(module, tuple(OURS)):
-        (base,) = (base for base in OURS if isinstance(module, base))
-        if parametrize.is_parametrized(module):
-            return "is parametrized; accelerate the model before that"
-        return f"{kind.__name__} is a subclass of torch.nn.{base.__name__}; derive it from fastrnn.torch.{base.__name__}"
     name = getattr(module, "original_name", kind.__name__)  # what TorchScript has compiled tells its origin by that
-    if name in NAMES:
+    inner = (m for m in module.modules() if m is not module)
+    if name in NAMES and not any(_base_of(m) is not None for m in inner):
         return f"is a {kind.__module__}.{kind.__name__}, not torch.nn's"
     return None
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.autograd import forward_ad
+from torch.fx import Proxy
+from torch.utils._device import DeviceContext
 
 from .. import checks
 
@@ -16,25 +18,61 @@ Array = NDArray[Any]
 Tensor = Any  # torch.Tensor
 
 DTYPES: dict[Any, np.dtype[Any]] = {torch.float32: checks.F32, torch.float64: checks.F64}
+PLAIN = {torch.Tensor, torch.nn.Parameter, type(None)}  # FakeTensor, DTensor and other subclasses bring operations of their own
 _transforming = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+_tracing = torch._C._get_tracing_state
+_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_is_batched = torch._C._functorch.is_legacy_batchedtensor  # under the vmap behind is_grads_batched and jacobian(vectorize=True)
 
 
-def left_to_torch() -> bool:
-    """Does PyTorch want to see inside the call? Traced, compiled, under torch.func's transforms or forward-mode differentiation, a
-    module has to be made of PyTorch's operations, so there its own forward is taken."""
+def watched(input: Any) -> bool:
+    """Does PyTorch want to see inside a call? Compiled, traced (fx then has a Proxy for the input), under torch.func's transforms, forward-mode differentiation or a
+    mode (fake tensors, make_fx, counters of operations), a module has to be made of PyTorch's operations."""
     return bool(
-        torch.jit.is_tracing() or torch.compiler.is_compiling() or _transforming() or getattr(forward_ad, "_current_level", -1) >= 0
+        torch.compiler.is_compiling()
+        or _tracing() is not None
+        or _transforming()
+        or getattr(forward_ad, "_current_level", -1) >= 0
+        or _modes()
+        or (_function_modes() and _watching_function_modes())
+        or isinstance(input, Proxy)
     )
 
 
-def check_placement(device: Any, dtype: Any) -> None:
-    """A constructor's arguments: the CPU, and float32 or float64; None is PyTorch's default."""
-    device = torch.get_default_device() if device is None else torch.device(device)
-    dtype = torch.get_default_dtype() if dtype is None else dtype
-    if device.type != "cpu":
-        raise ValueError(f"device: expected the CPU, on which fastrnn computes, got {device}; torch.nn has modules for others")
-    if dtype not in DTYPES:
-        raise TypeError(f"dtype: expected torch.float32 or torch.float64, got {dtype}; torch.nn has modules for others")
+def _watching_function_modes() -> bool:
+    """torch.set_default_device is a mode too, but only for the functions that make tensors."""
+    modes = map(torch._C._get_function_stack_at, range(_function_modes()))
+    return any(not isinstance(mode, DeviceContext) for mode in modes)
+
+
+def computed_here(x: Any, hx: Any, weights: Iterable[Any]) -> bool:
+    """Can our kernels compute a call with these tensors? What is no tensor at all they refuse.
+
+    Not on other devices, nor in other dtypes; not inside autocast, which computes in a lower precision; and not with tensors that
+    have operations of their own.
+    """
+    states = hx if isinstance(hx, (tuple, list)) else (hx,)
+    given = (x, *states, *weights)
+    weight = given[1 + len(states)]
+    return (
+        getattr(weight, "dtype", None) in DTYPES
+        and weight.is_cpu
+        and not torch.is_autocast_enabled("cpu")
+        and (PLAIN.issuperset(map(type, given)) or not any(map(_is_special, given)))
+    )
+
+
+def _is_special(tensor: Any) -> bool:
+    return type(tensor) not in PLAIN and hasattr(type(tensor), "__torch_function__")
+
+
+def are_special(gradients: list[Tensor]) -> bool:
+    """Does one of them stand for several, or have operations of its own?"""
+    return not PLAIN.issuperset(map(type, gradients)) or any(map(_is_batched, gradients))
+
+
+def under_vmap(gradients: Iterable[Tensor]) -> bool:
+    return bool(_transforming()) or any(map(_is_batched, gradients))
 
 
 def misplaced(parameters: Iterable[Tensor]) -> str | None:
@@ -46,14 +84,6 @@ def misplaced(parameters: Iterable[Tensor]) -> str | None:
     if len(dtypes) > 1 or next(iter(kinds))[1] not in DTYPES:
         return f"its parameters are {' and '.join(dtypes)}, not all torch.float32 or all torch.float64"
     return None
-
-
-def dtype_of(name: str, tensor: Tensor) -> Any:
-    """That of the first weight, which is that of the module."""
-    dtype = getattr(tensor, "dtype", None)
-    if dtype not in DTYPES:
-        raise _misplaced(name, "torch.float32 or torch.float64", tensor)
-    return dtype
 
 
 def parameter(name: str, tensor: Tensor, dtype: Any, shape: tuple[int, ...]) -> Array:
@@ -71,20 +101,14 @@ def _misplaced(name: str, wanted: str, tensor: Tensor) -> TypeError:
 
 
 def argument(name: str, tensor: Tensor, dtype: Any, ndim: tuple[int, ...], n: int, size: str) -> Tensor:
-    """An input or a state: on the CPU, of the parameters' dtype, with a last axis of n, which is called `size`.
-
-    Inside an enabled autocast other floating dtypes are brought to the parameters', as autocast does for PyTorch's own operations
-    that want full precision.
-    """
+    """An input or a state: on the CPU, of the parameters' dtype, with a last axis of n, which is called `size`."""
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{name}: expected a tensor of {dtype}, got {type(tensor).__name__}")
     if not tensor.is_cpu:
         raise ValueError(f"{name}: expected a tensor on the CPU, got one on {tensor.device}; pass {name}.cpu()")
     if tensor.dtype != dtype:
-        if not (tensor.is_floating_point() and torch.is_autocast_enabled("cpu")):
-            other = f", or convert the model: model.to({tensor.dtype})" if tensor.dtype in DTYPES else ""
-            raise ValueError(f"{name}: expected dtype {dtype}, got {tensor.dtype}; pass {name}.to({dtype}){other}")
-        tensor = tensor.to(dtype)
+        other = f", or convert the model: model.to({tensor.dtype})" if tensor.is_floating_point() else ""
+        raise ValueError(f"{name}: expected dtype {dtype}, got {tensor.dtype}; pass {name}.to({dtype}){other}")
     if tensor.ndim not in ndim:
         raise ValueError(f"{name}: expected {' or '.join(map(str, ndim))} dimensions, got shape {tuple(tensor.shape)}")
     if tensor.shape[-1] != n:

@@ -1,8 +1,12 @@
 """fastrnn.torch.accelerate: models that others have made."""
 
 import copy
+import inspect
 import io
 import os
+import pickle
+import weakref
+from abc import ABC, abstractmethod
 
 import pytest
 
@@ -89,7 +93,7 @@ def test_everything_that_holds_a_module_or_its_parameters_sees_no_difference():
     assert model["a"].training and not model["b"].training
     x = torch.ones(5, 2, 3)
     sum(model[name](x)[0].sum() for name in "abc").backward()
-    assert seen == [fastrnn.torch.LSTM]
+    assert seen == [nn.LSTM]
     twice = model["b"].weight_hh_l0.grad.clone()
     model.zero_grad()
     for name in "bc":
@@ -103,19 +107,81 @@ def test_the_model_itself_may_be_one(kind):
     x = torch.ones(2, 3)
     expected = module(x)[0]
     assert str(accelerate(module)) == f"1 module computes on fastrnn:\n  (the model)  {kind}(3, 4)"
-    assert type(module) is getattr(fastrnn.torch, kind)
+    assert type(module) is getattr(nn, kind)
     torch.testing.assert_close(module(x)[0], expected)
+    assert recorded(module(x)[0])
+
+
+def recorded(y):
+    """Was it computed by our kernels?"""
+    seen, left = set(), [y.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            left += [before for before, _ in node.next_functions]
+    return any("Recorded" in node.name() for node in seen)
 
 
 class Own(nn.LSTM):
-    """Somebody's subclass."""
+    """Somebody's subclass: its forward calls the inherited one."""
 
     def forward(self, x):
+        self.calls = getattr(self, "calls", 0) + 1
         return super().forward(x)[0]
 
 
+class Recurrence(ABC, nn.RNNBase):
+    """As pytorch-forecasting's: the forward is in one class, the kind is another's."""
+
+    @abstractmethod
+    def start(self):
+        pass
+
+    def forward(self, x, hx=None, lengths=None):
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=self.batch_first, enforce_sorted=False)
+        y, state = super().forward(packed, hx=hx)
+        return nn.utils.rnn.pad_packed_sequence(y, batch_first=self.batch_first)[0], state
+
+
+class Packing(Recurrence, nn.GRU):
+    def start(self):
+        return None
+
+
+class Fresh(nn.LSTM):
+    """Computes on its own."""
+
+    def forward(self, x):
+        return torch.tanh(x @ self.weight_ih_l0.T)
+
+
+class Careless(nn.LSTM):
+    def forward(self, x):
+        return super(type(self), self).forward(x)
+
+
+class Unchecked(nn.LSTM):
+    """Takes inputs that PyTorch refuses."""
+
+    def check_forward_args(self, *args):
+        pass
+
+
+class Cell(nn.GRUCell):
+    """Nothing but a name."""
+
+
 class LSTM(nn.Module):
-    """Somebody's own LSTM."""
+    """Somebody's own LSTM, which computes."""
+
+
+class GRU(nn.Module):
+    """Contains one, and is called like it."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.rnn = inner
 
 
 def with_another_forward():
@@ -124,8 +190,10 @@ def with_another_forward():
     return module
 
 
-def parametrized():
-    return nn.utils.parametrizations.weight_norm(nn.GRU(3, 4), "weight_hh_l0")
+def accelerated():
+    module = nn.GRU(3, 4)
+    accelerate(module)
+    return module
 
 
 def mixed():
@@ -135,13 +203,15 @@ def mixed():
 
 
 LEFT = {
-    "subclass": (lambda: Own(3, 4), "Own is a subclass of torch.nn.LSTM; derive it from fastrnn.torch.LSTM"),
+    "fresh": (lambda: Fresh(3, 4), "Fresh is derived from torch.nn.LSTM, and its forward does not just call super().forward"),
+    "careless": (lambda: Careless(3, 4), "Careless is derived from torch.nn.LSTM, and its forward does not just call super().forward"),
+    "unchecked": (lambda: Unchecked(3, 4), "Unchecked is derived from torch.nn.LSTM, and has a check_forward_args of its own"),
     "forward": (with_another_forward, "its forward was replaced by another"),
-    "parametrized": (parametrized, "is parametrized; accelerate the model before that"),
     "half": (lambda: nn.LSTM(3, 4).half(), "its parameters are torch.float16, not all torch.float32 or all torch.float64"),
     "mixed": (mixed, "its parameters are torch.float32 and torch.float64, not all torch.float32 or all torch.float64"),
     "device": (lambda: nn.LSTMCell(3, 4, device="meta"), "its parameters are on meta, not on the CPU"),
     "ours": (lambda: fastrnn.torch.LSTM(3, 4), "is fastrnn's already"),
+    "accelerated": (accelerated, "is fastrnn's already"),
     "another's": (LSTM, "is a test_torch_accelerate.LSTM, not torch.nn's"),
 }
 
@@ -158,12 +228,90 @@ def test_what_is_left_alone_is_said(case):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*quantized tensor creation.*:UserWarning")
-def test_what_torch_has_quantised_or_compiled_is_left_alone():
+def test_what_torch_has_quantised_or_scripted_is_left_alone():
     quantised = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.LSTM(3, 4)), {nn.LSTM})
     scripted = nn.Sequential(torch.jit.script(nn.LSTM(3, 4)))
     for model in (quantised, scripted):
         (reason,) = accelerate(model).left.values()
         assert reason.startswith("is a torch.") and reason.endswith(", not torch.nn's")
+
+
+def test_a_report_names_what_computes_and_not_what_contains():
+    report = accelerate(GRU(GRU(nn.GRU(3, 4))))
+    assert (report.replaced, report.left) == ({"rnn.rnn": "GRU(3, 4)"}, {})
+    report = accelerate(GRU(GRU(nn.GRU(3, 4).half())))
+    assert report.left.keys() == {"rnn.rnn"}
+
+
+@pytest.mark.parametrize("how", ["itself", "deepcopy", "pickle", "parametrized before", "parametrized after"])
+@pytest.mark.parametrize("kind, arguments", [(Own, ()), (Packing, (None, torch.tensor([2, 5]))), (Cell, ())])
+def test_a_subclass_computes_here_where_the_inherited_forward_works(kind, arguments, how):
+    module = kind(3, 4)
+    x = torch.randn(2, 3) if kind is Cell else torch.randn(5, 2, 3)
+    if how == "parametrized before":
+        nn.utils.parametrizations.weight_norm(module, "weight_hh" if kind is Cell else "weight_hh_l0")
+    expected = module(x, *arguments)
+    report = accelerate(module)
+    if how == "parametrized after":
+        nn.utils.parametrizations.weight_norm(module, "weight_hh" if kind is Cell else "weight_hh_l0")
+    assert report.replaced.keys() == {""} and not report.left
+    if how in ("deepcopy", "pickle"):
+        module = copy.deepcopy(module) if how == "deepcopy" else pickle.loads(pickle.dumps(module))
+    assert type(module) is kind or (type(module).__name__ == f"Parametrized{kind.__name__}" and isinstance(module, kind))
+    y = module(x, *arguments)
+    torch.testing.assert_close(y, expected)
+    assert recorded(y[0] if isinstance(y, tuple) else y)
+    if kind is Own:
+        assert module.calls == 2
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"])
+@pytest.mark.parametrize("how", ["deepcopy", "pickle", "save"])
+def test_a_copy_of_an_accelerated_module_is_one(kind, how):
+    """And stands alone: with its own weights and mode, and when the first is gone."""
+    model = nn.Sequential(getattr(nn, kind)(3, 4))
+    accelerate(model)
+    if how == "save":
+        file = io.BytesIO()
+        torch.save(model, file)
+        file.seek(0)
+        new = torch.load(file, weights_only=False)
+    else:
+        new = copy.deepcopy(model) if how == "deepcopy" else pickle.loads(pickle.dumps(model))
+    x = torch.randn(2, 3)
+    expected = model(x)[0]
+    old = weakref.ref(model[0])
+    del model
+    assert old() is None, "a model is freed when it is let go"
+    assert type(new[0]) is getattr(nn, kind)
+    torch.testing.assert_close(new(x)[0], expected)
+    assert recorded(new(x)[0])
+
+
+def test_a_forward_says_when_its_module_is_gone():
+    module = accelerated()
+    forward = module.forward
+    del module
+    with pytest.raises(ReferenceError, match="the module of this forward is gone"):
+        forward(torch.ones(5, 2, 3))
+
+
+def test_who_looks_at_a_forward_sees_the_method():
+    module = accelerated()
+    assert inspect.ismethod(module.forward) and module.forward.__func__ is nn.GRU.forward
+    assert inspect.signature(module.forward) == inspect.signature(nn.GRU(3, 4).forward)
+    assert module.forward.__module__ == nn.GRU.__module__
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_ours_can_be_scripted_and_go_on_computing_here():
+    """As torch.nn's modules: TorchScript knows those by their class."""
+    model, x = nn.Sequential(fastrnn.torch.LSTM(3, 4)), torch.randn(5, 2, 3)
+    module = model[0]
+    scripted = torch.jit.script(model)
+    assert model[0] is module and type(module) is nn.LSTM
+    torch.testing.assert_close(scripted(x)[0], model(x)[0])
+    assert recorded(model(x)[0]) and not recorded(scripted(x)[0])
 
 
 def test_a_report_lines_up_its_names():
@@ -189,17 +337,15 @@ def test_weights_that_a_hook_makes_are_taken():
     torch.testing.assert_close(model(x)[0], expected)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_restore_gives_a_model_back():
-    """To TorchScript, which cannot compile ours, and into files that load without fastrnn."""
-    model = nn.Sequential(nn.GRU(3, 4, 2))
+    """Into files that load without fastrnn."""
+    model = nn.Sequential(nn.GRU(3, 4, 2), fastrnn.torch.GRU(4, 4))
     x = torch.ones(5, 2, 3)
-    expected, _ = model(x)
+    expected, _ = model[0](x)
     accelerate(model)
     restore(model)
-    assert type(model[0]) is nn.GRU
-    assert torch.equal(model(x)[0], expected)
-    assert torch.equal(torch.jit.script(model)(x)[0], expected)
+    assert type(model[0]) is type(model[1]) is nn.GRU
+    assert torch.equal(model[0](x)[0], expected) and not recorded(model[0](x)[0])
     file = io.BytesIO()
     torch.save(model, file)
     assert b"fastrnn" not in file.getvalue()

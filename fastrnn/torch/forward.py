@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from .tensors import watched
+
 
 class Forward:
     """The forward of a module of torch.nn, or of a class derived from one, on our kernels: an attribute of the module.
@@ -30,14 +32,17 @@ class Forward:
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         module = self._module()
+        if module is None:
+            raise ReferenceError("the module of this forward is gone; hold the module, not its forward alone")
         kind = type(module)
         if kind.forward is self._theirs.forward:
             return self._ours.forward(module, *arguments, **keywords)
-        if module is None:
-            raise ReferenceError("the module of this forward is gone; hold the module, not its forward alone")
-        twin = object.__new__(self._kind_between(kind))
+        if watched(arguments[0] if arguments else None):
+            return kind.forward(module, *arguments, **keywords)
+        between = self._kind_between(kind)
+        twin = object.__new__(between)
         object.__setattr__(twin, "__dict__", vars(module))
-        return twin.forward(*arguments, **keywords)
+        return between.forward(twin, *arguments, **keywords)
 
     def _kind_between(self, kind: Any) -> Any:
         """A derived class once more, with ours between it and torch.nn's: its super().forward is ours."""

@@ -23,9 +23,8 @@ OURS = {
 }
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
 # The methods that PyTorch's forward asks and ours does not.
-READ_BY_FORWARD = (
-    "check_input", "check_forward_args", "check_hidden_size", "get_expected_hidden_size", "get_expected_cell_size", "permute_hidden"
-)
+EXPECTED = "get_expected_hidden_size", "get_expected_cell_size"
+ASKED_BY_FORWARD = "check_input", "check_forward_args", "check_hidden_size", "permute_hidden", *EXPECTED
 NAMES = {kind.__name__ for kind in THEIRS}
 
 
@@ -76,7 +75,7 @@ def accelerate(model: Any) -> Report:
         reason = _why_not(module, theirs)
         if theirs is not None and reason is None:
             vars(module)["forward"] = Forward(module, theirs, OURS[theirs])
-            report.replaced[name] = repr(module)
+            report.replaced[name] = f"{type(module).__name__}({module.extra_repr()})"
         elif reason is not None:
             report.left[name] = reason
     return report
@@ -132,20 +131,19 @@ def _why_not(module: Any, theirs: Any) -> str | None:
 
 def _of_its_own(kind: Any, theirs: Any) -> str | None:
     """What a derived class does that the inherited forward does not."""
-    for derived in kind.__mro__[: kind.__mro__.index(theirs)]:
-        forward = vars(derived).get("forward")
-        if forward is not None and not _calls_inherited(forward):
-            return f"{kind.__name__} is derived from torch.nn.{theirs.__name__}, but its forward does not call the inherited one"
-    for name in READ_BY_FORWARD:
-        if getattr(kind, name, None) is not getattr(theirs, name, None):
-            return f"{kind.__name__} is derived from torch.nn.{theirs.__name__}, but has a {name} of its own"
-    return None
+    derived = f"{kind.__name__} is derived from torch.nn.{theirs.__name__}"
+    for between in kind.__mro__[: kind.__mro__.index(theirs)]:
+        if "forward" in vars(between) and not _calls_inherited(vars(between)["forward"]):
+            return f"{derived}, and its forward does not just call super().forward"
+    own = [name for name in ASKED_BY_FORWARD if getattr(kind, name, None) is not getattr(theirs, name, None)]
+    return f"{derived}, and has a {own[0]} of its own" if own else None
 
 
 def _calls_inherited(forward: Any) -> bool:
-    """super().forward: the compiler gives a function that says `super` its class."""
+    """By super(), and not by super(type(self), self): we call the forward with an object of a class derived further."""
     code = getattr(inspect.unwrap(forward), "__code__", None)
-    return code is not None and "__class__" in code.co_freevars and "forward" in code.co_names
+    names = set() if code is None else set(code.co_names)
+    return names >= {"super", "forward"} and not names & {"type", "__class__"}
 
 
 def _of_another_kind(module: Any) -> str | None:

@@ -37,7 +37,8 @@ class RecurrentCell:
             return left_to_torch(_theirs(self), self, input, hx)
         cell = _cell_of(self)
         shapes = _shapes(cell, self.input_size, self.hidden_size, self.bias)
-        weights = [getattr(self, name) for name in shapes]
+        own = self._parameters  # asked first, as the way by getattr is longer; hooks and parametrisations make others
+        weights = [own[name] if name in own else getattr(self, name) for name in shapes]
         if not computed_here(input, hx, weights):
             return left_to_torch(_theirs(self), self, input, hx)
         dtype = weights[0].dtype

@@ -24,10 +24,11 @@ class Forward:
     def __init__(self, module: Any, theirs: Any, ours: Any) -> None:
         """theirs, ours: the class of torch.nn and our class derived from it."""
         self._module, self._theirs, self._ours = weakref.ref(module), theirs, ours
+        self._inherited, self._compute = theirs.forward, ours.forward
         self._between: tuple[Any, Any] = (None, None)
         method = type(module).forward
         self.__module__, self.__doc__ = method.__module__, method.__doc__
-        if method is not theirs.forward:
+        if method is not self._inherited:
             self._kind_between(type(module))
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
@@ -35,8 +36,8 @@ class Forward:
         if module is None:
             raise ReferenceError("the module of this forward is gone; hold the module, not its forward alone")
         kind = type(module)
-        if kind.forward is self._theirs.forward:
-            return self._ours.forward(module, *arguments, **keywords)
+        if kind.forward is self._inherited:
+            return self._compute(module, *arguments, **keywords)
         if watched(arguments[0] if arguments else None):
             return kind.forward(module, *arguments, **keywords)
         between = self._kind_between(kind)

@@ -42,8 +42,7 @@ class Recurrent:
         """
         if watched(input):
             return left_to_torch(_theirs(self.mode), self, input, hx)
-        self._update_flat_weights()
-        weights = self._flat_weights
+        weights = _flat_weights(self)
         packed = input if isinstance(input, PackedSequence) else None
         x, ndim = (input, (2, 3)) if packed is None else (packed.data, (2,))
         if not computed_here(x, hx, weights):
@@ -60,6 +59,16 @@ class Recurrent:
         return y, tuple(final) if form.cell.is_lstm else final[0]
 
     __prepare_scriptable__ = scriptable
+
+
+def _flat_weights(module: Any) -> list[Any]:
+    """As PyTorch has it after _update_flat_weights(), which takes its time: not called while all are the parameters they were."""
+    own = module._parameters
+    for ref, name in zip(module._flat_weight_refs, module._flat_weights_names):
+        if ref is None or own.get(name) is not ref():
+            module._update_flat_weights()
+            break
+    return module._flat_weights  # type: ignore[no-any-return]
 
 
 def _theirs(mode: str) -> Any:

@@ -1,6 +1,6 @@
 """A callback for Lightning's Trainer, for packages that make their model inside `fit` and hand callbacks on to it.
 
-Needs lightning or pytorch_lightning; of both, the one that is imported already is taken.
+Needs lightning or pytorch_lightning; if both are installed, it is a callback for both.
 
 >>> from fastrnn.torch.lightning import Accelerate
 >>> trainer = lightning.Trainer(callbacks=[Accelerate()])
@@ -10,23 +10,23 @@ Needs lightning or pytorch_lightning; of both, the one that is imported already 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
+from importlib.util import find_spec
 from typing import Any
 
 from .replace import Report, accelerate
 
-
-def _callback() -> Any:
-    """Lightning's class of callbacks."""
-    names = sorted(("lightning", "pytorch_lightning"), key=lambda name: name not in sys.modules)
-    for name in names:
-        if importlib.util.find_spec(name) is not None:
-            return importlib.import_module(f"{name}.pytorch" if name == "lightning" else name).Callback
-    raise ImportError("fastrnn.torch.lightning: needs Lightning, which is not installed; pip install lightning")
+PACKAGES = {"lightning": "lightning.pytorch", "pytorch_lightning": "pytorch_lightning"}  # one and the same, by two names
 
 
-class Accelerate(_callback()):  # type: ignore[misc]
+def _callbacks() -> list[Any]:
+    """The classes of callbacks of what is installed of Lightning."""
+    found = [importlib.import_module(package).Callback for name, package in PACKAGES.items() if find_spec(name) is not None]
+    if not found:
+        raise ImportError("fastrnn.torch.lightning: needs Lightning, which is not installed; pip install lightning")
+    return found
+
+
+class Accelerate(*_callbacks()):  # type: ignore[misc]
     """Lets the recurrent modules of the model compute on fastrnn: fastrnn.torch.accelerate, when fitting, validating, testing or
     predicting starts. Takes no arguments.
 

@@ -13,7 +13,7 @@ import torch
 try:
     from skorch.callbacks import Callback
 except ModuleNotFoundError as error:
-    if error.name != "skorch":
+    if (error.name or "").split(".")[0] != "skorch":
         raise
     raise ImportError("fastrnn.torch.skorch: needs skorch, which is not installed; pip install skorch") from error
 

@@ -19,22 +19,25 @@ Tensor = Any  # torch.Tensor
 
 DTYPES: dict[Any, np.dtype[Any]] = {torch.float32: checks.F32, torch.float64: checks.F64}
 PLAIN = {torch.Tensor, torch.nn.Parameter, type(None)}  # FakeTensor, DTensor and other subclasses bring operations of their own
-_transforming = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
-_tracing = torch._C._get_tracing_state
+
+# Asked at each call, so without a way through Python where there is one.
+_is_compiling, _autocasts = torch.compiler.is_compiling, torch.is_autocast_enabled
+_tracing, _transforming = torch._C._get_tracing_state, torch._C._are_functorch_transforms_active
 _modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
 _is_batched = torch._C._functorch.is_legacy_batchedtensor  # under the vmap behind is_grads_batched and jacobian(vectorize=True)
 
 
 def watched(input: Any) -> bool:
-    """Does PyTorch want to see inside a call? Compiled, traced (fx then has a Proxy for the input), under torch.func's transforms, forward-mode differentiation or a
-    mode (fake tensors, make_fx, counters of operations), a module has to be made of PyTorch's operations."""
-    return bool(
-        torch.compiler.is_compiling()
+    """Does PyTorch want to see inside a call? Compiled, traced (by fx with a Proxy as the input), under torch.func's transforms,
+    forward-mode differentiation or a mode (fake tensors, make_fx, counters of operations), a module has to be made of PyTorch's
+    operations."""
+    return (
+        _is_compiling()
         or _tracing() is not None
         or _transforming()
-        or getattr(forward_ad, "_current_level", -1) >= 0
-        or _modes()
-        or (_function_modes() and _watching_function_modes())
+        or forward_ad._current_level >= 0
+        or _modes() > 0
+        or (_function_modes() > 0 and _watching_function_modes())
         or isinstance(input, Proxy)
     )
 
@@ -45,21 +48,17 @@ def _watching_function_modes() -> bool:
     return any(not isinstance(mode, DeviceContext) for mode in modes)
 
 
-def computed_here(x: Any, hx: Any, weights: Iterable[Any]) -> bool:
+def computed_here(x: Any, hx: Any, weights: list[Any]) -> bool:
     """Can our kernels compute a call with these tensors? What is no tensor at all they refuse.
 
     Not on other devices, nor in other dtypes; not inside autocast, which computes in a lower precision; and not with tensors that
     have operations of their own.
     """
-    states = hx if isinstance(hx, (tuple, list)) else (hx,)
-    given = (x, *states, *weights)
-    weight = given[1 + len(states)]
-    return (
-        getattr(weight, "dtype", None) in DTYPES
-        and weight.is_cpu
-        and not torch.is_autocast_enabled("cpu")
-        and (PLAIN.issuperset(map(type, given)) or not any(map(_is_special, given)))
-    )
+    weight = weights[0]
+    if weight is None or weight.dtype not in DTYPES or not weight.is_cpu or _autocasts("cpu"):
+        return False
+    given = (x, *weights) if hx is None else (x, *hx, *weights) if isinstance(hx, (tuple, list)) else (x, hx, *weights)
+    return PLAIN.issuperset(map(type, given)) or not any(map(_is_special, given))
 
 
 def _is_special(tensor: Any) -> bool:

@@ -202,9 +202,10 @@ def mixed():
     return module
 
 
+OF_ITS_OWN = "is derived from torch.nn.LSTM, and its forward does not just call super().forward"
 LEFT = {
-    "fresh": (lambda: Fresh(3, 4), "Fresh is derived from torch.nn.LSTM, and its forward does not just call super().forward"),
-    "careless": (lambda: Careless(3, 4), "Careless is derived from torch.nn.LSTM, and its forward does not just call super().forward"),
+    "fresh": (lambda: Fresh(3, 4), f"Fresh {OF_ITS_OWN}"),
+    "careless": (lambda: Careless(3, 4), f"Careless {OF_ITS_OWN}"),
     "unchecked": (lambda: Unchecked(3, 4), "Unchecked is derived from torch.nn.LSTM, and has a check_forward_args of its own"),
     "forward": (with_another_forward, "its forward was replaced by another"),
     "half": (lambda: nn.LSTM(3, 4).half(), "its parameters are torch.float16, not all torch.float32 or all torch.float64"),

@@ -1,4 +1,4 @@
-"""The callbacks for Lightning and skorch, with the real packages: models that are made inside `fit` compute here, with the same losses."""
+"""The callbacks for Lightning and skorch, with the real packages: models made inside `fit` compute here, with the same losses."""
 
 import os
 import sys
@@ -129,8 +129,9 @@ def test_skorch():
 
 @pytest.mark.parametrize("name, missing", [("lightning", "Lightning"), ("skorch", "skorch")])
 def test_a_missing_package_is_named(name, missing):
-    hidden = {package: None for package in ("lightning", "pytorch_lightning", "skorch", "skorch.callbacks")}
+    hidden = dict.fromkeys(("lightning", "pytorch_lightning", "skorch", "skorch.callbacks"))
     with mock.patch.dict(sys.modules, hidden), mock.patch("importlib.util.find_spec", lambda name: None):
         sys.modules.pop(f"fastrnn.torch.{name}", None)
-        with pytest.raises(ImportError, match=rf"fastrnn.torch.{name}: needs {missing}, which is not installed; pip install {name}"):
+        message = f"fastrnn.torch.{name}: needs {missing}, which is not installed; pip install {name}"
+        with pytest.raises(ImportError, match=f"^{message}$"):
             __import__(f"fastrnn.torch.{name}")

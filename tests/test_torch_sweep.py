@@ -62,9 +62,7 @@ def test_pack_and_unpack_are_torchs(batch_first):
     for _ in range(50):
         T, B = rng.integers(1, 9, 2)
         x, lengths = rng.standard_normal((B, T, 3) if batch_first else (T, B, 3)), rng.integers(1, T + 1, B)
-        theirs = torch.nn.utils.rnn.pack_padded_sequence(
-            torch.tensor(x), torch.tensor(lengths), batch_first, enforce_sorted=False
-        )
+        theirs = torch.nn.utils.rnn.pack_padded_sequence(torch.tensor(x), torch.tensor(lengths), batch_first, enforce_sorted=False)
         ours = fastrnn.pack(x, lengths, batch_first)
         for field, a in ours._asdict().items():
             b = getattr(theirs, field).numpy()

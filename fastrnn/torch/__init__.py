@@ -1,8 +1,10 @@
 """fastrnn.torch: PyTorch's recurrent modules, computed on the CPU by fastrnn's kernels, forward and backward.
 
 RNN, GRU, LSTM and RNNCell, GRUCell, LSTMCell are subclasses of PyTorch's own: the constructor's arguments, parameters, state_dict,
-hooks and packed sequences are theirs, the computation is ours. accelerate() turns the modules inside an existing model into these,
-with the same Parameter objects, and restore() turns them back. Needs the package torch: pip install 'fastrnn[torch]'.
+hooks and packed sequences are theirs, the computation is ours. accelerate() gives the modules inside an existing model our forward,
+and restore() gives them theirs back. Where PyTorch differentiates twice, transforms or traces, its own operators compute.
+fastrnn.torch.lightning and fastrnn.torch.skorch have callbacks for models that are made inside `fit`. Needs the package torch:
+pip install 'fastrnn[torch]'.
 
 >>> import torch, fastrnn.torch
 >>> layer = fastrnn.torch.LSTM(10, 20, num_layers=2, batch_first=True)

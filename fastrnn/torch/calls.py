@@ -57,8 +57,8 @@ class _Recorded(torch.autograd.Function):
     PyTorch lets a graph be gone back through repeatedly (retain_graph=True), but a tape can be used once; so the call is run again
     where its tape has gone. It is run again, too, where an output was modified in place, as PyTorch's modules allow.
 
-    Where the way back is itself to be differentiated, or to be seen into, or where its gradients are batched, it is made of PyTorch's
-    operations.
+    Where the way back is itself to be differentiated, or to be seen into, or where its gradients are batched, it is made of
+    PyTorch's operations.
     """
 
     @staticmethod

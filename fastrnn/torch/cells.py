@@ -159,6 +159,7 @@ class GRUCell(RecurrentCell, torch.nn.GRUCell):
     >>> h = cell(torch.randn(3, 10), h)
     """
 
+
 class LSTMCell(RecurrentCell, torch.nn.LSTMCell):
     """torch.nn.LSTMCell on fastrnn's kernels: its arguments, parameters and results; see RecurrentCell.forward.
 

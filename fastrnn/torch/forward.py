@@ -60,19 +60,19 @@ class Forward:
     # To who looks at it:
 
     def _method(self) -> Any:
-        module = self._module()
+        module: Any = self._module()
         return types.MethodType(type(module).forward, module)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._method(), name)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return types.MethodType
 
 
 def scriptable(module: Any) -> Any:
-    """What TorchScript compiles in the place of a module of ours: the same object, as a module of torch.nn that computes on ours."""
+    """What TorchScript compiles in the place of a module of ours: the same object as a module of torch.nn, accelerated."""
     from .replace import as_torchs  # which imports the modules that use this
 
     return as_torchs(module)

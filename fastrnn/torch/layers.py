@@ -68,7 +68,7 @@ def _flat_weights(module: Any) -> list[Any]:
         if ref is None or own.get(name) is not ref():
             module._update_flat_weights()
             break
-    return module._flat_weights  # type: ignore[no-any-return]
+    return module._flat_weights
 
 
 def _theirs(mode: str) -> Any:

@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
 from .replace import Report, accelerate
 
 
-class Accelerate(Callback):  # type: ignore[misc]
+class Accelerate(Callback):
     """Lets the recurrent modules of a net compute on fastrnn: fastrnn.torch.accelerate, when training begins. Takes no arguments.
 
     report_: what accelerate reported of the net's modules, by names such as "module_.rnn"; None before it.

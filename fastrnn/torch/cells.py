@@ -34,7 +34,7 @@ class RecurrentCell:
 
         Raises: TypeError, ValueError (the message names the argument), MemoryError; what PyTorch raises where PyTorch computes.
         """
-        if watched(input):
+        if watched():
             return left_to_torch(_theirs(self), self, input, hx)
         cell = _cell_of(self)
         shapes = _shapes(cell, self.input_size, self.hidden_size, self.bias)

@@ -41,7 +41,7 @@ class Recurrent:
 
         Raises: TypeError, ValueError (the message names the argument), MemoryError; what PyTorch raises where PyTorch computes.
         """
-        if watched(input):
+        if watched():
             return left_to_torch(_theirs(self.mode), self, input, hx)
         weights = _flat_weights(self)
         packed = input if isinstance(input, PackedSequence) else None

@@ -108,6 +108,7 @@ def test_kernels_natively(native):
         ("selftest_kernels", ["scalar", "gru before"]),
         ("selftest_kernels", ["scalar", "lstm"]),
         ("selftest_optim", ["scalar"]),
+        ("selftest_pool", []),
     ],
 )
 def test_threads_do_not_race(name, arguments, native_objects, tmp_path):

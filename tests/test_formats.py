@@ -646,3 +646,13 @@ def test_an_array_too_many_is_named(name, form):
     elif isinstance(weights, list):
         with pytest.raises(ValueError, match="expected a list of"):
             from_weights([*weights, np.zeros(3), np.zeros(3)], name, form, **options(name, form, 3, 5))
+
+
+def test_biases_that_cancel_are_none():
+    """dynet's LSTM adds 1 to f; what is written for it of a layer without biases takes that back."""
+    layer = fastrnn.LSTM(3, 4, bias=False, rng=0)
+    before = layer.flat.copy()
+    layer.load_weights(layer.export_weights("dynet"), "dynet")
+    assert layer.flat.tobytes() == before.tobytes()
+    with pytest.raises(ValueError, match="no place for bias_ih_l0, which is not zero"):
+        layer.load_weights(fastrnn.LSTM(3, 4, rng=0).export_weights("dynet"), "dynet")

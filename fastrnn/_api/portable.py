@@ -119,7 +119,7 @@ class Portable(Module):
     def _take_over(self, params: Mapping[str, Array]) -> None:
         """Write the parameters, zeros where there are none; or raise and write none."""
         for name, array in params.items():
-            if name not in self.params and array.any():
+            if name not in self.params and _adds(name, array, params).any():
                 raise ValueError(f"weights: this layer has no place for {name}, which is not zero")
             if not np.can_cast(array.dtype, self.dtype, "safe"):
                 raise TypeError(f"weights: expected what {self.dtype} holds without rounding, got {array.dtype}; round them first")
@@ -128,6 +128,15 @@ class Portable(Module):
 
 
 _DEFAULTS = {"num_layers": 1, "bias": True, "bidirectional": False, "proj_size": 0, "peephole": False, "reset_after": True}
+
+
+def _adds(name: str, array: Array, params: Mapping[str, Array]) -> Array:
+    """What a parameter adds to the preactivations: of the two biases, their sum, since a format may split what is zero."""
+    for one, other in (("bias_ih", "bias_hh"), ("bias_hh", "bias_ih")):
+        partner = params.get(name.replace(one, other)) if name.startswith(one) else None
+        if partner is not None:
+            return array + partner
+    return array
 
 
 def _layer_dtype(params: Mapping[str, Array]) -> np.dtype[Any]:

@@ -30,8 +30,9 @@ enum { YIELDS = 500 };                         /* a fifth of a millisecond or so
 enum { MAX_DOUBTS = 4 };                      /* halvings of the patience */
 
 static const long long MEET_NS = 500000;       /* a member is late that keeps member 0 waiting for longer: other machines on the host take such slices */
-enum { PAUSE = 8, LONGEST_PAUSE = 512 };       /* no team of a kind for so many times a call after the first that did not pay, twice as
-                                                  long after each probe that did not either; half as long after each that did */
+enum { PAUSE = 8, LONGEST_PAUSE = 512 };       /* no team of a kind for so many calls after the first that did not pay, twice as many after
+                                                  each probe that did not either; half as many after each that did */
+static const long long PAUSE_NS = 500000000;   /* but no longer than that */
 enum { WORST = 3 };                            /* a call that took longer counts as so many times one thread's: a single slice that was lost is no trend */
 
 static inline void pause_core(void)
@@ -276,27 +277,45 @@ static fr_experience *experience_of(fr_pool *pool, int kind, long long patience_
     return &pool->experience[kind][class];
 }
 
-int fr_may_pay(const fr_experience *e, long long now)
+int fr_may_pay(fr_experience *e, long long now)
 {
-    return now >= e->paused_until_ns;
+    if (e->skip == 0 || now >= e->until_ns)
+        return 1;
+    e->skip--;
+    return 0;
 }
 
 void fr_learn(fr_experience *e, long long took, long long alone, long long now)
 {
-    const int probe = e->paused_until_ns != 0; /* what was before the pause is long ago */
+    const int probe = e->pause != 0; /* what was before the pause is long ago */
     if (took > WORST * alone)
         took = WORST * alone;
     e->team_ns = took + (probe ? 0 : e->team_ns - e->team_ns / 8);
     e->alone_ns = alone + (probe ? 0 : e->alone_ns - e->alone_ns / 8);
+    e->skip = 0;
     if (e->team_ns <= e->alone_ns - e->alone_ns / 16) {
-        e->pause_ns /= 2;
-        e->paused_until_ns = 0;
+        e->pause /= 2;
         return;
     }
-    e->pause_ns = e->pause_ns * 2 > PAUSE * alone ? e->pause_ns * 2 : PAUSE * alone;
-    if (e->pause_ns > LONGEST_PAUSE * alone)
-        e->pause_ns = LONGEST_PAUSE * alone;
-    e->paused_until_ns = now + e->pause_ns;
+    e->pause = e->pause ? e->pause * 2 : PAUSE;
+    if (e->pause > LONGEST_PAUSE)
+        e->pause = LONGEST_PAUSE;
+    e->skip = e->pause;
+    e->until_ns = now + PAUSE_NS;
+}
+
+/* Did two members start on one core, because there is no other that they may use? Then each can only take its time from the other. */
+static int share_a_core(fr_pool *pool)
+{
+#ifdef __linux__
+    for (int i = 1; i < pool->team.n; i++)
+        for (int j = 0; j < i; j++)
+            if (atomic_load(&pool->core[i]) == atomic_load(&pool->core[j]))
+                return 1;
+#else
+    (void)pool;
+#endif
+    return 0;
 }
 
 /* A team took so long, for `busy_ns` of which member 0 was at work: alone it would have done the others' part, too. */
@@ -305,7 +324,8 @@ static void remember(fr_pool *pool, fr_experience *e, long long start, long long
     const fr_team *team = &pool->team;
     const long long now = now_ns(), work = atomic_load(&team->work);
     const double share = team->own_work > 0 ? (double)team->own_work / (double)work : 1;
-    fr_learn(e, now - start, (long long)((double)busy_ns / share), now);
+    const long long alone = (long long)((double)busy_ns / share);
+    fr_learn(e, share_a_core(pool) ? WORST * alone : now - start, alone, now);
 }
 
 /* The call by a team, of as many members as come. */
@@ -340,7 +360,7 @@ void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr
         return;
     }
     fr_experience *e = experience_of(pool, kind, patience_ns);
-    if (e->paused_until_ns && !pool->always && !fr_may_pay(e, now_ns())) {
+    if (e->skip && !pool->always && !fr_may_pay(e, now_ns())) {
         atomic_store(&pool->busy, 0);
         run_alone(work, task);
         return;

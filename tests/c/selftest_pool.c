@@ -85,7 +85,7 @@ static int teams_of(fr_experience *e, long long *now, int n, double took)
 
 static void check_experience(void)
 {
-    fr_experience e = {0, 0, 0, 0};
+    fr_experience e = {0};
     long long now = 1;
     check_that(teams_of(&e, &now, 1000, 0.6) == 1000, "teams that pay are not always formed");
     check_that(teams_of(&e, &now, 1, 10) == 1 && teams_of(&e, &now, 10, 0.6) == 10, "a single slow call stops teams");

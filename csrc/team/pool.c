@@ -29,7 +29,8 @@ enum { SPINS = 64 };                           /* about a microsecond of pauses 
 enum { YIELDS = 500 };                         /* a fifth of a millisecond or so, if nobody else wants the core */
 enum { MAX_DOUBTS = 4 };                      /* halvings of the patience */
 
-static const long long MEET_NS = 500000;       /* a member is late that keeps member 0 waiting for longer: other machines on the host take such slices */
+static const long long MEET_NS = 500000;       /* a member is late that keeps member 0 waiting for longer, and for half of the call so far:
+                                                  other machines on the host take such slices, and in long calls shares differ by as much */
 enum { PAUSE = 8, LONGEST_PAUSE = 512 };       /* no team of a kind for so many calls after the first that did not pay, twice as many after
                                                   each probe that did not either; half as many after each that did */
 static const long long PAUSE_NS = 500000000;   /* but no longer than that */
@@ -81,9 +82,9 @@ static void wait_for_round(fr_team *team, unsigned round)
     }
     if (!start)
         return;
-    const long long waited = now_ns() - start;
+    const long long now = now_ns(), waited = now - start;
     team->waited_ns += waited;
-    team->late |= waited > team->meet_ns;
+    team->late |= waited > team->meet_ns && 2 * team->waited_ns > now - team->begun_ns;
 }
 
 int fr_meet(fr_team *team, int member)
@@ -343,10 +344,10 @@ static void run_team(fr_pool *pool, int threads, long long patience_ns, fr_exper
     team->late = 0;
     team->meet_ns = pool->meet_ns ? pool->meet_ns : MEET_NS;
     team->waited_ns = team->own_work = 0;
+    team->begun_ns = now_ns();
     atomic_fetch_or(&pool->ticket, RUN);
-    const long long begun = now_ns();
     pool->work(pool->task, 0, team);
-    const long long busy_ns = now_ns() - begun - team->waited_ns;
+    const long long busy_ns = now_ns() - team->begun_ns - team->waited_ns;
     for (int looks = 0; atomic_load(&pool->done) < joined - 1;)
         wait_for_member(&looks);
     remember(pool, e, start, busy_ns);

@@ -15,8 +15,8 @@ typedef struct fr_team {
     atomic_int claimed;     /* pieces of work that were handed out since the last meeting */
     atomic_llong work;      /* multiply-adds, or another measure, that all members have done */
     /* of member 0 alone */
-    int late;               /* somebody kept it waiting for longer than meet_ns */
-    long long meet_ns;
+    int late;               /* somebody kept it waiting for longer than meet_ns, and for half of the time since begun_ns */
+    long long meet_ns, begun_ns;
     long long waited_ns;    /* in meetings, beyond a few microseconds each */
     long long own_work;     /* its part of `work` */
 } fr_team;

@@ -19,8 +19,9 @@ State = Any  # an array for RNN and GRU, a pair (h, c) for an LSTM; None for zer
 
 
 class Gradients(SimpleNamespace):
-    """Gradients by name: of x, of the state (in the form of the state), and of each parameter or argument; None where the argument was
-    None. Made by tape.backward, which says which names there are.
+    """Gradients by name; made by tape.backward, which says which names there are.
+
+    Of x, of the state (in the form of the state), and of each parameter or argument; None where the argument was None.
     """
 
     def __reduce__(self) -> Any:

@@ -27,6 +27,7 @@ def identity(scale: float = 1.0) -> Initialiser:
     Parameters
     ----------
     scale : float, default 1
+
     Returns
     -------
     fill : function
@@ -56,6 +57,7 @@ def orthogonal(scale: float = 1.0) -> Initialiser:
     Parameters
     ----------
     scale : float, default 1
+
     Returns
     -------
     fill : function
@@ -92,6 +94,7 @@ def glorot(scale: float = 1.0) -> Initialiser:
     Parameters
     ----------
     scale : float, default 1
+
     Returns
     -------
     fill : function
@@ -126,6 +129,7 @@ def uniform(limit: float | None = None) -> Initialiser:
     ----------
     limit : float, optional
         At least 0. None: 1/sqrt(rows), which for a gate's block is PyTorch's 1/sqrt(H).
+
     Returns
     -------
     fill : function
@@ -159,6 +163,7 @@ def normal(std: float) -> Initialiser:
     ----------
     std : float
         At least 0.
+
     Returns
     -------
     fill : function
@@ -185,7 +190,11 @@ def np_rnn() -> Initialiser:
     eigenvalue of A + I (Talathi and Vartak 2015, arXiv 1511.03771).
 
     It is positive definite; its largest eigenvalue is 1, and the others are less. The function raises ValueError for a matrix that
-    is not square. Returns ------- fill : function
+    is not square.
+
+    Returns
+    -------
+    fill : function
         (shape, rng) -> array (rows, columns).
 
     Examples
@@ -210,8 +219,11 @@ def np_rnn() -> Initialiser:
 
 def np_rnn_input() -> Initialiser:
     """For the input weights together with np_rnn: N(0, alpha^2 / H) with alpha = sqrt(2) exp(1.2 / (max(H, 6) - 2.4)), the gain of
-    Sussillo and Abbott 2014 (arXiv 1412.6558) for ReLU. The paper's "N(0, 1/N)" is read as a variance here. Returns ------- fill :
-    function
+    Sussillo and Abbott 2014 (arXiv 1412.6558) for ReLU. The paper's "N(0, 1/N)" is read as a variance here.
+
+    Returns
+    -------
+    fill : function
         (shape, rng) -> array (rows, columns).
 
     Examples

@@ -42,16 +42,14 @@ class DataParallel:
 
     Examples
     --------
-    To be run as `mpiexec -n 2 python train.py`:
+    To be run as ``mpiexec -n 2 python train.py``::
 
-    >>> import numpy as np
-    >>> from fastrnn.train import DataParallel, SGD
-    >>> p = np.zeros(3)  # doctest: +SKIP
-    >>> parallel, sgd = DataParallel(p), SGD(p)  # doctest: +SKIP
-    >>> mine = parallel.rows(B)  # of a batch of B rows  # doctest: +SKIP
-    >>> loss, grad = loss_and_gradient(p, x[:, mine])  # means over these rows  # doctest: +SKIP
-    >>> loss = parallel.average(grad, mine.stop - mine.start, loss)  # doctest: +SKIP
-    >>> sgd.step(grad)  # doctest: +SKIP
+        parallel = DataParallel([layer.flat, readout.flat])
+        mine = parallel.rows(B)  # of a batch of B rows
+        loss, do = squared_error(o, target[mine])  # the mean over these rows
+        grads = [layer_grads.flat, readout_grads.flat]
+        loss = parallel.average(grads, len(target[mine]), loss)
+        adam.step(grads)
     """
 
     def __init__(self, params: Arrays, comm: Any = None) -> None:

@@ -21,6 +21,7 @@ def constant(value: float) -> Schedule:
     Parameters
     ----------
     value : float
+
     Returns
     -------
     schedule : function
@@ -51,6 +52,7 @@ def step(value: float, every: int, factor: float = 0.1) -> Schedule:
         At least 1.
     factor : float, default 0.1
         At least 0.
+
     Returns
     -------
     schedule : function
@@ -79,6 +81,7 @@ def exponential(value: float, factor: float) -> Schedule:
     value : float
     factor : float
         At least 0.
+
     Returns
     -------
     schedule : function
@@ -107,6 +110,7 @@ def linear(value: float, steps: int, end: float = 0.0) -> Schedule:
     steps : int
         At least 1.
     end : float, default 0
+
     Returns
     -------
     schedule : function
@@ -137,6 +141,7 @@ def cosine(value: float, steps: int, end: float = 0.0) -> Schedule:
     steps : int
         At least 1.
     end : float, default 0
+
     Returns
     -------
     schedule : function
@@ -158,13 +163,15 @@ def cosine(value: float, steps: int, end: float = 0.0) -> Schedule:
 
 
 def inverse_sigmoid(k: float) -> Schedule:
-    """k / (k + exp(t / k)): slowly, then quickly from about 1 to 0, as the probability of the teacher in scheduled sampling (Bengio et
-    al. 2015, arXiv 1506.03099, section 2.4).
+    """k / (k + exp(t / k)): slowly, then quickly from about 1 to 0, as the probability of the teacher in scheduled sampling.
+
+    Source: Bengio et al. 2015, arXiv 1506.03099, section 2.4.
 
     Parameters
     ----------
     k : float
         At least 1.
+
     Returns
     -------
     schedule : function
@@ -194,6 +201,7 @@ def warmup(steps: int, schedule: Schedule) -> Schedule:
         At least 1.
     schedule : function
         (t) -> float.
+
     Returns
     -------
     schedule : function

@@ -77,7 +77,7 @@ class GradcheckEntry(NamedTuple):
 
     @property
     def badness(self) -> float:
-        """The error in units of the tolerance."""
+        """The error in units of the tolerance; 0 for no error, infinite for an error that is not finite."""
         if self.error == 0:
             return 0.0
         return self.error / self.tolerance if math.isfinite(self.error) and self.tolerance else math.inf

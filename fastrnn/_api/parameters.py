@@ -65,7 +65,12 @@ class Parameters(Mapping[str, Array]):
         return self._flat
 
     def views(self) -> dict[str, Array]:
-        """The arrays by name, new ones at each call: for a caller who must be sure that nobody reshapes them in place."""
+        """The arrays by name, new ones at each call: for a caller who must be sure that nobody reshapes them in place.
+
+        Returns
+        -------
+        arrays : dict of arrays
+        """
         named, end = {}, 0
         for name, shape in self._shapes.items():
             start, end = end, end + math.prod(shape)

@@ -11,7 +11,7 @@ Array = NDArray[Any]
 
 
 class Gates(NamedTuple):
-    """The gates behind their activations, or their gradients in front of them."""
+    """The gates after their activations, or their gradients before them."""
 
     i: Array
     f: Array

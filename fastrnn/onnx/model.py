@@ -153,7 +153,16 @@ class Node(Pickled):
         return weights
 
     def refusal(self, why: str) -> ValueError:
-        """The error that names this node and says why it cannot be taken."""
+        """The error that names this node and says why it cannot be used.
+
+        Parameters
+        ----------
+        why : str
+
+        Returns
+        -------
+        error : ValueError
+        """
         return ValueError(f"{self.op_type} node {self.name!r}: {why}")
 
 

@@ -20,7 +20,16 @@ class Gates(NamedTuple):
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), without overflow."""
+    """1 / (1 + exp(-x)).
+
+    Parameters
+    ----------
+    x : array
+
+    Returns
+    -------
+    y : array
+    """
     half = x.dtype.type(0.5) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else 0.5
     return half * (1 + np.tanh(half * x))
 

@@ -190,9 +190,24 @@ def _require(name: str, function: Any, *known: Activation) -> Activation:
 
 
 class Layer(Pickled):
-    """What can be called with data."""
+    """What can be called with data; the layers are subclasses."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Array:
+        """As `activate`.
+
+        Parameters
+        ----------
+        *args, **kwargs
+
+        Returns
+        -------
+        y : array (T, H)
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        """
         return self.activate(*args, **kwargs)
 
     def activate(self, data: Array, reset: bool = True) -> Array:

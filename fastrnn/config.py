@@ -147,7 +147,7 @@ def use_isa(name: str) -> None:
 
 
 def show_config() -> None:
-    """Print version, instruction set in use, threads, engine of the large products, NumPy and its BLAS; and how an LSTM of 100 steps
+    """Print what is in use: instruction set, threads, engine of the large products, NumPy and its BLAS; and how an LSTM of 100 steps
     would be run at a few sizes.
 
     Examples

@@ -84,8 +84,8 @@ def rnn(
         they are until backward.
     checkpoint : int, optional
         k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape recomputes the rest,
-        k steps at a time, with the same bits of gradient, for about the time of a forward. k is rounded up to where it does not cut a
-        sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
+        k steps at a time, with the same bits of gradient, for about the time of a forward. k is rounded up to where it does not cut
+        a sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
         RNN, whose tape needs y alone, it changes nothing.
     threads : int, optional
         At most so many; None: fastrnn.get_num_threads().
@@ -180,8 +180,8 @@ def gru(
         they are until backward.
     checkpoint : int, optional
         k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape recomputes the rest,
-        k steps at a time, with the same bits of gradient, for about the time of a forward. k is rounded up to where it does not cut a
-        sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
+        k steps at a time, with the same bits of gradient, for about the time of a forward. k is rounded up to where it does not cut
+        a sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
         RNN, whose tape needs y alone, it changes nothing.
     threads : int, optional
         At most so many; None: fastrnn.get_num_threads().
@@ -279,8 +279,8 @@ def lstm(
         they are until backward.
     checkpoint : int, optional
         k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape recomputes the rest,
-        k steps at a time, with the same bits of gradient, for about the time of a forward. k is rounded up to where it does not cut a
-        sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
+        k steps at a time, with the same bits of gradient, for about the time of a forward. k is rounded up to where it does not cut
+        a sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
         RNN, whose tape needs y alone, it changes nothing.
     threads : int, optional
         At most so many; None: fastrnn.get_num_threads().

@@ -27,11 +27,10 @@ NEEDS = {
     "fastrnn.diagnostics.picture": "matplotlib",
 }
 METHODS = (type(lambda: None), classmethod, staticmethod, property)
-PUBLIC = [
-    "fastrnn", "fastrnn.config", "fastrnn.gradcheck", "fastrnn.packed", "fastrnn.schedule", "fastrnn.reference", "fastrnn.train",
-    "fastrnn.train.initialisers", "fastrnn.train.schedules", "fastrnn.diagnostics", "fastrnn.formats", "fastrnn.onnx",
-    "fastrnn.compat.cs231n", "fastrnn.compat.karpathy", "fastrnn.compat.coursera", "fastrnn.compat.numpy_ml", "fastrnn.compat.madmom",
-]  # fmt: skip
+PUBLIC = ["fastrnn"]
+PUBLIC += [f"fastrnn.{name}" for name in ("gradcheck", "packed", "schedule", "reference", "diagnostics", "formats", "onnx")]
+PUBLIC += [f"fastrnn.train{name}" for name in ("", ".initialisers", ".schedules")]
+PUBLIC += [f"fastrnn.compat.{name}" for name in ("cs231n", "karpathy", "coursera", "numpy_ml", "madmom")]
 RETURNED = {  # classes that users meet as results alone: their methods have examples, they need none
     "fastrnn._api.tape": ["Gradients", "Tape"],
     "fastrnn._api.layer_tape": ["LayerTape"],

@@ -67,7 +67,7 @@ def in_turns(works: dict[str, Work]) -> dict[str, float]:
 
 
 def peak_megabytes(work: Work) -> float:
-    fastrnn._core.free_waiting()
+    fastrnn._core.empty_free_list()
     tracemalloc.start()
     work()
     peak = tracemalloc.get_traced_memory()[1]

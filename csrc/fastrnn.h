@@ -12,7 +12,7 @@
 
 #include "team/pool.h"
 
-/* The promises about bits, against a compiler, or a wrapper around one, that puts such flags behind ours. */
+/* The promises about bits, against a compiler, or a wrapper around one, that puts such flags after ours. */
 #if defined __FAST_MATH__ || (defined __FINITE_MATH_ONLY__ && __FINITE_MATH_ONLY__) || defined __ASSOCIATIVE_MATH__ || \
     defined __RECIPROCAL_MATH__ || defined __NO_SIGNED_ZEROS__
 #error "fastrnn cannot be compiled with -Ofast, -ffast-math or parts of it: results would depend on the compiler"
@@ -144,17 +144,17 @@ typedef struct fr_sizes {
  *     FR_SQUARES    g: the sum of the squares of each piece goes to sums, in double
  */
 enum fr_rule { FR_SGD, FR_RMSPROP, FR_ADAGRAD, FR_ADAM, FR_AVERAGE, FR_EXCHANGE, FR_SCALE, FR_SQUARES };
-enum { FR_PIECE = 4096, FR_MOST_ARRAYS = 5, FR_MOST_NUMBERS = 9 };
+enum { FR_PIECE = 4096, FR_MAX_ARRAYS = 5, FR_MAX_NUMBERS = 9 };
 
 typedef struct fr_row {
     ptrdiff_t n;
     ptrdiff_t end; /* pieces up to here, those of this row included */
-    void *a[FR_MOST_ARRAYS];
+    void *a[FR_MAX_ARRAYS];
 } fr_row;
 
 typedef struct fr_update {
     int rule;
-    double numbers[FR_MOST_NUMBERS];
+    double numbers[FR_MAX_NUMBERS];
     ptrdiff_t pieces;
     const fr_row *rows;
     double *sums; /* (pieces) or NULL */

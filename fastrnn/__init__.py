@@ -51,9 +51,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The oracle is loaded when somebody asks for it."""
-    if name == "reference":
-        return import_module(".reference", __name__)
+    """The oracle, and a look at schedules, are loaded when somebody asks for them."""
+    if name in ("reference", "schedule"):
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

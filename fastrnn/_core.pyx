@@ -113,13 +113,13 @@ cdef extern from "fastrnn.h" nogil:
         void (*input_matrix)(const fr_call *, void *matrix, void *bias) noexcept nogil
         void (*vmath)(int function, ptrdiff_t n, const void *x, void *y) noexcept nogil
         fr_work *update
-    enum: FR_SQUARES, FR_PIECE, FR_MOST_ARRAYS, FR_MOST_NUMBERS
+    enum: FR_SQUARES, FR_PIECE, FR_MAX_ARRAYS, FR_MAX_NUMBERS
     ctypedef struct fr_row:
         ptrdiff_t n, end
-        void *a[FR_MOST_ARRAYS]
+        void *a[FR_MAX_ARRAYS]
     ctypedef struct fr_update:
         int rule
-        double numbers[FR_MOST_NUMBERS]
+        double numbers[FR_MAX_NUMBERS]
         ptrdiff_t pieces
         const fr_row *rows
         double *sums
@@ -139,10 +139,10 @@ cdef fr_shared threads  # how many a call may use that is not told a number of i
 
 def after_fork():
     """A forked child has none of its parent's threads: nobody runs the pool, and a list of blocks that one of them was at is lost."""
-    global blocks, bytes_waiting
+    global blocks, free_bytes
     fr_pool_after_fork(&pool)
     if fr_guard_taken(&list_guard):
-        blocks = bytes_waiting = 0
+        blocks = free_bytes = 0
         fr_guard_leave(&list_guard)
 
 
@@ -240,42 +240,42 @@ cdef inline void set_seq(fr_seq *seq, object array):
     seq.sb = cnp.PyArray_STRIDE(a, 1) // size
 
 
-# Large blocks that were given back wait here for the next call of the same size: fresh pages from the system cost a training step
-# as much as 8 % of its time. At most so many bytes wait; small blocks are malloc's.
+# The free list: large blocks that were given back are kept for the next call of the same size, since fresh pages from the system
+# cost a training step as much as 8 % of its time. At most so many bytes; small blocks are malloc's.
 cdef enum:
-    WAITING = 16
+    MAX_FREE_BLOCKS = 16
     SMALL = 1 << 16
-    MOST_WAITING = 1 << 26
+    MAX_FREE_BYTES = 1 << 26
 
 cdef struct Block:
     void *p
     ptrdiff_t size
 
 cdef fr_guard list_guard  # of the three that follow; held for nanoseconds, with no call of the system
-cdef Block waiting[WAITING]
+cdef Block free_list[MAX_FREE_BLOCKS]
 cdef int blocks = 0
-cdef ptrdiff_t bytes_waiting = 0
+cdef ptrdiff_t free_bytes = 0
 
 
 cdef void *drop(int i) noexcept:
     """Take the block out of the list; the order, oldest first, stays."""
-    global blocks, bytes_waiting
-    cdef void *p = waiting[i].p
-    bytes_waiting -= waiting[i].size
+    global blocks, free_bytes
+    cdef void *p = free_list[i].p
+    free_bytes -= free_list[i].size
     blocks -= 1
     while i < blocks:
-        waiting[i] = waiting[i + 1]
+        free_list[i] = free_list[i + 1]
         i += 1
     return p
 
 
 cdef void *find(ptrdiff_t size) noexcept:
-    """A waiting block of this size, or NULL."""
+    """A free block of this size, or NULL."""
     cdef void *p = NULL
     cdef int i
     fr_guard_wait(&list_guard)
     for i in range(blocks - 1, -1, -1):
-        if waiting[i].size == size:
+        if free_list[i].size == size:
             p = drop(i)
             break
     fr_guard_leave(&list_guard)
@@ -286,31 +286,31 @@ cdef bint free_oldest(ptrdiff_t room) noexcept:
     """If so many more bytes find no place in the list, give its oldest block back to the system: was there one to give?"""
     cdef void *p = NULL
     fr_guard_wait(&list_guard)
-    if blocks and (blocks == WAITING or bytes_waiting + room > MOST_WAITING):
+    if blocks and (blocks == MAX_FREE_BLOCKS or free_bytes + room > MAX_FREE_BYTES):
         p = drop(0)
     fr_guard_leave(&list_guard)
     PyMem_RawFree(p)
     return p != NULL
 
 
-cdef bint keep_waiting(void *p, ptrdiff_t size) noexcept:
+cdef bint keep_free(void *p, ptrdiff_t size) noexcept:
     """Put the block into the list, if there is a place."""
-    global blocks, bytes_waiting
+    global blocks, free_bytes
     cdef bint fits
     fr_guard_wait(&list_guard)
-    fits = blocks < WAITING and bytes_waiting + size <= MOST_WAITING
+    fits = blocks < MAX_FREE_BLOCKS and free_bytes + size <= MAX_FREE_BYTES
     if fits:
-        waiting[blocks].p = p
-        waiting[blocks].size = size
+        free_list[blocks].p = p
+        free_list[blocks].size = size
         blocks += 1
-        bytes_waiting += size
+        free_bytes += size
     fr_guard_leave(&list_guard)
     return fits
 
 
-def free_waiting():
-    """Give the waiting blocks back to the system."""
-    while free_oldest(MOST_WAITING):
+def empty_free_list():
+    """Give the free blocks back to the system."""
+    while free_oldest(MAX_FREE_BYTES):
         pass
 
 
@@ -320,7 +320,7 @@ cdef void *take(ptrdiff_t size) noexcept:
         return p
     p = PyMem_RawMalloc(size)
     if p == NULL:
-        free_waiting()
+        empty_free_list()
         p = PyMem_RawMalloc(size)
     if p != NULL:
         fr_ask_large_pages(p, size)
@@ -328,10 +328,10 @@ cdef void *take(ptrdiff_t size) noexcept:
 
 
 cdef void give_back(void *p, ptrdiff_t size) noexcept:
-    if p == NULL or size < SMALL or size > MOST_WAITING:
+    if p == NULL or size < SMALL or size > MAX_FREE_BYTES:
         PyMem_RawFree(p)
         return
-    while not keep_waiting(p, size):
+    while not keep_free(p, size):
         free_oldest(size)
 
 
@@ -353,7 +353,7 @@ cdef class Memory:
         give_back(self.block, self.size)
 
 
-def kept(tuple shape, bint double):
+def new_saved(tuple shape, bint double):
     """An uninitialised array (T, B, n) in memory of this kind. Its size in bytes fits."""
     cdef cnp.npy_intp sizes[3]
     cdef int i
@@ -540,7 +540,7 @@ cdef class Task:
 
 
 cdef enum:
-    MOST_TOGETHER = 2  # the directions of a layer
+    MAX_TOGETHER = 2  # the directions of a layer
 
 
 cdef struct Job:
@@ -554,8 +554,8 @@ cdef void do_job(const void *job, int member, fr_team *team) noexcept nogil:
 
 def run_together(tasks):
     """What is next in each of at most so many tasks, which are for one thread each, side by side."""
-    cdef Job jobs[MOST_TOGETHER]
-    cdef const void *each[MOST_TOGETHER]
+    cdef Job jobs[MAX_TOGETHER]
+    cdef const void *each[MAX_TOGETHER]
     cdef int n = <int>len(tasks), i
     cdef Task task
     for i in range(n):
@@ -788,7 +788,7 @@ cdef class Rows:
             self.count[double] += 1
             row.n = cnp.PyArray_SIZE(first)
             row.end = update.pieces = update.pieces + (row.n + FR_PIECE - 1) // FR_PIECE
-            for column in range(FR_MOST_ARRAYS):
+            for column in range(FR_MAX_ARRAYS):
                 row.a[column] = NULL
                 if column >= len(self.columns) or self.columns[column] is None:
                     continue

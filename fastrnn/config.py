@@ -12,7 +12,7 @@ from ._api import checks
 from ._engine import blas, cores, schedule
 
 __version__ = "0.1.0"
-_MOST_THREADS = 256
+_MAX_THREADS = 256
 _SHOWN = ((1, 64), (1, 256), (8, 128), (32, 256))  # rows and units of the calls that show_config tells of
 _default = (1, "")  # threads at the start, and what says so
 
@@ -42,7 +42,7 @@ def set_num_threads(n: int) -> None:
     2
     >>> fastrnn.set_num_threads(before)
     """
-    _core.use_threads(checks.integer("n", n, 1, _MOST_THREADS))
+    _core.use_threads(checks.integer("n", n, 1, _MAX_THREADS))
 
 
 def get_num_threads() -> int:
@@ -180,10 +180,10 @@ def _start_threads() -> tuple[int, str]:
     text = os.environ.get("FASTRNN_NUM_THREADS")
     if not text:
         n, bound = cores.default()
-        return min(n, _MOST_THREADS), bound
+        return min(n, _MAX_THREADS), bound
     n = cores.count(text)
-    if not 1 <= n <= _MOST_THREADS:
-        raise ImportError(f"FASTRNN_NUM_THREADS: expected an integer from 1 to {_MOST_THREADS}, got {text!r:.60}")
+    if not 1 <= n <= _MAX_THREADS:
+        raise ImportError(f"FASTRNN_NUM_THREADS: expected an integer from 1 to {_MAX_THREADS}, got {text!r:.60}")
     return n, "FASTRNN_NUM_THREADS"
 
 
@@ -203,7 +203,7 @@ def _register() -> None:
             return get_num_threads()
 
         def set_num_threads(self, num_threads: int) -> None:
-            set_num_threads(min(max(num_threads, 1), _MOST_THREADS))
+            set_num_threads(min(max(num_threads, 1), _MAX_THREADS))
 
         def get_version(self) -> str:
             return __version__

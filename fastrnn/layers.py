@@ -21,7 +21,7 @@ from ._engine.stack import Options, Pass
 from .stream import Stream, make_stream
 
 Array = NDArray[Any]
-MOST_LAYERS = 10_000  # each has names and views, so that more would fill any memory before a parameter is made
+MAX_LAYERS = 10_000  # each has names and views, so that more would fill any memory before a parameter is made
 
 
 class Recurrent(Portable):
@@ -44,7 +44,7 @@ class Recurrent(Portable):
     ) -> None:
         self.input_size = checks.size("input_size", input_size)
         self.hidden_size = checks.size("hidden_size", hidden_size)
-        self.num_layers = checks.size("num_layers", num_layers, MOST_LAYERS)
+        self.num_layers = checks.size("num_layers", num_layers, MAX_LAYERS)
         self.bias = checks.flag("bias", bias)
         self.batch_first = checks.flag("batch_first", batch_first)
         self.dropout = checks.probability("dropout", dropout)

@@ -36,12 +36,12 @@ build_python() {
         apt_of_release trixie "$folder/apt"
         apt-get source -qq --download-only python3.13
         mkdir source
-        tar -xf python3.13_*.orig.tar.* --strip-components 1 -C source
+        tar -xf python3.13_*.orig.tar.xz --strip-components 1 -C source
         cd source
         ./configure -q --disable-gil --prefix="$cache/python3.13t"
         make -s -j "$(nproc)"
         make -s install
-    ) >"$cache/build.log" 2>&1 || { tail -20 "$cache/build.log"; exit 1; }
+    ) >"$cache/build.log" 2>&1 || { tail -20 "$cache/build.log" >&2; exit 1; }
     rm -rf "$folder"
 }
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 import fastrnn
+from fastrnn import _core
 from fastrnn._engine import schedule
 
 THREADS, STEPS = 6, 400
@@ -45,6 +46,7 @@ def wrong_steps(steps):
 def main(minutes, steps=STEPS):
     schedule._WORK_PER_THREAD = 1  # so that these small calls, too, want the pool
     fastrnn.set_num_threads(2)
+    _core.always_form_teams(True)
     end, runs, wrong = time.monotonic() + 60 * minutes, 0, 0
     while not runs or time.monotonic() < end:
         wrong += wrong_steps(steps)

@@ -917,7 +917,7 @@ import fastrnn
 from fastrnn import _core
 
 def limit(more):
-    _core.free_waiting()  # else the memory of the call before is there without being asked for
+    _core.empty_free_list()  # else the memory of the call before is there without being asked for
     with open("/proc/self/statm") as statm:
         used = int(statm.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + more, -1))

@@ -60,7 +60,8 @@ def test_builds_without_warnings_and_with_the_same_results(build, tmp_path):
 # The build with the objects that are there: the flags of the environment meet the linker alone.
 LINK = """
 import runpy, sys
-from setuptools._distutils.ccompiler import CCompiler
+import setuptools  # which brings its own distutils
+from distutils.ccompiler import CCompiler
 CCompiler.compile = lambda self, sources, output_dir=None, **_: self.object_filenames(sources, output_dir=output_dir)
 sys.argv = ["setup.py", "--quiet", "build_ext", "--inplace", "--force"]
 runpy.run_path("setup.py", run_name="__main__")

@@ -78,7 +78,7 @@ def test_a_stream_of_functions_weights(cell, B, isa):
 
 def peak(p, **keywords):
     """The most bytes that a training step needs at once, beyond its inputs."""
-    _core.free_waiting()
+    _core.empty_free_list()
     tracemalloc.start()
     try:
         _, _, tape = call(fastrnn, p.case.cell, p.arrays, record=True, **keywords)
@@ -96,7 +96,7 @@ def test_checkpoints_need_little_memory(cell, own):
         p = problem(Case(cell, T=T, B=1, I=8, H=64), np.float32)
         kept = 4 * T * (p.case.P + p.case.I)
         sizes[T] = peak(p) - kept, peak(p, checkpoint=256) - kept
-        _core.free_waiting()
+        _core.empty_free_list()
     state = 4 * 64 * (cell.startswith("lstm"))
     assert sizes[40000][0] - sizes[20000][0] >= 0.99 * 20000 * 4 * 64 * 4  # gates
     assert sizes[40000][1] - sizes[20000][1] <= 2 * 20000 / 256 * (state + 200)  # and the objects around it

@@ -84,7 +84,7 @@ def test_a_block_of_memory_is_nobody_elses():
     def work():
         me = threading.get_ident() % 1000
         for shape in sizes * 3:
-            a, b = _core.kept(shape, False), _core.kept(shape, True)
+            a, b = _core.new_saved(shape, False), _core.new_saved(shape, True)
             a.fill(me), b.fill(-me)
             assert (a == me).all() and (b == -me).all()
 

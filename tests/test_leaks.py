@@ -180,7 +180,7 @@ def resident():
 def repeat(call, n):
     for _ in range(n):
         call()
-    _core.free_waiting()
+    _core.empty_free_list()
     forget = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache  # names too, of which NumPy makes new ones
     forget()
     gc.collect()

@@ -23,11 +23,11 @@ LAYERS = {
 
 def bytes_of(work):
     """What `work` returns, the bytes that were allocated at most while it ran, and those that stay."""
-    _core.free_waiting()
+    _core.empty_free_list()
     tracemalloc.start()
     try:
         result = work()
-        _core.free_waiting()
+        _core.empty_free_list()
         stay, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -147,16 +147,19 @@ SCHEDULES = [
         (7, False, False, 200),
         (7, False, True, 1),
         (7, True, True, 10**6),
-        # and patience, row_blocks
+        # and patience, row_blocks, direct
         (2, False, False, 1, 10**5, 3),
         (2, False, True, 20, 10**5, 2),
         (3, False, False, 200, 10**5, 7),
+        (1, False, True, 200, 10**5, 0, True),
+        (2, True, False, 200, 10**5, 0, True),
+        (3, False, False, 1, 10**5, 2, True),
     )
 ]
 
 
 def results_under(how, p, monkeypatch):
-    for direction in ("forward", "again", "backward"):
+    for direction in ("forward", "recompute", "backward"):
         monkeypatch.setattr(schedule, direction, lambda *sizes: how)
     return results(fastrnn, p)
 
@@ -397,7 +400,7 @@ def test_what_is_made_again_is_what_was_there(cell, dtype, isa, B, options, monk
     expected = results(fastrnn, p)
     expected.pop("c", None)
     for how in (ALONE, SCHEDULES[4], SCHEDULES[6]):
-        for direction in ("forward", "again", "backward"):
+        for direction in ("forward", "recompute", "backward"):
             monkeypatch.setattr(schedule, direction, lambda *sizes, how=how: how)
         for k in (1, 130, 10**30):
             assert_same_bits(results(fastrnn, p, checkpoint=k), expected)

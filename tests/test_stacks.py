@@ -452,7 +452,7 @@ def test_a_tape_with_checkpoints_says_what_it_does_not_keep(cell):
 
 def peak(layer: Any, x: Any, dy: Any, **options: Any) -> int:
     """The most bytes that a training step holds at once."""
-    _core.free_waiting()
+    _core.empty_free_list()
     tracemalloc.start()
     try:
         layer.forward(x, **options)[2].backward(dy)

@@ -22,8 +22,9 @@ from fastrnn._engine import blas, cores
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-# Python's own warning that a forked child of a process with threads may hang: that ours does not is what is tested.
-no_warning = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+# Python's own warning that a forked child of a process with threads may hang, and that of JAX, if another test has imported it: that
+# ours does not is what is tested.
+no_warning = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
 ENGINES = ["own", "blas"] if blas.known() else ["own"]
 
 

@@ -162,10 +162,10 @@ static void op_scale(REAL *x, double factor, ptrdiff_t n)
 /* The numbers i .. end-1 of a row. */
 static void op_piece(const fr_update *u, const fr_row *row, ptrdiff_t i, ptrdiff_t end, double *sum)
 {
-    REAL *a[FR_MOST_ARRAYS], k[FR_MOST_NUMBERS];
-    for (int j = 0; j < FR_MOST_ARRAYS; j++)
+    REAL *a[FR_MAX_ARRAYS], k[FR_MAX_NUMBERS];
+    for (int j = 0; j < FR_MAX_ARRAYS; j++)
         a[j] = row->a[j];
-    for (int j = 0; j < FR_MOST_NUMBERS; j++)
+    for (int j = 0; j < FR_MAX_NUMBERS; j++)
         k[j] = (REAL)u->numbers[j];
     switch (u->rule) {
     case FR_SGD: OP_EACH(op_sgd);

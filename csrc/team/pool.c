@@ -27,11 +27,11 @@ enum { MEMBERS = 0x3fff, OPEN = 0x4000, RUN = 0x8000 };
 static const long long AWAKE_NS = 200000;      /* how long a worker stays awake after a call */
 enum { SPINS = 64 };                           /* about a microsecond of pauses */
 enum { YIELDS = 500 };                         /* a fifth of a millisecond or so, if nobody else wants the core */
-enum { MOST_DOUBTS = 4 };                      /* halvings of the patience */
+enum { MAX_DOUBTS = 4 };                      /* halvings of the patience */
 
 static const long long MEET_NS = 500000;       /* a member is late that keeps member 0 waiting for longer: other machines on the host take such slices */
 enum { PAUSE = 8, LONGEST_PAUSE = 512 };       /* no team of a kind for so many times a call after the first that did not pay, twice as
-                                                  long after each probe that did not either; in times one thread's */
+                                                  long after each probe that did not either; half as long after each that did */
 enum { WORST = 3 };                            /* a call that took longer counts as so many times one thread's: a single slice that was lost is no trend */
 
 static inline void pause_core(void)
@@ -140,7 +140,7 @@ void fr_row_block_done(fr_row_block *block)
     atomic_store_explicit(&block->taken, 0, memory_order_release);
 }
 
-/* Where this member runs: for those behind it. */
+/* Where this member runs: for those after it. */
 static void say_where(fr_pool *pool, int member)
 {
 #ifdef __linux__
@@ -257,7 +257,7 @@ static int gather_team(fr_pool *pool, int threads, long long patience_ns)
     for (int looks = 0; (int)(atomic_load(&pool->ticket) & MEMBERS) < available && now_ns() - start < patience_ns >> pool->doubts;)
         wait_a_little(&looks);
     int joined = atomic_fetch_and(&pool->ticket, ~(unsigned)OPEN) & MEMBERS;
-    pool->doubts = joined >= available ? 0 : pool->doubts < MOST_DOUBTS ? pool->doubts + 1 : MOST_DOUBTS;
+    pool->doubts = joined >= available ? 0 : pool->doubts < MAX_DOUBTS ? pool->doubts + 1 : MAX_DOUBTS;
     return joined;
 }
 
@@ -276,26 +276,36 @@ static fr_experience *experience_of(fr_pool *pool, int kind, long long patience_
     return &pool->experience[kind][class];
 }
 
-/* A team took so long, for `busy_ns` of which member 0 was at work. */
+int fr_may_pay(const fr_experience *e, long long now)
+{
+    return now >= e->paused_until_ns;
+}
+
+void fr_learn(fr_experience *e, long long took, long long alone, long long now)
+{
+    const int probe = e->paused_until_ns != 0; /* what was before the pause is long ago */
+    if (took > WORST * alone)
+        took = WORST * alone;
+    e->team_ns = took + (probe ? 0 : e->team_ns - e->team_ns / 8);
+    e->alone_ns = alone + (probe ? 0 : e->alone_ns - e->alone_ns / 8);
+    if (e->team_ns <= e->alone_ns - e->alone_ns / 16) {
+        e->pause_ns /= 2;
+        e->paused_until_ns = 0;
+        return;
+    }
+    e->pause_ns = e->pause_ns * 2 > PAUSE * alone ? e->pause_ns * 2 : PAUSE * alone;
+    if (e->pause_ns > LONGEST_PAUSE * alone)
+        e->pause_ns = LONGEST_PAUSE * alone;
+    e->paused_until_ns = now + e->pause_ns;
+}
+
+/* A team took so long, for `busy_ns` of which member 0 was at work: alone it would have done the others' part, too. */
 static void remember(fr_pool *pool, fr_experience *e, long long start, long long busy_ns)
 {
     const fr_team *team = &pool->team;
     const long long now = now_ns(), work = atomic_load(&team->work);
-    const double alone = team->own_work > 0 ? (double)busy_ns * (double)work / (double)team->own_work : (double)busy_ns;
-    double took = (double)(now - start);
-    if (took > WORST * alone)
-        took = WORST * alone;
-    e->team_ns += (long long)took - e->team_ns / 8;
-    e->alone_ns += (long long)alone - e->alone_ns / 8;
-    if (e->team_ns <= e->alone_ns - e->alone_ns / 16) {
-        e->pause_ns = 0;
-        return;
-    }
-    const long long longest = (long long)(LONGEST_PAUSE * alone);
-    e->pause_ns = e->pause_ns ? e->pause_ns * 2 : (long long)(PAUSE * alone);
-    if (e->pause_ns > longest)
-        e->pause_ns = longest;
-    e->paused_until_ns = now + e->pause_ns;
+    const double share = team->own_work > 0 ? (double)team->own_work / (double)work : 1;
+    fr_learn(e, now - start, (long long)((double)busy_ns / share), now);
 }
 
 /* The call by a team, of as many members as come. */
@@ -330,7 +340,7 @@ void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr
         return;
     }
     fr_experience *e = experience_of(pool, kind, patience_ns);
-    if (e->pause_ns && !pool->always && now_ns() < e->paused_until_ns) {
+    if (e->paused_until_ns && !pool->always && !fr_may_pay(e, now_ns())) {
         atomic_store(&pool->busy, 0);
         run_alone(work, task);
         return;

@@ -53,8 +53,14 @@ typedef void fr_work(const void *task, int member, fr_team *team);
 typedef struct {
     long long team_ns;  /* how long they took */
     long long alone_ns; /* how long member 0 would have taken alone, by the time that its own part took */
-    long long pause_ns, paused_until_ns; /* no team until then */
+    long long pause_ns, paused_until_ns; /* no team until then; 0: none is paused */
 } fr_experience;
+
+/* A team took so long for a call that would have taken one thread alone_ns. */
+void fr_learn(fr_experience *e, long long took_ns, long long alone_ns, long long now_ns);
+
+/* Is a team worth a try now? */
+int fr_may_pay(const fr_experience *e, long long now_ns);
 
 enum { FR_KINDS = 5, FR_WORK_CLASSES = 32 };
 

@@ -87,7 +87,7 @@ class Gradients:
             operand = self._reset_h(s0, counts, time, row) if g.of_reset_h else h
             columns = d[:, g.dgates * H : (g.dgates + g.blocks) * H]
             into.w_hh[g.row * H : (g.row + g.blocks) * H] += np.matmul(columns.T, operand)
-        if into.w_hr is not None:  # behind the dgates, dh (P) and m (H)
+        if into.w_hr is not None:  # after the dgates, dh (P) and m (H)
             into.w_hr += np.matmul(d[:, GH : GH + P].T, d[:, GH + P : GH + P + H])
 
     def _reset_h(self, s0: int, counts: Array, time: Array, row: Array) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._core import kept
+from .._core import new_saved
 
 Array = NDArray[Any]
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -28,7 +28,7 @@ def allocate_saved(symbols: str, shape: tuple[int, int, int], dtype: np.dtype[An
     try:
         if math.prod(shape) * dtype.itemsize > sys.maxsize // 2:
             raise MemoryError("larger than any memory")
-        return kept(shape, dtype == F64)
+        return new_saved(shape, dtype == F64)
     except MemoryError as error:
         raise MemoryError(f"x: cannot allocate {symbols} = {shape} of {dtype}: {error}") from None
 

@@ -126,7 +126,7 @@ class _Rows:
         # (B,) the times at which a row's journey starts and ends, whether or not a mask skips them
         self.start: NDArray[np.intp] = last if reverse else np.full(B, -1)
         self.end: NDArray[np.intp] = np.minimum(last, 0) if reverse else last
-        self._resets: Indices = None  # (T+1, B): how many are in front of the times below t
+        self._resets: Indices = None  # (T+1, B): how many are before the times below t
         if reset is not None:
             self._resets = np.zeros((T + 1, B), np.intp)
             np.cumsum(reset, axis=0, out=self._resets[1:])
@@ -142,7 +142,7 @@ class _Rows:
         none = step < 0
         source = np.full(len(row), FROM_INITIAL)
         source[~none] = self.time(row[~none], step[~none])
-        if self._resets is not None:  # a cut in front of t lies between t-1 and t, from whichever side it is met
+        if self._resets is not None:  # a cut before t lies between t-1 and t, from whichever side it is met
             left = np.where(none, self.start[row], source)
             low, high = np.minimum(left, time), np.maximum(left, time)
             source[self._resets[high + 1, row] > self._resets[low + 1, row]] = FROM_ZERO

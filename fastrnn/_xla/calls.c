@@ -209,8 +209,8 @@ static void hold(const call *c)
                 gather(c, place(c, &t->y, time, b), &t->y, t->h0, c->plan.held[time * c->B + b], b, t->P);
 }
 
-/* Zeros in the rows of a state (B, n) that are cut behind their last step. */
-static void cut_behind(const call *c, char *state, ptrdiff_t n)
+/* Zeros in the rows of a state (B, n) that are cut after their last step. */
+static void cut_after(const call *c, char *state, ptrdiff_t n)
 {
     for (ptrdiff_t b = 0; state && b < c->B; b++)
         if (fr_last(&c->plan, b) == FR_FROM_ZERO)
@@ -282,7 +282,7 @@ static void forward(call *c)
     if (t->saved.gates.p && is_lstm(c))
         final(c, c_n, &t->saved.c, c0, t->H);
     else
-        cut_behind(c, c_n, t->H);
+        cut_after(c, c_n, t->H);
 }
 
 /* --- backward -------------------------------------------------------------------------------------------------------------- */
@@ -309,8 +309,8 @@ static void set_gradients(call *c)
         copy_or_zeros(fr_result(f, FR_X), NULL, c->T * c->B * t->I * c->size);
     copy_or_zeros(t->d.dh, fr_argument(f, FR_DH_N), c->B * t->P * c->size);
     copy_or_zeros(t->d.dc, fr_argument(f, FR_DC_N), c->B * t->H * c->size);
-    cut_behind(c, t->d.dh, t->P);
-    cut_behind(c, t->d.dc, t->H);
+    cut_after(c, t->d.dh, t->P);
+    cut_after(c, t->d.dc, t->H);
 }
 
 /* The gradient of y, that of held outputs added to those of the steps that they came from; and what so came from the initial state

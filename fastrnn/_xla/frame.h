@@ -3,7 +3,7 @@
 #define FR_XLA_FRAME_H
 #include "interface.h"
 
-/* The arguments of forward, and behind them those that backward has more. An array without elements is an argument that is not given;
+/* The arguments of forward, and after them those that backward has more. An array without elements is an argument that is not given;
  * a call without a batch has one row. */
 enum {
     FR_X, FR_W_IH, FR_W_HH, FR_B_IH, FR_B_HH, FR_H0, FR_C0, FR_PEEPHOLE, FR_W_HR, FR_LENGTHS, FR_RESET, FR_MASK, FR_FORWARD_ARGUMENTS,

@@ -5,10 +5,10 @@
 
 #include "team/pages.h"
 
-enum { FR_MOST_BLOCKS = 16 };
+enum { FR_MAX_BLOCKS = 16 };
 
 typedef struct {
-    void *blocks[FR_MOST_BLOCKS];
+    void *blocks[FR_MAX_BLOCKS];
     int n;
     ptrdiff_t missing; /* size of the block that could not be had, or 0 */
 } fr_arena;

@@ -62,7 +62,7 @@ static void count_steps(lists *l)
         l->rank[b] = l->more[l->count[b]]++;
 }
 
-/* One row from its start to its end, `from` being where its state comes from. A reset in front of t lies between t-1 and t, from
+/* One row from its start to its end, `from` being where its state comes from. A reset before t lies between t-1 and t, from
  * whichever side it is met. */
 static void walk(lists *l, ptrdiff_t b)
 {

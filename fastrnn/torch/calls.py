@@ -77,7 +77,7 @@ class _Recorded(torch.autograd.Function):
         present = [d for d in given if d is not None]
         if not present:
             return (None,) * (1 + len(saved))
-        if torch.is_grad_enabled() or watched(present[0]) or are_special(present):
+        if torch.is_grad_enabled() or watched() or are_special(present):
             return None, *_gradients_by_torch(call, saved, given, needed)
         if not call.has_tape() or any(alias._version != version for alias, version in ctx.exposed):
             call.run(saved, record=True)
@@ -96,12 +96,13 @@ def _gradients_by_torch(
         views, outputs = _recomputed(call, tensors, needed)
     wanted = [view for view, need in zip(views, needed) if need]
     through, by = zip(*((output, d) for output, d in zip(outputs, given) if d is not None))
-    found = iter(torch.autograd.grad(through, wanted, by, create_graph=torch.is_grad_enabled(), allow_unused=True))
+    with torch.autocast("cpu", enabled=False):
+        found = iter(torch.autograd.grad(through, wanted, by, create_graph=torch.is_grad_enabled(), allow_unused=True))
     return tuple(next(found) if need else None for need in needed)
 
 
 def _recomputed(call: Call, tensors: tuple[Tensor, ...], needed: tuple[bool, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The tensors as PyTorch's operations got them, and the outputs, in the precision of the first run."""
+    """The tensors as PyTorch's operations got them, and the outputs, in their own precision."""
     with torch.enable_grad(), torch.autocast("cpu", enabled=False):
         # One of the tensors may depend on another: a view of each takes what belongs to it alone.
         views = tuple(t.view_as(t) if need else t for t, need in zip(tensors, needed))

@@ -46,7 +46,7 @@ class RecurrentCell:
             A wrong argument; the message names it. What PyTorch raises where PyTorch computes.
         MemoryError
         """
-        if watched(input):
+        if watched():
             return left_to_torch(_theirs(self), self, input, hx)
         cell = _cell_of(self)
         shapes = _shapes(cell, self.input_size, self.hidden_size, self.bias)

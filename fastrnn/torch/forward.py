@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import types
 import weakref
 from typing import Any
@@ -38,7 +37,7 @@ class Forward:
         kind = type(module)
         if kind.forward is self._inherited:
             return self._compute(module, *arguments, **keywords)
-        if watched(arguments[0] if arguments else None):
+        if watched():
             return kind.forward(module, *arguments, **keywords)
         between = self._kind_between(kind)
         twin = object.__new__(between)
@@ -52,10 +51,8 @@ class Forward:
         return self._between[1]
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """For copy.deepcopy too: then of the copy of the module."""
         return Forward, (self._module(), self._theirs, self._ours)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Forward:
-        return Forward(copy.deepcopy(self._module(), memo), self._theirs, self._ours)
 
     # To who looks at it:
 

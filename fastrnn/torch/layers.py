@@ -53,7 +53,7 @@ class Recurrent:
             A wrong argument; the message names it. What PyTorch raises where PyTorch computes.
         MemoryError
         """
-        if watched(input):
+        if watched():
             return left_to_torch(_theirs(self.mode), self, input, hx)
         weights = _flat_weights(self)
         packed = input if isinstance(input, PackedSequence) else None

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.autograd import forward_ad
-from torch.fx import Proxy
 from torch.utils._device import DeviceContext
 
 from .._api import checks
@@ -18,7 +17,11 @@ Array = NDArray[Any]
 Tensor = Any  # torch.Tensor
 
 DTYPES: dict[Any, np.dtype[Any]] = {torch.float32: checks.F32, torch.float64: checks.F64}
-PLAIN = {torch.Tensor, torch.nn.Parameter, type(None)}  # FakeTensor, DTensor and other subclasses bring operations of their own
+PLAIN = {
+    torch.Tensor,
+    torch.nn.Parameter,
+    type(None),
+}  # FakeTensor, DTensor and others, and fx's Proxy, bring operations of their own
 
 # Asked at each call, so without a way through Python where there is one.
 _is_compiling, _autocasts = torch.compiler.is_compiling, torch.is_autocast_enabled
@@ -27,10 +30,9 @@ _modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torc
 _is_batched = torch._C._functorch.is_legacy_batchedtensor  # under the vmap behind is_grads_batched and jacobian(vectorize=True)
 
 
-def watched(input: Any) -> bool:
-    """Does PyTorch want to see inside a call? Compiled, traced (by fx with a Proxy as the input), under torch.func's transforms,
-    forward-mode differentiation or a mode (fake tensors, make_fx, counters of operations), a module has to be made of PyTorch's
-    operations."""
+def watched() -> bool:
+    """Does PyTorch want to see inside a call? Compiled, traced, under torch.func's transforms, forward-mode differentiation or a
+    mode (fake tensors, make_fx, counters of operations), a module has to be made of PyTorch's operations."""
     return (
         _is_compiling()
         or _tracing() is not None
@@ -38,7 +40,6 @@ def watched(input: Any) -> bool:
         or forward_ad._current_level >= 0
         or _modes() > 0
         or (_function_modes() > 0 and _watching_function_modes())
-        or isinstance(input, Proxy)
     )
 
 

@@ -16,11 +16,11 @@
 #include "fastrnn.h"
 
 static const ptrdiff_t SIZES[] = {1, 3, 17, 0, 64, 100, FR_PIECE - 1, FR_PIECE, 5 * FR_PIECE + 21};
-enum { KIND = 4, ROWS = sizeof SIZES / sizeof *SIZES, TIMES = 10, MOST_PIECES = 16, MOST_THREADS = 4 };
+enum { KIND = 4, ROWS = sizeof SIZES / sizeof *SIZES, TIMES = 10, MOST_PIECES = 16, MAX_THREADS = 4 };
 
 typedef struct {
     int rule, arrays, changed;
-    double numbers[FR_MOST_NUMBERS];
+    double numbers[FR_MAX_NUMBERS];
 } example;
 static const example EXAMPLES[] = {
     {FR_SGD, 3, 2, {0.1, 0.01, 0.9, 1}},
@@ -83,7 +83,7 @@ static void *draw(int dtype, ptrdiff_t n, uint64_t *state)
 static uint64_t results_of(const fr_kernels *kernels, const example *e, int dtype, int threads)
 {
     fr_row rows[ROWS] = {0};
-    double sums[MOST_PIECES] = {0}, sizes[ROWS][FR_MOST_ARRAYS], last = 0;
+    double sums[MOST_PIECES] = {0}, sizes[ROWS][FR_MAX_ARRAYS], last = 0;
     fr_update u = {.rule = e->rule, .rows = rows, .sums = e->rule == FR_SQUARES ? sums : NULL};
     memcpy(u.numbers, e->numbers, sizeof u.numbers);
     uint64_t state = 1, hash = 0xcbf29ce484222325;
@@ -127,7 +127,7 @@ int main(int count, char **names)
             for (const example *e = EXAMPLES; e < EXAMPLES + LENGTH; e++) {
                 const fr_kernels *kernels = fr_kernels_of(index, dtype);
                 const uint64_t alone = results_of(kernels, e, dtype, 1);
-                for (int threads = 2; threads <= MOST_THREADS; threads++)
+                for (int threads = 2; threads <= MAX_THREADS; threads++)
                     expect(results_of(kernels, e, dtype, threads) == alone, kernels->isa, e, "other bits by a team");
                 hash[dtype] = hash_of(hash[dtype], &alone, sizeof alone);
             }

@@ -147,8 +147,9 @@ def use_isa(name: str) -> None:
 
 
 def show_config() -> None:
-    """Print what is in use: instruction set, threads, engine of the large products, NumPy and its BLAS; and how an LSTM of 100 steps
-    would be run at a few sizes.
+    """Print version, instruction set in use, threads, engine of the large products, NumPy and its BLAS.
+
+    Also how an LSTM of 100 steps would be run at a few sizes.
 
     Examples
     --------

@@ -190,7 +190,7 @@ class Recurrent(Portable):
         >>> x = np.ones((7, 3), np.float32)
         >>> stream = layer.stream()
         >>> y = np.stack([stream(x_t) for x_t in x])
-        >>> np.array_equal(y, layer(x)[0])
+        >>> np.allclose(y, layer(x)[0], atol=1e-6)
         True
         """
         if self.bidirectional:

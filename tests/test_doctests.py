@@ -6,6 +6,7 @@ import inspect
 import os
 import pkgutil
 import re
+from itertools import accumulate
 
 import pytest
 
@@ -65,8 +66,9 @@ PARTS_OF_FORMATS = "fastrnn.formats.c"  # cell and containers: a notation of its
 
 def module(name):
     """Skips the test where a package is absent."""
-    for part in (name[:end] for end in [*(m.start() for m in re.finditer(r"\.", name)), len(name)] if name[:end] in NEEDS):
-        pytest.importorskip(NEEDS[part], reason=f"the package {NEEDS[part]} is not installed")
+    for part in accumulate(name.split("."), "{}.{}".format):
+        if part in NEEDS:
+            pytest.importorskip(NEEDS[part], reason=f"the package {NEEDS[part]} is not installed")
     return importlib.import_module(name)
 
 
@@ -127,3 +129,22 @@ def test_the_sections_fit_the_signature(where, name, thing):
 
 def test_the_exceptions_are_still_there():
     assert set(WITHOUT_EXAMPLE) <= {name for _, name, _ in documented()}
+
+
+def test_the_parts_of_formats_say_what_they_are():
+    things = [thing for thing in vars(fastrnn.formats).values() if getattr(thing, "__module__", "").startswith(PARTS_OF_FORMATS)]
+    assert things and all(inspect.getdoc(part) for thing in things for _, part in parts_of(thing))
+
+
+def test_what_the_functions_share_they_say_in_the_same_words():
+    docs = map(inspect.getdoc, (fastrnn.rnn, fastrnn.gru, fastrnn.lstm))
+    shared = [sections(doc)["Parameters"].partition("\nlengths :")[2] for doc in docs]
+    assert "threads :" in shared[0] and shared[0] == shared[1] == shared[2]
+
+
+@pytest.mark.parametrize("name", ["fastrnn.jax", "fastrnn.autograd"])
+def test_the_functions_for_frameworks_take_what_ours_take(name):
+    for function in (getattr(module(name), kind) for kind in ("rnn", "gru", "lstm")):
+        ours = inspect.signature(getattr(fastrnn, function.__name__)).parameters
+        assert list(inspect.signature(function).parameters) == [p for p in ours if p != "record"]
+        assert ">>>" in sections(inspect.getdoc(function))["Examples"]

@@ -268,7 +268,7 @@ class Module(Pickled):
 
         Raises
         ------
-        TypeError, ValueError
+        TypeError
             Another dtype.
 
         Examples

@@ -79,7 +79,7 @@ class Portable(Module):
 
         Raises
         ------
-        KeyError, ValueError, TypeError
+        ValueError
             An unknown format, or one that has no place for something that is not zero.
 
         Examples
@@ -113,9 +113,9 @@ class Portable(Module):
         Raises
         ------
         KeyError
-            Other names than those of `params`, or an unknown format.
+            Other names than those of `params`.
         ValueError, TypeError
-            A wrong shape or dtype.
+            A wrong shape or dtype, or an unknown format.
 
         Examples
         --------

@@ -4,17 +4,17 @@ import doctest
 import importlib
 import inspect
 import os
-import pkgutil
 import re
 from itertools import accumulate
+from pathlib import Path
 
 import pytest
 
 import fastrnn
 
 os.environ.setdefault("KERAS_BACKEND", "numpy")  # fastrnn.keras is for it
-FOUND = pkgutil.walk_packages(fastrnn.__path__, "fastrnn.", onerror=lambda name: None)
-MODULES = ["fastrnn", *(name for _, name, _ in FOUND if name != "fastrnn._core")]
+PACKAGE = Path(fastrnn.__file__).parent
+MODULES = sorted(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("*.py"))
 NEEDS = {
     "fastrnn.torch": "torch",
     "fastrnn.torch.lightning": "lightning",
@@ -69,7 +69,7 @@ def module(name):
     for part in accumulate(name.split("."), "{}.{}".format):
         if part in NEEDS:
             pytest.importorskip(NEEDS[part], reason=f"the package {NEEDS[part]} is not installed")
-    return importlib.import_module(name)
+    return importlib.import_module(name.removesuffix(".__init__"))
 
 
 def documented():

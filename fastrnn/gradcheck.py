@@ -1,14 +1,4 @@
-"""gradcheck: the gradients of a function, a layer or a cell against differences of its own forward.
-
-    L = sum(y * dy) + sum(state * dstate), with random dy and dstate (and more such terms for what else a tape gives out)
-
-is a number that depends on every argument. Its gradients by `tape.backward(dy, dstate)` are compared, entry
-by entry, with the central difference of fourth order
-
-    dL/dv = (8 (L(v + h) - L(v - h)) - (L(v + 2h) - L(v - 2h))) / 12h + O(h^4)
-
-(Abramowitz and Stegun, Handbook of Mathematical Functions, table 25.2).
-"""
+"""gradcheck: the gradients of a function, a layer or a cell against differences of its own forward."""
 
 from __future__ import annotations
 

@@ -68,10 +68,26 @@ defvjp_argnums(_recorded, _vjp)
 
 @function(_run)
 def rnn(*arguments: Any, **keywords: Any) -> Any:
-    """fastrnn.rnn without `record`: arguments, shapes and errors as there.
+    """fastrnn.rnn as a function of autograd's arrays.
 
-    Returns: y (T, B, H) and h_n (B, H), as fastrnn.rnn without the tape.
+    Parameters
+    ----------
+    x, w_ih, w_hh, ...
+        As in fastrnn.rnn, without `record`.
 
+    Returns
+    -------
+    y : array (T, B, H)
+    h_n : array (B, H)
+        As in fastrnn.rnn.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As in fastrnn.rnn.
+
+    Examples
+    --------
     >>> import fastrnn.autograd
     >>> import autograd.numpy as np
     >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((4, 3)), np.ones((4, 4))  # T=7 B=2 I=3 H=4
@@ -83,10 +99,26 @@ def rnn(*arguments: Any, **keywords: Any) -> Any:
 
 @function(_run)
 def gru(*arguments: Any, **keywords: Any) -> Any:
-    """fastrnn.gru without `record`: arguments, shapes and errors as there.
+    """fastrnn.gru as a function of autograd's arrays.
 
-    Returns: y (T, B, H) and h_n (B, H), as fastrnn.gru without the tape.
+    Parameters
+    ----------
+    x, w_ih, w_hh, ...
+        As in fastrnn.gru, without `record`.
 
+    Returns
+    -------
+    y : array (T, B, H)
+    h_n : array (B, H)
+        As in fastrnn.gru.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As in fastrnn.gru.
+
+    Examples
+    --------
     >>> import fastrnn.autograd
     >>> import autograd.numpy as np
     >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((12, 3)), np.ones((12, 4))  # T=7 B=2 I=3 H=4
@@ -98,10 +130,26 @@ def gru(*arguments: Any, **keywords: Any) -> Any:
 
 @function(_run)
 def lstm(*arguments: Any, **keywords: Any) -> Any:
-    """fastrnn.lstm without `record`: arguments, shapes and errors as there.
+    """fastrnn.lstm as a function of autograd's arrays.
 
-    Returns: y (T, B, H) and h_n and c_n, each (B, H), as fastrnn.lstm without the tape.
+    Parameters
+    ----------
+    x, w_ih, w_hh, ...
+        As in fastrnn.lstm, without `record`.
 
+    Returns
+    -------
+    y : array (T, B, H)
+    (h_n, c_n) : arrays (B, H)
+        As in fastrnn.lstm.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As in fastrnn.lstm.
+
+    Examples
+    --------
     >>> import fastrnn.autograd
     >>> import autograd.numpy as np
     >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((16, 3)), np.ones((16, 4))  # T=7 B=2 I=3 H=4

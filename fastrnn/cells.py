@@ -1,4 +1,4 @@
-"""Cells: one step, for loops that are written by hand, with a tape for each step's exact gradients."""
+"""Cells: one step, for loops that are written by hand, with a tape for the exact gradients of each step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 class CellTape:
-    """What a cell's step kept for its backward."""
+    """What a step of a cell kept for its backward; made by cell.forward."""
 
     def __init__(self, owner: RecurrentCell, run: Run, unbatched: bool) -> None:
         self._owner, self._unbatched = owner, unbatched
@@ -27,13 +27,36 @@ class CellTape:
         self._in_use = tape_in_use()
 
     def backward(self, dstate: State) -> Gradients:
-        """Gradients of sum(h * dh), for an LSTM of sum(h * dh) + sum(c * dc).
+        """Gradients of sum(h * dh), of an LSTM of sum(h * dh) + sum(c * dc).
 
-        dstate: dh of the shape of the returned h; for an LSTM a pair (dh, dc), either of which may be None.
+        Parameters
+        ----------
+        dstate : array (B, H)
+            As the returned h; of an LSTM a pair (dh, dc), either of which may be None.
 
-        Returns grads.x, grads.state (as the state), grads.params (by the names of cell.params), grads.flat (one vector of them).
+        Returns
+        -------
+        grads : Gradients
+            grads.x (B, I) or (I,); grads.state, in the form of the state; grads.params, by the names of cell.params; grads.flat,
+            one vector of all of these, in the order of cell.flat.
 
-        Raises: RuntimeError at the second call, or where another thread is at this tape; TypeError, ValueError.
+        Raises
+        ------
+        RuntimeError
+            At the second call, or while another thread uses this tape.
+        TypeError, ValueError
+            A wrong `dstate`.
+        MemoryError
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> cell = fastrnn.LSTMCell(3, 4, rng=0)
+        >>> (h, c), tape = cell.forward(np.ones((2, 3), np.float32))
+        >>> grads = tape.backward((h - 1, None))  # of half the sum of (h - 1)**2
+        >>> grads.x.shape, grads.params["weight_ih"].shape, grads.flat.shape
+        ((2, 3), (16, 3), (144,))
         """
         with self._in_use:
             return self._backward(dstate)
@@ -57,7 +80,7 @@ class CellTape:
 
 
 class RecurrentCell(Module):
-    """What the three cells share."""
+    """What the three cells share. See those."""
 
     _cell: Cell
 
@@ -69,22 +92,73 @@ class RecurrentCell(Module):
         self._set_up([shapes_of(self._cell, self.input_size, H, H, self.bias)], [""], dtype, rng)
 
     def __call__(self, x: Array, state: State = None) -> State:
-        """The new state. Arguments and errors as forward's, without the tape."""
+        """One step of inference: nothing is kept for backward.
+
+        Parameters
+        ----------
+        x, state
+            As in `forward`.
+
+        Returns
+        -------
+        state : array (B, H), or of an LSTM a pair (h, c)
+            The new state.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            As in `forward`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> cell, h = fastrnn.GRUCell(3, 4, rng=0), None
+        >>> for x_t in np.ones((7, 2, 3), np.float32):
+        ...     h = cell(x_t, h)
+        >>> h.shape
+        (2, 4)
+        """
         run, unbatched = self._step(x, state, record=False)
         return self._new(run, unbatched)
 
     def forward(self, x: Array, state: State = None) -> tuple[State, CellTape]:
-        """One step, and what its backward needs.
+        """One step, and what its backward needs. The tape reads x and the parameters: do not change them before backward.
 
-        x: (B, I) or (I,), the cell's dtype. state: h (B, H) or (H,), for an LSTM a pair (h, c); None for zeros.
+        Parameters
+        ----------
+        x : array (B, I) or (I,)
+            The cell's dtype.
+        state : array (B, H) or (H,), optional
+            h, of an LSTM a pair (h, c); None for zeros.
 
-        Returns: the new h, or (h, c); the tape, for one tape.backward(dh), or tape.backward((dh, dc)).
+        Returns
+        -------
+        state : array (B, H), or of an LSTM a pair (h, c)
+            The new state, (H,) without a batch.
+        tape : CellTape
+            For one tape.backward(dh), of an LSTM tape.backward((dh, dc)).
 
-        Raises: TypeError, ValueError (the message names the argument), MemoryError.
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        MemoryError
 
-        >>> h, tape = cell.forward(x_t, h)
-        >>> grads = tape.backward(dh)
-        >>> dh = grads.state
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> cell, h, tapes = fastrnn.GRUCell(3, 4, rng=0), None, []
+        >>> for x_t in np.ones((7, 2, 3), np.float32):
+        ...     h, tape = cell.forward(x_t, h)
+        ...     tapes.append(tape)
+        >>> dh, dflat = h - 1, np.zeros_like(cell.flat)  # of half the sum of (h - 1)**2
+        >>> for tape in reversed(tapes):
+        ...     grads = tape.backward(dh)
+        ...     dh, dflat = grads.state, dflat + grads.flat
+        >>> dh.shape, dflat.shape
+        ((2, 4), (108,))
         """
         run, unbatched = self._step(x, state, record=True)
         return self._new(run, unbatched), CellTape(self, run, unbatched)
@@ -125,21 +199,38 @@ class RecurrentCell(Module):
 
 
 class RNNCell(RecurrentCell):
-    """One step of the simple recurrent network: h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu.
+    """One step of the simple recurrent network (Elman 1990): h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu.
 
-    Args:
-        input_size, hidden_size: I and H.
-        bias: with bias_ih and bias_hh.
-        nonlinearity: "tanh" or "relu".
-        dtype: float32 or float64.
-        rng: a seed or numpy.random.Generator for the initial values, all from U(-1/sqrt(H), 1/sqrt(H)).
+    Its parameters: weight_ih (H, I), weight_hh (H, H), bias_ih and bias_hh (H,).
 
-    Parameters: weight_ih (H, I), weight_hh (H, H), bias_ih and bias_hh (H,).
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, at least 1.
+    bias : bool, default True
+        Whether there are bias_ih and bias_hh.
+    nonlinearity : "tanh" or "relu", default "tanh"
+    dtype : dtype, default float32
+        float32 or float64.
+    rng : int or numpy.random.Generator, optional
+        The source of the initial values, or its seed. All are from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch's.
 
-    Raises: TypeError, ValueError.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    MemoryError
+        The parameters do not fit into memory.
 
-    >>> cell = fastrnn.RNNCell(3, 64, rng=0)
-    >>> h = cell(x_t, h)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> cell = fastrnn.RNNCell(3, 4, rng=0)
+    >>> h = cell(np.ones((2, 3), np.float32))  # from a state of zeros
+    >>> h = cell(np.ones((2, 3), np.float32), h)
+    >>> h.shape
+    (2, 4)
     """
 
     def __init__(
@@ -158,13 +249,37 @@ class RNNCell(RecurrentCell):
 
 
 class GRUCell(RecurrentCell):
-    """One step of a gated recurrent unit; the equations are fastrnn.gru's. Arguments and parameters as RNNCell's with 3*H rows, the
-    blocks r, z, n, and
+    """One step of a gated recurrent unit (Cho et al. 2014, arXiv 1406.1078); the equations are those of fastrnn.gru.
 
-    reset_after: PyTorch's form (True), or that of Cho et al. 2014.
+    Its parameters: weight_ih (3*H, I), weight_hh (3*H, H), bias_ih and bias_hh (3*H,); row blocks r, z, n.
 
-    >>> cell = fastrnn.GRUCell(3, 64, rng=0)
-    >>> h = cell(x_t, h)
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, at least 1.
+    bias : bool, default True
+        Whether there are bias_ih and bias_hh.
+    reset_after : bool, default True
+        PyTorch's and cuDNN's form, r * (W_hn h + b_hn); False: that of Cho et al., W_hn (r * h) + b_hn.
+    dtype : dtype, default float32
+        float32 or float64.
+    rng : int or numpy.random.Generator, optional
+        The source of the initial values, or its seed. All are from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch's.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    MemoryError
+        The parameters do not fit into memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> cell = fastrnn.GRUCell(3, 4, rng=0)
+    >>> cell(np.ones((2, 3), np.float32)).shape
+    (2, 4)
     """
 
     def __init__(
@@ -183,13 +298,40 @@ class GRUCell(RecurrentCell):
 
 
 class LSTMCell(RecurrentCell):
-    """One step of long short-term memory; the equations are fastrnn.lstm's. Arguments and parameters as RNNCell's with 4*H rows,
-    the blocks i, f, g, o, and
+    """One step of long short-term memory (Hochreiter and Schmidhuber 1997); the equations are those of fastrnn.lstm.
 
-    peephole: with weight_ch (3, H), rows i, f, o.
+    Its parameters: weight_ih (4*H, I), weight_hh (4*H, H), bias_ih and bias_hh (4*H,); row blocks i, f, g, o; with `peephole`
+    weight_ch (3, H), rows i, f, o.
 
-    >>> cell = fastrnn.LSTMCell(3, 64, rng=0)
-    >>> h, c = cell(x_t, (h, c))
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, at least 1.
+    bias : bool, default True
+        Whether there are bias_ih and bias_hh.
+    peephole : bool, default False
+        i and f also see c_{t-1}, and o sees c_t (Gers and Schmidhuber 2000).
+    dtype : dtype, default float32
+        float32 or float64.
+    rng : int or numpy.random.Generator, optional
+        The source of the initial values, or its seed. All are from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch's.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    MemoryError
+        The parameters do not fit into memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> cell = fastrnn.LSTMCell(3, 4, rng=0)
+    >>> h, c = cell(np.ones((2, 3), np.float32))  # from a state of zeros
+    >>> h, c = cell(np.ones((2, 3), np.float32), (h, c))
+    >>> h.shape, c.shape
+    ((2, 4), (2, 4))
     """
 
     def __init__(

@@ -18,32 +18,64 @@ _default = (1, "")  # threads at the start, and what says so
 
 
 def set_num_threads(n: int) -> None:
-    """Use at most ``n`` threads (1 to 256) in each call from now on, whichever Python thread it comes from.
+    """Use at most `n` threads in each call from now on, whichever Python thread it comes from. Results do not depend on it.
 
-    The start value is ``FASTRNN_NUM_THREADS``; without it, the least of the cores that the process may use, the quota of its
-    control group (rounded up) and ``OMP_NUM_THREADS``. ``threadpoolctl.threadpool_limits`` sets it, too. Results do
-    not depend on it.
+    The initial value is FASTRNN_NUM_THREADS; without it, the least of the cores that the process may use, the quota of its control
+    group (rounded up) and OMP_NUM_THREADS. threadpoolctl.threadpool_limits sets it, too.
 
-    Raises: TypeError, ValueError.
+    Parameters
+    ----------
+    n : int
+        From 1 to 256.
 
+    Raises
+    ------
+    TypeError, ValueError
+        `n` is no integer, or outside its range.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> before = fastrnn.get_num_threads()
     >>> fastrnn.set_num_threads(2)
+    >>> fastrnn.get_num_threads()
+    2
+    >>> fastrnn.set_num_threads(before)
     """
     _core.use_threads(checks.integer("n", n, 1, _MAX_THREADS))
 
 
 def get_num_threads() -> int:
-    """The number of threads that a call may use."""
+    """The number of threads that a call may use.
+
+    Returns
+    -------
+    n : int
+        From 1 to 256.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> 1 <= fastrnn.get_num_threads() <= 256
+    True
+    """
     return _core.threads_in_use()
 
 
 def available_isas() -> list[str]:
     """Names of the instruction sets that this processor runs, the fastest last.
 
-    ``scalar`` (plain C) is everywhere; x86-64 has ``sse2``, and ``v3`` (AVX2 and FMA) and ``v4`` (AVX-512) if the processor does;
-    aarch64 has ``neon``. The environment variable ``FASTRNN_ISA`` forces one of them.
+    Returns
+    -------
+    names : list of str
+        "scalar" (plain C) is everywhere; x86-64 has "sse2", and "v3" (AVX2 and FMA) and "v4" (AVX-512) if the processor does;
+        aarch64 has "neon". The environment variable FASTRNN_ISA forces one of them.
 
-    >>> fastrnn.available_isas()
-    ['scalar', 'sse2', 'v3']
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.available_isas()[0]
+    'scalar'
     """
     return _core.isas()
 
@@ -51,12 +83,23 @@ def available_isas() -> list[str]:
 def set_gemm(engine: str) -> None:
     """Choose what computes the large products outside the recurrence: x W, dx and the weights' gradients.
 
-    ``"own"`` (the default) is the package's packed micro-kernel: the promises about bits are made for it. ``"blas"`` is the BLAS
-    behind NumPy, in calls that may use as many threads as it does (``OPENBLAS_NUM_THREADS``); other calls stay with ``"own"``.
-    The instruction set ``scalar`` takes the BLAS unless told ``"own"``. The start value is ``FASTRNN_GEMM``.
+    Parameters
+    ----------
+    engine : "own" or "blas"
+        "own" (the default) is the package's packed micro-kernel: the promises about bits are made for it. "blas" is NumPy's BLAS,
+        in calls that may use as many threads as it does (OPENBLAS_NUM_THREADS); other calls stay with "own". The instruction set
+        "scalar" takes the BLAS unless told "own". The initial value is FASTRNN_GEMM.
 
-    Raises: TypeError, ValueError for another name; RuntimeError for ``"blas"`` if NumPy's BLAS does not tell its number of threads.
+    Raises
+    ------
+    TypeError, ValueError
+        Another name.
+    RuntimeError
+        For "blas", if NumPy's BLAS does not tell its number of threads.
 
+    Examples
+    --------
+    >>> import fastrnn
     >>> fastrnn.set_gemm("own")
     """
     if not isinstance(engine, str):
@@ -68,12 +111,35 @@ def set_gemm(engine: str) -> None:
 
 
 def gemm() -> str:
-    """The engine in use, ``"own"`` or ``"blas"``."""
+    """The engine in use, "own" or "blas"; see `set_gemm`.
+
+    Examples
+    --------
+    >>> from fastrnn import config
+    >>> config.gemm() in ("own", "blas")
+    True
+    """
     return blas.chosen()
 
 
 def use_isa(name: str) -> None:
-    """Take this instruction set for the calls that follow. Raises ValueError if it is not available."""
+    """Use this instruction set for the calls that follow.
+
+    Parameters
+    ----------
+    name : str
+        One of `available_isas()`.
+
+    Raises
+    ------
+    ValueError
+        It is not available.
+
+    Examples
+    --------
+    >>> from fastrnn import config
+    >>> config.use_isa(config.available_isas()[-1])
+    """
     names = _core.isas()
     if name not in names:
         raise ValueError(f"isa: expected one of {', '.join(names)}, got {name!r}")
@@ -81,13 +147,19 @@ def use_isa(name: str) -> None:
 
 
 def show_config() -> None:
-    """Print version, instruction set in use, threads, engine of the large products, NumPy and its BLAS; and how an LSTM of 100
-    steps would be run at a few sizes.
+    """Print version, instruction set in use, threads, engine of the large products, NumPy and its BLAS.
 
-    >>> fastrnn.show_config()
-    fastrnn 0.1.0
-    instruction set   v3 (available: scalar, sse2, v3)
-    ...
+    Also how an LSTM of 100 steps would be run at a few sizes.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> fastrnn.show_config()  # doctest: +ELLIPSIS
+    fastrnn ...
+    instruction set   ... (available: scalar...)
+    threads           ...
+    large products    ...
+    NumPy             ...
     """
     build = np.show_config(mode="dicts")
     library = build.get("Build Dependencies", {}).get("blas", {}) if isinstance(build, dict) else {}
@@ -141,7 +213,7 @@ def _register() -> None:
 
 
 def _start() -> None:
-    """The environment's wishes; one that cannot be met stops the import."""
+    """Reads the FASTRNN_* variables; a value that cannot be used stops the import."""
     global _default
     names = _core.isas()
     wanted = os.environ.get("FASTRNN_ISA") or names[-1]

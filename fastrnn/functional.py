@@ -63,30 +63,29 @@ def rnn(
         The biases; None for none.
     h0 : array (B, H), optional
         The initial state, (H,) without a batch; None for zeros.
-    nonlinearity : "tanh" or "relu"
+    nonlinearity : "tanh" or "relu", default "tanh"
     lengths : integers (B,), optional
-        From 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y is 0 there, the final state
+        From 0 to T, in any order: the steps of each row. No time is spent on the padding after them; y is 0 there, the final state
         is that of the row's own end, and a row of length 0 keeps its initial state.
     reset : booleans (T, B), optional
-        (B, T) with `batch_first`, (T,) without a batch. Where True, the row is cut in front of step t: the state starts there from
-        zero.
+        (B, T) with `batch_first`, (T,) without a batch. Where True, the row is cut before step t: the state starts there from zero.
     mask : booleans (T, B), optional
         (B, T) with `batch_first`, (T,) without a batch. A step where it is False is skipped: the state is carried over it, to the
-        next step that is True. A reset in front of a skipped step cuts the row all the same.
-    masked : "zero" or "hold"
+        next step that is True. A reset before a skipped step cuts the row all the same.
+    masked : "zero" or "hold", default "zero"
         What y is at a skipped step: 0, or the state that is carried over it (before a row's first step its initial state), as in
         Keras; the gradient of a held output flows to where it came from. Padding is 0 in both.
-    reverse : bool
+    reverse : bool, default False
         Go from each row's end to its start. y stays in the order of x.
-    batch_first : bool
+    batch_first : bool, default False
         x and y are (B, T, .); no transposed copy is made. States stay (B, H).
-    record : bool
+    record : bool, default False
         Also return a tape for the gradients. y is then read-only, because the tape reads it; so must x and the weights stay as
         they are until backward.
     checkpoint : int, optional
-        k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape makes the rest again,
-        k steps at a time, with the same bits of gradient, for about a forward's time. k is rounded up to where it does not cut a
-        sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
+        k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape recomputes the rest,
+        k steps at a time, with the same bits of gradient, for about the time of a forward. k is rounded up to where it does not cut
+        a sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
         RNN, whose tape needs y alone, it changes nothing.
     threads : int, optional
         At most so many; None: fastrnn.get_num_threads().
@@ -103,8 +102,9 @@ def rnn(
     Raises
     ------
     TypeError, ValueError
-        The message names the argument.
+        A wrong argument; the message names it.
     MemoryError
+        The results, or what has to be kept, do not fit into memory.
 
     Examples
     --------
@@ -158,31 +158,30 @@ def gru(
         The biases; None for none.
     h0 : array (B, H), optional
         The initial state, (H,) without a batch; None for zeros.
-    reset_after : bool
+    reset_after : bool, default True
         Which of the two equations of n.
     lengths : integers (B,), optional
-        From 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y is 0 there, the final state
+        From 0 to T, in any order: the steps of each row. No time is spent on the padding after them; y is 0 there, the final state
         is that of the row's own end, and a row of length 0 keeps its initial state.
     reset : booleans (T, B), optional
-        (B, T) with `batch_first`, (T,) without a batch. Where True, the row is cut in front of step t: the state starts there from
-        zero.
+        (B, T) with `batch_first`, (T,) without a batch. Where True, the row is cut before step t: the state starts there from zero.
     mask : booleans (T, B), optional
         (B, T) with `batch_first`, (T,) without a batch. A step where it is False is skipped: the state is carried over it, to the
-        next step that is True. A reset in front of a skipped step cuts the row all the same.
-    masked : "zero" or "hold"
+        next step that is True. A reset before a skipped step cuts the row all the same.
+    masked : "zero" or "hold", default "zero"
         What y is at a skipped step: 0, or the state that is carried over it (before a row's first step its initial state), as in
         Keras; the gradient of a held output flows to where it came from. Padding is 0 in both.
-    reverse : bool
+    reverse : bool, default False
         Go from each row's end to its start. y stays in the order of x.
-    batch_first : bool
+    batch_first : bool, default False
         x and y are (B, T, .); no transposed copy is made. States stay (B, H).
-    record : bool
+    record : bool, default False
         Also return a tape for the gradients. y is then read-only, because the tape reads it; so must x and the weights stay as
         they are until backward.
     checkpoint : int, optional
-        k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape makes the rest again,
-        k steps at a time, with the same bits of gradient, for about a forward's time. k is rounded up to where it does not cut a
-        sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
+        k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape recomputes the rest,
+        k steps at a time, with the same bits of gradient, for about the time of a forward. k is rounded up to where it does not cut
+        a sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
         RNN, whose tape needs y alone, it changes nothing.
     threads : int, optional
         At most so many; None: fastrnn.get_num_threads().
@@ -199,8 +198,9 @@ def gru(
     Raises
     ------
     TypeError, ValueError
-        The message names the argument.
+        A wrong argument; the message names it.
     MemoryError
+        The results, or what has to be kept, do not fit into memory.
 
     Examples
     --------
@@ -260,28 +260,27 @@ def lstm(
     w_hr : array (P, H), P < H, optional
         The projection. With it h has P numbers: `w_hh` is (4*H, P), `h0` and h_n (B, P), y (T, B, P).
     lengths : integers (B,), optional
-        From 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y is 0 there, the final state
+        From 0 to T, in any order: the steps of each row. No time is spent on the padding after them; y is 0 there, the final state
         is that of the row's own end, and a row of length 0 keeps its initial state.
     reset : booleans (T, B), optional
-        (B, T) with `batch_first`, (T,) without a batch. Where True, the row is cut in front of step t: the state starts there from
-        zero.
+        (B, T) with `batch_first`, (T,) without a batch. Where True, the row is cut before step t: the state starts there from zero.
     mask : booleans (T, B), optional
         (B, T) with `batch_first`, (T,) without a batch. A step where it is False is skipped: the state is carried over it, to the
-        next step that is True. A reset in front of a skipped step cuts the row all the same.
-    masked : "zero" or "hold"
+        next step that is True. A reset before a skipped step cuts the row all the same.
+    masked : "zero" or "hold", default "zero"
         What y is at a skipped step: 0, or the state that is carried over it (before a row's first step its initial state), as in
         Keras; the gradient of a held output flows to where it came from. Padding is 0 in both.
-    reverse : bool
+    reverse : bool, default False
         Go from each row's end to its start. y stays in the order of x.
-    batch_first : bool
+    batch_first : bool, default False
         x and y are (B, T, .); no transposed copy is made. States stay (B, H).
-    record : bool
+    record : bool, default False
         Also return a tape for the gradients. y is then read-only, because the tape reads it; so must x and the weights stay as
         they are until backward.
     checkpoint : int, optional
-        k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape makes the rest again,
-        k steps at a time, with the same bits of gradient, for about a forward's time. k is rounded up to where it does not cut a
-        sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
+        k, to keep only y and, every k steps, the state, in place of all gates: for long sequences. The tape recomputes the rest,
+        k steps at a time, with the same bits of gradient, for about the time of a forward. k is rounded up to where it does not cut
+        a sum of the weights' gradients, which takes 128 items: to a multiple of ceil(128 / B) steps. Without `record`, and for an
         RNN, whose tape needs y alone, it changes nothing.
     threads : int, optional
         At most so many; None: fastrnn.get_num_threads().
@@ -298,8 +297,9 @@ def lstm(
     Raises
     ------
     TypeError, ValueError
-        The message names the argument.
+        A wrong argument; the message names it.
     MemoryError
+        The results, or what has to be kept, do not fit into memory.
 
     Examples
     --------

@@ -1,14 +1,4 @@
-"""gradcheck: the gradients of a function, a layer or a cell against differences of its own forward.
-
-    L = sum(y * dy) + sum(state * dstate), with random dy and dstate (and more such terms for what else a tape gives out)
-
-is a number that depends on every argument. Its gradients by `tape.backward(dy, dstate)` are compared, entry
-by entry, with the central difference of fourth order
-
-    dL/dv = (8 (L(v + h) - L(v - h)) - (L(v + 2h) - L(v - 2h))) / 12h + O(h^4)
-
-(Abramowitz and Stegun, Handbook of Mathematical Functions, table 25.2).
-"""
+"""gradcheck: the gradients of a function, a layer or a cell against differences of its own forward."""
 
 from __future__ import annotations
 
@@ -30,11 +20,34 @@ Array = NDArray[Any]
 
 
 class GradcheckError(AssertionError):
-    """A gradient does not agree with the differences of the forward; the message names the worst entry."""
+    """A gradient does not agree with the differences of the forward; the message names the worst entry. Raised by `gradcheck`."""
 
 
 class GradcheckEntry(NamedTuple):
-    """One entry of an array, the worst of those checked."""
+    """One entry of an array, the worst of those checked: a named tuple.
+
+    Attributes
+    ----------
+    name : str
+        The array's.
+    index : tuple of int
+    analytic, numeric : float or complex
+        Its gradient from backward, and by differences.
+    error : float
+        |analytic - numeric|.
+    tolerance : float
+    checked : int
+        How many entries of the array were checked.
+
+    Examples
+    --------
+    >>> from fastrnn.gradcheck import GradcheckEntry
+    >>> entry = GradcheckEntry("w_hh", (1, 2), 0.5, 0.75, 0.25, 0.125)
+    >>> print(entry)
+    w_hh[1, 2]: analytic 0.5, numeric 0.75, error 0.25 (allowed 0.12)
+    >>> entry.ok, entry.badness
+    (False, 2.0)
+    """
 
     name: str
     index: tuple[int, ...]  # type: ignore[assignment]  # not the method of a tuple
@@ -54,7 +67,7 @@ class GradcheckEntry(NamedTuple):
 
     @property
     def badness(self) -> float:
-        """The error in units of the tolerance."""
+        """The error in units of the tolerance; 0 for no error, infinite for an error that is not finite."""
         if self.error == 0:
             return 0.0
         return self.error / self.tolerance if math.isfinite(self.error) and self.tolerance else math.inf
@@ -68,10 +81,23 @@ class GradcheckEntry(NamedTuple):
 
 
 class GradcheckResult(NamedTuple):
-    """What gradcheck found. It is true when every entry passed.
+    """What gradcheck found: a named tuple that is true when every entry passed, and prints as a table.
 
-    name, index, analytic, numeric and error are those of the worst entry of all arrays, by its error in units
-    of its tolerance; name is "" when there was nothing to check. table: each array's worst entry by name.
+    Attributes
+    ----------
+    ok : bool
+    name, index, analytic, numeric, error
+        Those of the worst entry of all arrays, by its error in units of its tolerance; name is "" when there was nothing to check.
+    table : dict of GradcheckEntry
+        Each array's worst entry by name.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> result = fastrnn.gradcheck(fastrnn.GRUCell(3, 4, dtype=np.float64, rng=0), np.ones((2, 3)))
+    >>> bool(result), list(result.table)
+    (True, ['x', 'weight_ih', 'weight_hh', 'bias_ih', 'bias_hh'])
     """
 
     ok: bool
@@ -107,41 +133,61 @@ def gradcheck(
     outputs: Collection[str] = (),
     **kwargs: Any,
 ) -> GradcheckResult:
-    """Compares the gradients of a function, layer or cell with differences of its own forward.
+    """Compare the gradients of a function, layer or cell with differences of its own forward.
 
-    Arguments:
-        target: a function such as fastrnn.lstm, called as target(*args, record=True, **kwargs), or a layer,
-            called as target.forward(*args, **kwargs); both return (y, state, tape). Or a cell, whose forward
-            returns (state, tape). Checked are all arguments that are float or complex arrays (members of a
-            tuple too), and every array of a layer's `params`. What a layer draws from its generator `rng`
-            in forward (dropout) is the same at each call.
-        eps: the step h, relative to the entry where that exceeds 1. None: u ** 0.25 with u the machine
-            epsilon of y's dtype, so 1.2e-4 for float64 and 1.9e-2 for float32.
-        rtol, atol: an entry passes if |analytic - numeric| <= atol + rtol * max(|analytic|, |numeric|). rtol
-            None: 10 * u ** 0.5, so 1.5e-7 and 3.5e-3. atol None: what rounding of y and the state can bring
-            into a difference, 4 * u / eps times the norm of the terms of sum(y * dy) + sum(state * dstate).
-        seed: of dy, dstate and the choice of entries; whatever numpy.random.default_rng takes.
-        raise_exception: raise when the check fails, else return the failing result.
-        max_entries: check only so many entries of each array, at least 1, chosen at random. None: all of them.
-        outputs: names in the tape's `outputs` that L depends on too, by random gradients that backward takes
-            as its `doutputs`.
+    L = sum(y * dy) + sum(state * dstate), with random dy and dstate, depends on every argument. Its gradients by tape.backward are
+    compared, entry by entry, with the central difference of fourth order (Abramowitz and Stegun, table 25.2)
 
-    No argument is modified: arrays are copied, and the entries of a layer's params, which are changed in
-    place, and the state of its generator are restored bit for bit, also when the target raises. An entry that
-    fails is tried again with steps h/8 and h/64 and the same tolerance, since a ReLU has kinks that the first
-    step may have crossed. With many steps and units some kink is always near: check a ReLU in float64, where h
-    is small. At a kink itself there is no gradient to check.
+        dL/dv = (8 (L(v + h) - L(v - h)) - (L(v + 2h) - L(v - 2h))) / 12h + O(h^4)
 
-    Raises:
-        GradcheckError (an AssertionError): an entry failed; the message names the worst by name and index.
-            Also a gradient that is missing or has the wrong shape.
-        TypeError: target is neither a function nor a layer, or takes several arguments as *args or **kwargs.
-        TypeError, ValueError: one of the arguments above is not what it should be; the message names it.
+    Parameters
+    ----------
+    target : function, layer or cell
+        A function such as fastrnn.lstm, called as target(*args, record=True, **kwargs), or a layer, called as
+        target.forward(*args, **kwargs); both return (y, state, tape). Or a cell, whose forward returns (state, tape).
+    *args, **kwargs
+        Its arguments. All that are float or complex arrays are checked (members of a tuple too), and every array of a layer's
+        `params`. What a layer draws from its generator `rng` in forward (dropout) is the same at each call.
+    eps : float, optional
+        The step h, relative to the entry where that exceeds 1. None: u ** 0.25 with u the machine epsilon of y's dtype, so 1.2e-4
+        for float64 and 1.9e-2 for float32.
+    rtol, atol : float, optional
+        An entry passes if |analytic - numeric| <= atol + rtol * max(|analytic|, |numeric|). rtol None: 10 * u ** 0.5, so 1.5e-7 and
+        3.5e-3. atol None: what rounding of y and the state can bring into a difference, 4 * u / eps times the norm of the terms of
+        sum(y * dy) + sum(state * dstate).
+    seed : int, default 0
+        Of dy, dstate and the choice of entries; whatever numpy.random.default_rng takes.
+    raise_exception : bool, default True
+        Raise when the check fails, else return the failing result.
+    max_entries : int, optional
+        Check only so many entries of each array, at least 1, chosen at random. None: all of them.
+    outputs : collection of str, default ()
+        Names in the tape's `outputs` that L depends on too, by random gradients that backward takes as its `doutputs`.
 
-    >>> from fastrnn import reference
+    Returns
+    -------
+    result : GradcheckResult
+
+    Raises
+    ------
+    GradcheckError
+        An entry failed; the message names the worst by name and index. Also a gradient that is missing or has the wrong shape.
+    TypeError, ValueError
+        One of the arguments above is not what it should be; the message names it. Also TypeError where target is neither a function
+        nor a layer, or takes several arguments as *args or **kwargs.
+
+    Notes ----- No argument is modified: arrays are copied, and the entries of a layer's params, which are changed in place, and the
+    state of its generator are restored bit for bit, also when the target raises. An entry that fails is tried again with steps h/8
+    and h/64 and the same tolerance, since a ReLU has kinks that the first step may have crossed. With many steps and units some
+    kink is always near: check a ReLU in float64, where h is small. At a kink itself there is no gradient to check.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
     >>> rng = np.random.default_rng(0)
-    >>> x, w_ih, w_hh = (rng.standard_normal(s) for s in [(5, 2, 3), (12, 3), (12, 4)])
-    >>> gradcheck(reference.gru, x, w_ih, w_hh, lengths=[5, 3]).ok
+    >>> x, w_ih, w_hh = (rng.standard_normal(shape) for shape in ((5, 2, 3), (12, 3), (12, 4)))  # T=5 B=2 I=3 H=4
+    >>> fastrnn.gradcheck(fastrnn.gru, x, w_ih, w_hh, lengths=[5, 3]).ok
     True
     """
     rng = _check_options(eps, rtol, atol, seed, raise_exception, max_entries, outputs)

@@ -173,10 +173,26 @@ _kernel.defjvp(_refuse)
 
 @function(_run)
 def rnn(*arguments: Any, **keywords: Any) -> Any:
-    """fastrnn.rnn without `record`: arguments, shapes and errors as there.
+    """fastrnn.rnn as a function of JAX arrays.
 
-    Returns: y (T, B, H) and h_n (B, H), as fastrnn.rnn without the tape.
+    Parameters
+    ----------
+    x, w_ih, w_hh, ...
+        As in fastrnn.rnn, without `record`.
 
+    Returns
+    -------
+    y : array (T, B, H)
+    h_n : array (B, H)
+        As in fastrnn.rnn.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As in fastrnn.rnn; wrong values, such as lengths beyond T, under jit as an error of JAX with our text.
+
+    Examples
+    --------
     >>> import fastrnn.jax
     >>> import jax.numpy as np
     >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((4, 3)), np.ones((4, 4))  # T=7 B=2 I=3 H=4
@@ -188,10 +204,26 @@ def rnn(*arguments: Any, **keywords: Any) -> Any:
 
 @function(_run)
 def gru(*arguments: Any, **keywords: Any) -> Any:
-    """fastrnn.gru without `record`: arguments, shapes and errors as there.
+    """fastrnn.gru as a function of JAX arrays.
 
-    Returns: y (T, B, H) and h_n (B, H), as fastrnn.gru without the tape.
+    Parameters
+    ----------
+    x, w_ih, w_hh, ...
+        As in fastrnn.gru, without `record`.
 
+    Returns
+    -------
+    y : array (T, B, H)
+    h_n : array (B, H)
+        As in fastrnn.gru.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As in fastrnn.gru; wrong values, such as lengths beyond T, under jit as an error of JAX with our text.
+
+    Examples
+    --------
     >>> import fastrnn.jax
     >>> import jax.numpy as np
     >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((12, 3)), np.ones((12, 4))  # T=7 B=2 I=3 H=4
@@ -203,10 +235,26 @@ def gru(*arguments: Any, **keywords: Any) -> Any:
 
 @function(_run)
 def lstm(*arguments: Any, **keywords: Any) -> Any:
-    """fastrnn.lstm without `record`: arguments, shapes and errors as there.
+    """fastrnn.lstm as a function of JAX arrays.
 
-    Returns: y (T, B, H) and h_n and c_n, each (B, H), as fastrnn.lstm without the tape.
+    Parameters
+    ----------
+    x, w_ih, w_hh, ...
+        As in fastrnn.lstm, without `record`.
 
+    Returns
+    -------
+    y : array (T, B, H)
+    (h_n, c_n) : arrays (B, H)
+        As in fastrnn.lstm.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As in fastrnn.lstm; wrong values, such as lengths beyond T, under jit as an error of JAX with our text.
+
+    Examples
+    --------
     >>> import fastrnn.jax
     >>> import jax.numpy as np
     >>> x, w_ih, w_hh = np.ones((7, 2, 3)), np.ones((16, 3)), np.ones((16, 4))  # T=7 B=2 I=3 H=4

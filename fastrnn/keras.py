@@ -4,16 +4,20 @@ That backend leaves its functions lstm and gru unimplemented, and Keras then cal
 nothing else about a model changes, and what the kernels do not compute is left to Keras, as before. The NumPy backend has no
 training, so this is inference. Needs Keras 3 with KERAS_BACKEND=numpy.
 
->>> import os; os.environ["KERAS_BACKEND"] = "numpy"
->>> import keras, fastrnn.keras
->>> fastrnn.keras.install()
->>> model = keras.saving.load_model("model.keras")
->>> model.predict(x)
-
 On the kernels: LSTM and GRU (both values of reset_after) with activation="tanh" and recurrent_activation="sigmoid", in float32 and
 float64, alone, stacked or inside Bidirectional, with masks of any kind, initial states, go_backwards, stateful. Left to Keras:
 other activations, SimpleRNN, use_cudnn=False, recurrent_dropout, unroll with a mask, float16 and bfloat16. In float64 the kernels
 compute in float64 throughout, where Keras's own loop comes down to float32 in between.
+
+Examples
+--------
+>>> import os; os.environ["KERAS_BACKEND"] = "numpy"
+>>> import numpy as np, keras, fastrnn.keras
+>>> fastrnn.keras.install()
+>>> model = keras.Sequential([keras.layers.LSTM(4), keras.layers.Dense(1)])  # or keras.saving.load_model("model.keras")
+>>> model.predict(np.ones((2, 7, 3)), verbose=0).shape
+(2, 1)
+>>> fastrnn.keras.uninstall()
 """
 
 from __future__ import annotations
@@ -48,9 +52,21 @@ _replaced: list[tuple[Any, str, Any]] = []  # what uninstall puts back
 def install() -> None:
     """From now on, Keras layers compute on the kernels where these can. A second call changes nothing.
 
-    Raises: RuntimeError if Keras runs on another backend than NumPy's.
+    Raises
+    ------
+    RuntimeError
+        Keras runs on another backend than NumPy's.
 
+    Examples
+    --------
+    >>> import os; os.environ["KERAS_BACKEND"] = "numpy"
+    >>> import numpy as np, keras, fastrnn.keras
+    >>> layer, x = keras.layers.GRU(4, return_sequences=True), np.ones((2, 7, 3), np.float32)
+    >>> theirs = np.asarray(layer(x))
     >>> fastrnn.keras.install()
+    >>> np.allclose(layer(x), theirs, atol=1e-6)
+    True
+    >>> fastrnn.keras.uninstall()
     """
     if keras.backend.backend() != "numpy":
         name = keras.backend.backend()
@@ -64,7 +80,14 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """As it was before install()."""
+    """Undo install(). Without it, this changes nothing.
+
+    Examples
+    --------
+    >>> import os; os.environ["KERAS_BACKEND"] = "numpy"
+    >>> import fastrnn.keras
+    >>> fastrnn.keras.uninstall()
+    """
     while _replaced:
         setattr(*_replaced.pop())
 

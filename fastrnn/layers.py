@@ -60,7 +60,34 @@ class Recurrent(Portable):
     def __call__(
         self, x: Any, state: State = None, lengths: Any = None, reset: Any = None, mask: Any = None, *, masked: str = "zero"
     ) -> tuple[Any, State]:
-        """Inference: nothing is kept, and there is no dropout. Arguments, results and errors as forward's, without the tape."""
+        """Inference: nothing is kept for backward, and there is no dropout.
+
+        Parameters
+        ----------
+        x, state, lengths, reset, mask, masked
+            As in `forward`.
+
+        Returns
+        -------
+        y : array (T, B, D*P)
+            Laid out as x is; a packed sequence if x is one.
+        state : array (L*D, B, P), or of an LSTM a pair (h_n, c_n)
+            The final state.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            As in `forward`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> layer = fastrnn.GRU(3, 4, num_layers=2, rng=0)
+        >>> y, h_n = layer(np.ones((7, 2, 3), np.float32))  # T=7 B=2 I=3
+        >>> y.shape, h_n.shape
+        ((7, 2, 4), (2, 2, 4))
+        """
         layout, done = self._apply(x, state, lengths, reset, mask, masked)
         return layout.returned(done.y), self._final(layout, done)
 
@@ -75,35 +102,61 @@ class Recurrent(Portable):
         masked: str = "zero",
         checkpoint: int | None = None,
     ) -> tuple[Any, State, LayerTape]:
-        """Training: keeps what backward needs, and drops out. x and the parameters are part of that: leave them as they are until
-        backward.
+        """Training: keeps what backward needs, and applies dropout.
 
-        Of L layers and D directions (2 if bidirectional), with outputs of P numbers (proj_size, or else H):
+        Of L layers and D directions (2 if bidirectional), with outputs of P numbers (proj_size, or else H). The tape reads x and
+        the parameters: do not change them before backward.
 
-        Args:
-            x: (T, B, I); (B, T, I) with batch_first; (T, I) without a batch; or a packed sequence (fastrnn.pack, or PyTorch's) of
-                data (N, I). The layer's dtype.
-            state: (L*D, B, P), or (L*D, P) without a batch, layer by layer, forward before reverse; an LSTM's is a pair (h, c) with
-                c (L*D, B, H); None for zeros.
-            lengths: (B,) integers from 0 to T, in any order: the steps of each row. Nothing is spent on the padding behind them; y
-                is 0 there, and the final state is that of the row's own end.
-            reset: (T, B) booleans, or (B, T) with batch_first, also beside a packed x: where True, the row is cut in front of step
-                t, in every layer and direction, and its state starts from zero.
-            mask: (T, B) booleans, or (B, T) with batch_first: where False, the step is skipped and the state carried over it, in
-                every layer and direction.
-            masked: what y is at a skipped step: "zero", or "hold" for the output carried over.
-            checkpoint: k, for long sequences: beside each layer's outputs the tape keeps only a state every k steps, in place of
-                all gates and cell states, and backward makes the rest again, k steps at a time: the same bits of gradient, for
-                about a forward's time. k may be rounded up, as fastrnn.lstm says. An RNN's tape needs no more anyway.
+        Parameters
+        ----------
+        x : array (T, B, I)
+            (B, T, I) with `batch_first`; (T, I) without a batch; or a packed sequence (fastrnn.pack, or PyTorch's) with data (N,
+            I). The layer's dtype.
+        state : array (L*D, B, P), optional
+            (L*D, P) without a batch; layer by layer, forward before reverse. Of an LSTM a pair (h, c) with c (L*D, B, H). None for
+            zeros.
+        lengths : integers (B,), optional
+            From 0 to T, in any order: the steps of each row. No time is spent on the padding after them; y is 0 there, and the
+            final state is that of the row's own end.
+        reset : booleans (T, B), optional
+            (B, T) with `batch_first`, also if x is packed. Where True, the row is cut before step t, in every layer and direction:
+            its state starts from zero.
+        mask : booleans (T, B), optional
+            (B, T) with `batch_first`. Where False, the step is skipped and the state carried over it, in every layer and direction.
+        masked : "zero" or "hold", default "zero"
+            y at a skipped step: 0, or the output carried over it.
+        checkpoint : int, optional
+            k, for long sequences: besides each layer's outputs the tape keeps only a state every k steps, in place of all gates and
+            cell states. Backward recomputes the rest, k steps at a time: the same bits of gradient, for about the time of a
+            forward. k may be rounded up, as fastrnn.lstm says; the tape of an RNN needs no more anyway. None: keep everything.
 
-        Returns: y (T, B, D*P), read-only, or as x is (a packed sequence, if x is one); the final state; the tape, for one
-        tape.backward(dy, dstate).
+        Returns
+        -------
+        y : array (T, B, D*P)
+            Read-only, laid out as x is; a packed sequence if x is one.
+        state : array (L*D, B, P), or of an LSTM a pair (h_n, c_n)
+            The final state.
+        tape : LayerTape
+            For one tape.backward(dy, dstate).
 
-        Raises: TypeError, ValueError (the message names the argument), MemoryError.
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        MemoryError
+            What has to be kept does not fit into memory.
 
-        >>> y, state, tape = layer.forward(x)
-        >>> grads = tape.backward(dy)
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> layer = fastrnn.LSTM(3, 4, rng=0)
+        >>> x = np.random.default_rng(0).standard_normal((7, 2, 3), np.float32)
+        >>> y, (h_n, c_n), tape = layer.forward(x, lengths=[7, 5])
+        >>> grads = tape.backward(y - 1)  # of half the sum of (y - 1)**2
         >>> layer.flat -= 0.1 * grads.flat
+        >>> grads.x.shape, grads.params["weight_hh_l0"].shape
+        ((7, 2, 3), (16, 4))
         """
         k = None if checkpoint is None else checks.integer("checkpoint", checkpoint, 1)
         layout, done = self._apply(x, state, lengths, reset, mask, masked, True, k)
@@ -112,12 +165,33 @@ class Recurrent(Portable):
         return layout.returned(y), self._final(layout, done), LayerTape(self, layout, done)
 
     def stream(self, batch_size: int = 1) -> Stream:
-        """Inference step by step for `batch_size` rows: see fastrnn.Stream.
+        """Inference step by step: a stream that keeps the state.
 
-        Raises: ValueError for a bidirectional layer, whose outputs depend on steps that are still to come; TypeError.
+        Parameters
+        ----------
+        batch_size : int, default 1
+            B, the rows of every step.
 
+        Returns
+        -------
+        stream : fastrnn.Stream
+            With a snapshot of the weights, and a state of zeros.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Also ValueError for a bidirectional layer, whose outputs depend on later steps.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> layer = fastrnn.GRU(3, 4, rng=0)
+        >>> x = np.ones((7, 3), np.float32)
         >>> stream = layer.stream()
-        >>> y_t = stream(x_t)
+        >>> y = np.stack([stream(x_t) for x_t in x])
+        >>> np.allclose(y, layer(x)[0], atol=1e-6)
+        True
         """
         if self.bidirectional:
             raise ValueError(
@@ -204,27 +278,49 @@ class Recurrent(Portable):
 
 
 class RNN(Recurrent):
-    """Layers of the simple recurrent network: h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu.
+    """Layers of the simple recurrent network (Elman 1990): h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu.
 
-    Args:
-        input_size, hidden_size: I and H.
-        num_layers: L, from 1 to 10,000; each layer above the first reads the whole output of the one below.
-        nonlinearity: "tanh" or "relu".
-        bias: with bias_ih and bias_hh.
-        batch_first: x and y are (B, T, .); states stay (L*D, B, H).
-        dropout: the probability to drop an element between two layers, in forward alone; the rest is scaled by 1 / (1 - dropout).
-            The masks are drawn from `layer.rng`, whose state brings them back: layer.rng.bit_generator.state.
-        bidirectional: a second set of cells goes from each row's end to its start; y is the output of both, side by side.
-        dtype: float32 or float64.
-        rng: a seed or numpy.random.Generator for the initial values and the dropout.
+    Parameters of layer k, in reverse with the suffix _reverse: weight_ih_l{k} (H, I), after the first layer (H, D*H);
+    weight_hh_l{k} (H, H); bias_ih_l{k} and bias_hh_l{k} (H,). Initial values from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch's.
 
-    Parameters, for layer k and, in reverse, with the suffix _reverse: weight_ih_l{k} (H, I), or (H, D*H) above the first layer,
-    weight_hh_l{k} (H, H), bias_ih_l{k} and bias_hh_l{k} (H,).
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, at least 1.
+    num_layers : int, default 1
+        L, from 1 to 10,000. Each layer after the first reads the whole output of the one before.
+    nonlinearity : "tanh" or "relu", default "tanh"
+    bias : bool, default True
+        Whether there are bias_ih and bias_hh.
+    batch_first : bool, default False
+        x and y are (B, T, .); states stay (L*D, B, .).
+    dropout : float, default 0
+        The probability, from 0 to 1, to drop an element between two layers, in `forward` alone; the others are scaled by
+        1 / (1 - dropout). Masks are drawn from `layer.rng`, whose state (layer.rng.bit_generator.state) reproduces them.
+    bidirectional : bool, default False
+        A second set of cells goes from each row's end to its start; y is both outputs, concatenated.
+    dtype : dtype, default float32
+        float32 or float64.
+    rng : int or numpy.random.Generator, optional
+        The source of the initial values and of dropout's masks, or its seed.
 
-    Raises: TypeError, ValueError.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    MemoryError
+        The parameters do not fit into memory.
 
-    >>> layer = fastrnn.RNN(3, 64, nonlinearity="relu", rng=0)
-    >>> y, h_n = layer(x)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> layer = fastrnn.RNN(3, 4, nonlinearity="relu", rng=0)
+    >>> y, h_n = layer(np.ones((7, 2, 3), np.float32))  # T=7 B=2
+    >>> y.shape, h_n.shape
+    ((7, 2, 4), (1, 2, 4))
+    >>> list(layer.params)
+    ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0']
     """
 
     _family = "rnn"
@@ -249,10 +345,49 @@ class RNN(Recurrent):
 
 
 class IRNN(RNN):
-    """ReLU RNNs that start as an identity (Le, Jaitly and Hinton 2015, arXiv 1504.00941): in each layer and direction
-    W_hh = recurrent_scale * identity, biases 0, W_ih ~ N(0, input_std). Arguments else as RNN's.
+    """ReLU RNNs initialised with the identity (Le, Jaitly and Hinton 2015, arXiv 1504.00941): in each layer and direction
+    W_hh = recurrent_scale * identity, biases 0, W_ih ~ N(0, input_std^2).
 
-    >>> layer = fastrnn.IRNN(2, 64, input_std=0.1, rng=0)
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, at least 1.
+    num_layers : int, default 1
+        L, from 1 to 10,000. Each layer after the first reads the whole output of the one before.
+    bias : bool, default True
+        Whether there are bias_ih and bias_hh.
+    batch_first : bool, default False
+        x and y are (B, T, .); states stay (L*D, B, .).
+    dropout : float, default 0
+        The probability, from 0 to 1, to drop an element between two layers, in `forward` alone; the others are scaled by
+        1 / (1 - dropout). Masks are drawn from `layer.rng`, whose state (layer.rng.bit_generator.state) reproduces them.
+    bidirectional : bool, default False
+        A second set of cells goes from each row's end to its start; y is both outputs, concatenated.
+    recurrent_scale : float, default 1
+        The diagonal of W_hh.
+    input_std : float, default 0.001
+        The standard deviation of W_ih, at least 0.
+    dtype : dtype, default float32
+        float32 or float64.
+    rng : int or numpy.random.Generator, optional
+        The source of the initial values and of dropout's masks, or its seed.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    MemoryError
+        The parameters do not fit into memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> layer = fastrnn.IRNN(2, 3, input_std=0.1, rng=0)
+    >>> layer.params["weight_hh_l0"]
+    array([[1., 0., 0.],
+           [0., 1., 0.],
+           [0., 0., 1.]], dtype=float32)
     """
 
     def __init__(
@@ -284,14 +419,49 @@ class IRNN(RNN):
 
 
 class GRU(Recurrent):
-    """Layers of gated recurrent units; the equations are fastrnn.gru's. Arguments as RNN's, and
+    """Layers of gated recurrent units (Cho et al. 2014, arXiv 1406.1078); the equations are those of fastrnn.gru.
 
-    reset_after: PyTorch's form (True), or that of Cho et al. 2014.
+    Parameters of layer k, in reverse with the suffix _reverse: weight_ih_l{k} (3*H, I), after the first layer (3*H, D*H);
+    weight_hh_l{k} (3*H, H); bias_ih_l{k} and bias_hh_l{k} (3*H,); row blocks r, z, n. Initial values from U(-1/sqrt(H), 1/sqrt(H)),
+    as PyTorch's.
 
-    Parameters as RNN's, with 3*H rows: the blocks r, z, n.
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, at least 1.
+    num_layers : int, default 1
+        L, from 1 to 10,000. Each layer after the first reads the whole output of the one before.
+    bias : bool, default True
+        Whether there are bias_ih and bias_hh.
+    batch_first : bool, default False
+        x and y are (B, T, .); states stay (L*D, B, .).
+    dropout : float, default 0
+        The probability, from 0 to 1, to drop an element between two layers, in `forward` alone; the others are scaled by
+        1 / (1 - dropout). Masks are drawn from `layer.rng`, whose state (layer.rng.bit_generator.state) reproduces them.
+    bidirectional : bool, default False
+        A second set of cells goes from each row's end to its start; y is both outputs, concatenated.
+    reset_after : bool, default True
+        PyTorch's and cuDNN's form, r * (W_hn h + b_hn); False: that of Cho et al., W_hn (r * h) + b_hn.
+    dtype : dtype, default float32
+        float32 or float64.
+    rng : int or numpy.random.Generator, optional
+        The source of the initial values and of dropout's masks, or its seed.
 
-    >>> layer = fastrnn.GRU(3, 64, num_layers=2, bidirectional=True, rng=0)
-    >>> y, h_n = layer(x)  # (T, B, 128), (4, B, 64)
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    MemoryError
+        The parameters do not fit into memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> layer = fastrnn.GRU(3, 4, num_layers=2, bidirectional=True, rng=0)
+    >>> y, h_n = layer(np.ones((7, 2, 3), np.float32))  # T=7 B=2
+    >>> y.shape, h_n.shape
+    ((7, 2, 8), (4, 2, 4))
     """
 
     _family = "gru"
@@ -316,16 +486,54 @@ class GRU(Recurrent):
 
 
 class LSTM(Recurrent):
-    """Layers of long short-term memory; the equations are fastrnn.lstm's. Arguments as RNN's, and
+    """Layers of long short-term memory (Hochreiter and Schmidhuber 1997); the equations are those of fastrnn.lstm.
 
-    proj_size: P, less than H, or 0: the output is W_hr h_t, of P numbers (Sak et al. 2014, arXiv 1402.1128).
-    peephole: i and f also see c_{t-1}, and o sees c_t.
+    Parameters of layer k, in reverse with the suffix _reverse: weight_ih_l{k} (4*H, I), after the first layer (4*H, D*P);
+    weight_hh_l{k} (4*H, P); bias_ih_l{k} and bias_hh_l{k} (4*H,); row blocks i, f, g, o; with `proj_size` weight_hr_l{k} (P, H);
+    with `peephole` weight_ch_l{k} (3, H), rows i, f, o. P is H without `proj_size`. Initial values from U(-1/sqrt(H), 1/sqrt(H)),
+    as PyTorch's.
 
-    Parameters as RNN's, with 4*H rows: the blocks i, f, g, o; with proj_size weight_hh_l{k} (4*H, P), weight_ih_l{k} (4*H, D*P)
-    above the first layer, and weight_hr_l{k} (P, H); with peephole weight_ch_l{k} (3, H), rows i, f, o.
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, at least 1.
+    num_layers : int, default 1
+        L, from 1 to 10,000. Each layer after the first reads the whole output of the one before.
+    bias : bool, default True
+        Whether there are bias_ih and bias_hh.
+    batch_first : bool, default False
+        x and y are (B, T, .); states stay (L*D, B, .).
+    dropout : float, default 0
+        The probability, from 0 to 1, to drop an element between two layers, in `forward` alone; the others are scaled by
+        1 / (1 - dropout). Masks are drawn from `layer.rng`, whose state (layer.rng.bit_generator.state) reproduces them.
+    bidirectional : bool, default False
+        A second set of cells goes from each row's end to its start; y is both outputs, concatenated.
+    proj_size : int, default 0
+        P, less than H: the output is W_hr h_t, of P numbers (Sak et al. 2014, arXiv 1402.1128). 0 for no projection.
+    peephole : bool, default False
+        i and f also see c_{t-1}, and o sees c_t (Gers and Schmidhuber 2000).
+    dtype : dtype, default float32
+        float32 or float64.
+    rng : int or numpy.random.Generator, optional
+        The source of the initial values and of dropout's masks, or its seed.
 
-    >>> layer = fastrnn.LSTM(3, 64, rng=0)
-    >>> y, (h_n, c_n) = layer(x)
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    MemoryError
+        The parameters do not fit into memory.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> layer = fastrnn.LSTM(3, 4, rng=0)
+    >>> y, (h_n, c_n) = layer(np.ones((7, 2, 3), np.float32))  # T=7 B=2
+    >>> y.shape, h_n.shape, c_n.shape
+    ((7, 2, 4), (1, 2, 4), (1, 2, 4))
+    >>> np.array_equal(y[-1], h_n[0])
+    True
     """
 
     _family = "lstm"

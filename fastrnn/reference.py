@@ -249,34 +249,60 @@ def _run(seq: _Sequence, record: bool) -> tuple[Array, State, Tape | None]:
 class Grads(SimpleNamespace):
     """Gradients by the names of the arguments: x, w_ih, w_hh, b_ih, b_hh, h0; of an LSTM also c0, peephole, w_hr.
 
-    None where the argument was None, but h0 and c0 are always there. `state` is h0, or (h0, c0), once more.
+    None where the argument was None, but h0 and c0 are always there. `state` is h0, or (h0, c0), once more. Made by Tape.backward.
     """
 
 
 class Tape:
-    """What `backward` needs of one recorded forward call. It can be used once."""
+    """What `backward` needs of one recorded forward call. It can be used once.
+
+    Attributes
+    ----------
+    c : array (T, B, H) or None
+        The cell states of an LSTM after all steps, laid out as y.
+    """
 
     def __init__(self, seq: _Sequence, steps: list[tuple[int, Array, State]], c: Array | None) -> None:
         self._seq = seq
-        self.c = None if c is None else seq.outward(c)  # an LSTM's cell states behind all steps, laid out as y
+        self.c = None if c is None else seq.outward(c)  # after all steps
         self._steps: list[tuple[int, Array, State]] | None = steps
 
     def backward(
         self, dy: ArrayLike | None = None, dstate: Any = None, dc: ArrayLike | None = None, truncate: int | None = None
     ) -> Grads:
-        """Gradients of L, given dL/dy and dL/d(final state), and for an LSTM dL/d(all cell states, tape.c).
+        """Gradients of sum(y * dy) + sum(state * dstate) + sum(tape.c * dc).
 
-        dy: the shape of y. dstate: the structure of the returned state, h_n or (h_n, c_n), whose members may
-        be None. dc: the shape of tape.c. Any may be None (zeros), not all. They are cast to the dtype of the
-        forward call. truncate: k cuts the gradient in front of each row's steps k, 2k, ... in its direction.
-        Gradients of padding are 0. For complex numbers the gradient is the complex derivative, without
-        conjugation.
+        Parameters
+        ----------
+        dy : array, optional
+            As y. None for zeros, as for the others, but not for all. They are cast to the dtype of the forward call.
+        dstate : array (B, H), optional
+            As the returned state, h_n or (h_n, c_n), whose members may be None.
+        dc : array, optional
+            As tape.c.
+        truncate : int, optional
+            k cuts the gradient before each row's steps k, 2k, ... in its direction.
 
-        Raises ValueError for a wrong shape or when all are None, TypeError for a dtype that does not cast,
-        RuntimeError at the second use.
+        Returns
+        -------
+        grads : Grads
+            0 at padding. For complex numbers the gradient is the complex derivative, without conjugation.
 
+        Raises
+        ------
+        ValueError
+            A wrong shape, or all are None.
+        TypeError
+            A dtype that does not cast.
+        RuntimeError
+            At the second call.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn import reference
         >>> one = np.ones((1, 1))
-        >>> y, h_n, tape = rnn(np.ones((2, 1, 1)), one, one, nonlinearity="relu", record=True)
+        >>> y, h_n, tape = reference.rnn(np.ones((2, 1, 1)), one, one, nonlinearity="relu", record=True)
         >>> tape.backward(dstate=one).w_hh
         array([[1.]])
         """
@@ -487,39 +513,60 @@ def rnn(
     checkpoint: int | None = None,
     threads: int | None = None,
 ) -> tuple[Array, Array, Tape | None]:
-    """h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), with f tanh or ReLU.
+    """The simple recurrent network: h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), with f tanh or ReLU.
 
-    Arguments:
-        x: (T, B, I); (B, T, I) with batch_first; (T, I) for one sequence without a batch axis.
-        w_ih, w_hh: (H, I), (H, H). b_ih, b_hh: (H,); None is zeros.
-        h0: (B, H), or (H,) unbatched: the initial state; None is zeros.
-        nonlinearity: "tanh" or "relu". The ReLU of a complex number goes by its real part.
-        lengths: (B,) integers from 0 to T: only the first lengths[b] steps of row b exist. Output past them
-            is 0, and the final state is that after the row's last processed step (h0 if there is none). What
-            padding holds, NaN included, has no influence.
-        reset: (T, B) bool, (B, T) with batch_first, or (T,) unbatched: where True, nothing flows between the
-            row's steps t-1 and t, in either direction; the state starts there from zero. At t = 0 it drops the
-            initial state, unless reverse is set.
-        mask: as reset: a step where it is False is skipped; the state is carried over it. A reset in front of a
-            skipped step cuts all the same.
-        masked: what y is at a skipped step: "zero", or "hold", the state carried over it, as in Keras. Padding
-            is 0 in both.
-        reverse: steps are processed from each row's own last to its first; y stays in the order of x.
-        batch_first: x, y, dy and the gradient of x are (B, T, .), reset and mask (B, T); nothing else changes.
-        record: return a tape for the gradients.
-        checkpoint, threads: accepted for the sake of the signature, and ignored.
+    Source: J. L. Elman, "Finding structure in time", Cognitive Science 14, 1990; layout and two biases as torch.nn.RNN.
 
-    Returns:
-        y (T, B, H), h_n (B, H) and a `Tape`, which is None without record. The dtype is the result dtype of
-        all arrays: any float or complex.
+    Parameters
+    ----------
+    x : array (T, B, I)
+        (B, T, I) with `batch_first`; (T, I) without a batch. Any float or complex dtype; the results have that of all arrays
+        together.
+    w_ih, w_hh : array (H, I), (H, H)
+        The weights.
+    b_ih, b_hh : array (H,), optional
+        The biases; None for zeros.
+    h0 : array (B, H), optional
+        The initial state, (H,) without a batch; None for zeros.
+    nonlinearity : "tanh" or "relu", default "tanh"
+        The ReLU of a complex number goes by its real part.
+    lengths : integers (B,), optional
+        From 0 to T: only the first lengths[b] steps of row b exist. Output after them is 0, and the final state is that after the
+        row's last processed step (h0 if there is none). What padding holds, NaN included, has no influence.
+    reset : booleans (T, B), optional
+        (B, T) with `batch_first`, (T,) without a batch: where True, nothing flows between the row's steps t-1 and t, in either
+        direction; the state starts there from zero. At t = 0 it drops the initial state, unless `reverse` is set.
+    mask : booleans (T, B), optional
+        As `reset`: a step where it is False is skipped; the state is carried over it. A reset before a skipped step cuts all the
+        same.
+    masked : "zero" or "hold", default "zero"
+        y at a skipped step: 0, or the state carried over it, as in Keras. Padding is 0 in both.
+    reverse : bool, default False
+        Steps are processed from each row's own last to its first; y stays in the order of x.
+    batch_first : bool, default False
+        x, y, dy and the gradient of x are (B, T, .), reset and mask (B, T); nothing else changes.
+    record : bool, default False
+        Return a tape for the gradients.
+    checkpoint, threads
+        Accepted so that the signatures agree, and ignored.
 
-    Raises:
-        ValueError: a wrong shape or value. TypeError: a wrong dtype. Both name the argument.
+    Returns
+    -------
+    y : array (T, B, H)
+    h_n : array (B, H)
+    tape : Tape or None
+        None unless `record`.
 
-    Source: J. L. Elman, "Finding structure in time", Cognitive Science 14, 1990; layout and two biases as
-    torch.nn.RNN.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong dtype; a wrong shape or value. The message names the argument.
 
-    >>> y, h_n, tape = rnn(np.ones((3, 1, 1)), np.ones((1, 1)), np.ones((1, 1)), nonlinearity="relu")
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> y, h_n, tape = reference.rnn(np.ones((3, 1, 1)), np.ones((1, 1)), np.ones((1, 1)), nonlinearity="relu")
     >>> y.ravel()
     array([1., 2., 3.])
     """
@@ -551,7 +598,7 @@ def gru(
     checkpoint: int | None = None,
     threads: int | None = None,
 ) -> tuple[Array, Array, Tape | None]:
-    """Gated recurrent unit. With the gates' blocks of the weights and biases in the order r, z, n:
+    """The gated recurrent unit. With the gates' blocks of the weights and biases in the order r, z, n:
 
         r = sigmoid(W_r x + b_ir + R_r h + b_hr)
         z = sigmoid(W_z x + b_iz + R_z h + b_hz)
@@ -559,15 +606,59 @@ def gru(
         n = tanh(W_n x + b_in + R_n (r h) + b_hn)      reset_after=False, as in the paper
         h' = (1 - z) n + z h
 
-    Arguments:
-        w_ih, w_hh: (3*H, I), (3*H, H). b_ih, b_hh: (3*H,); None is zeros.
-        reset_after: which n.
-        The others, what is returned and what is raised: as in `rnn`.
+    Source: K. Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014; layout, names and the form with
+    the reset after the product as torch.nn.GRU.
 
-    Source: K. Cho et al., "Learning phrase representations using RNN encoder-decoder", EMNLP 2014; layout,
-    names and the form with the reset after the product as torch.nn.GRU.
+    Parameters
+    ----------
+    x : array (T, B, I)
+        (B, T, I) with `batch_first`; (T, I) without a batch. Any float or complex dtype; the results have that of all arrays
+        together.
+    w_ih, w_hh : array (3*H, I), (3*H, H)
+        The weights.
+    b_ih, b_hh : array (3*H,), optional
+        The biases; None for zeros.
+    h0 : array (B, H), optional
+        The initial state, (H,) without a batch; None for zeros.
+    reset_after : bool, default True
+        Which of the two equations of n.
+    lengths : integers (B,), optional
+        From 0 to T: only the first lengths[b] steps of row b exist. Output after them is 0, and the final state is that after the
+        row's last processed step (h0 if there is none). What padding holds, NaN included, has no influence.
+    reset : booleans (T, B), optional
+        (B, T) with `batch_first`, (T,) without a batch: where True, nothing flows between the row's steps t-1 and t, in either
+        direction; the state starts there from zero. At t = 0 it drops the initial state, unless `reverse` is set.
+    mask : booleans (T, B), optional
+        As `reset`: a step where it is False is skipped; the state is carried over it. A reset before a skipped step cuts all the
+        same.
+    masked : "zero" or "hold", default "zero"
+        y at a skipped step: 0, or the state carried over it, as in Keras. Padding is 0 in both.
+    reverse : bool, default False
+        Steps are processed from each row's own last to its first; y stays in the order of x.
+    batch_first : bool, default False
+        x, y, dy and the gradient of x are (B, T, .), reset and mask (B, T); nothing else changes.
+    record : bool, default False
+        Return a tape for the gradients.
+    checkpoint, threads
+        Accepted so that the signatures agree, and ignored.
 
-    >>> y, h_n, tape = gru(np.ones((2, 1, 1)), np.zeros((3, 1)), np.zeros((3, 1)), h0=np.ones((1, 1)))
+    Returns
+    -------
+    y : array (T, B, H)
+    h_n : array (B, H)
+    tape : Tape or None
+        None unless `record`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong dtype; a wrong shape or value. The message names the argument.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> y, h_n, tape = reference.gru(np.ones((2, 1, 1)), np.zeros((3, 1)), np.zeros((3, 1)), h0=np.ones((1, 1)))
     >>> y.ravel()
     array([0.5 , 0.25])
     """
@@ -608,21 +699,62 @@ def lstm(
         o = sigmoid(W_o x + b_io + R_o h + b_ho + p_o c')
         h' = o tanh(c'), or W_hr (o tanh(c'))
 
-    Arguments:
-        w_ih, w_hh: (4*H, I), (4*H, H). b_ih, b_hh: (4*H,); None is zeros.
-        h0, c0: (B, H), or (H,) unbatched: the initial state; None is zeros. `reset` cuts both.
-        peephole: (3, H), rows p_i, p_f, p_o; None leaves the p terms out.
-        w_hr: (P, H) with P < H: a projection; h then has P numbers: w_hh is (4*H, P), h0 (B, P), y (T, B, P).
-        The others and what is raised: as in `rnn`.
+    Source: S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997; the forget gate and the
+    peepholes by F. Gers and others, 2000 and 2002 (JMLR 3); the projection by H. Sak and others, 2014 (arXiv 1402.1128); layout and
+    names as torch.nn.LSTM.
 
-    Returns:
-        y (T, B, H), (h_n, c_n) of (B, H) each, and a `Tape`, which is None without record.
+    Parameters
+    ----------
+    x : array (T, B, I)
+        (B, T, I) with `batch_first`; (T, I) without a batch. Any float or complex dtype; the results have that of all arrays
+        together.
+    w_ih, w_hh : array (4*H, I), (4*H, H)
+        The weights.
+    b_ih, b_hh : array (4*H,), optional
+        The biases; None for zeros.
+    h0, c0 : array (B, H), optional
+        The initial state, (H,) each without a batch; None for zeros. `reset` cuts both.
+    peephole : array (3, H), optional
+        Rows p_i, p_f, p_o; None leaves the p terms out.
+    w_hr : array (P, H), P < H, optional
+        A projection; h then has P numbers: w_hh is (4*H, P), h0 (B, P), y (T, B, P).
+    lengths : integers (B,), optional
+        From 0 to T: only the first lengths[b] steps of row b exist. Output after them is 0, and the final state is that after the
+        row's last processed step (h0 if there is none). What padding holds, NaN included, has no influence.
+    reset : booleans (T, B), optional
+        (B, T) with `batch_first`, (T,) without a batch: where True, nothing flows between the row's steps t-1 and t, in either
+        direction; the state starts there from zero. At t = 0 it drops the initial state, unless `reverse` is set.
+    mask : booleans (T, B), optional
+        As `reset`: a step where it is False is skipped; the state is carried over it. A reset before a skipped step cuts all the
+        same.
+    masked : "zero" or "hold", default "zero"
+        y at a skipped step: 0, or the state carried over it, as in Keras. Padding is 0 in both.
+    reverse : bool, default False
+        Steps are processed from each row's own last to its first; y stays in the order of x.
+    batch_first : bool, default False
+        x, y, dy and the gradient of x are (B, T, .), reset and mask (B, T); nothing else changes.
+    record : bool, default False
+        Return a tape for the gradients.
+    checkpoint, threads
+        Accepted so that the signatures agree, and ignored.
 
-    Source: S. Hochreiter and J. Schmidhuber, "Long short-term memory", Neural Computation 9(8), 1997; the
-    forget gate and the peepholes by F. Gers and others, 2000 and 2002 (JMLR 3); the projection by H. Sak and
-    others, 2014 (arXiv 1402.1128); layout and names as torch.nn.LSTM.
+    Returns
+    -------
+    y : array (T, B, H)
+    (h_n, c_n) : arrays (B, H)
+    tape : Tape or None
+        None unless `record`.
 
-    >>> y, (h_n, c_n), tape = lstm(np.ones((2, 1, 1)), np.zeros((4, 1)), np.zeros((4, 1)), c0=np.ones((1, 1)))
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong dtype; a wrong shape or value. The message names the argument.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> y, (h_n, c_n), tape = reference.lstm(np.ones((2, 1, 1)), np.zeros((4, 1)), np.zeros((4, 1)), c0=np.ones((1, 1)))
     >>> c_n
     array([[0.25]])
     """

@@ -1,4 +1,4 @@
-"""Inference step by step: the state stays inside, the weights are packed once."""
+"""Inference step by step: the state is kept inside, the weights are packed once."""
 
 from __future__ import annotations
 
@@ -20,18 +20,33 @@ _CHUNK = 64  # items whose input products are made at once in a block call
 
 
 class Stream(Stepper):
-    """Layers that take a sequence as it comes; made by layer.stream(batch_size).
+    """Layers that take a sequence step by step; made by layer.stream(batch_size).
 
-    ``stream(x_t)`` takes one step, x_t (B, I), or (I,) where B is 1, and returns y_t (B, H) or (H,); ``stream(x)`` with x (n, B, I)
-    takes n steps. With ``out=`` (of the result's shape, not overlapping x) a step allocates nothing. The results are bit for bit
-    those of the layer's call on the whole sequence. The weights are a snapshot: later changes of the layer are not seen. A stream
-    serves one thread at a time; different streams run side by side.
+    ``stream(x, out=None)`` takes one step, x (B, I), or (I,) where B is 1, and returns y (B, P) or (P,); or n steps, x (n, B, I),
+    and returns (n, B, P). With ``out``, a C-contiguous array of the result's shape and dtype that does not overlap x, a step
+    allocates nothing. P is H without a projection. The bits are those of the layer's call on the whole sequence, unless that uses
+    the BLAS (`set_gemm`). The weights are a snapshot: later changes of the layer are not seen. A stream serves one thread at a
+    time; different streams run side by side.
 
-    Raises: TypeError, ValueError; RuntimeError where another thread is in a call of the same stream.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong `x` or `out`; the message names it.
+    RuntimeError
+        Another thread is in a call of the same stream.
 
-    >>> stream = layer.stream()
-    >>> for x_t in x[:, 0]:
-    ...     y_t = stream(x_t)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> layer = fastrnn.LSTM(3, 4, rng=0)
+    >>> x = np.random.default_rng(0).standard_normal((7, 2, 3), np.float32)  # T=7 B=2
+    >>> stream, y_t = layer.stream(2), np.empty((2, 4), np.float32)
+    >>> for x_t in x:
+    ...     y_t = stream(x_t, out=y_t)
+    >>> y, (h_n, c_n) = layer(x)
+    >>> np.allclose(y_t, y[-1], atol=1e-6), np.allclose(stream.state[1], c_n, atol=1e-6)
+    (True, True)
     """
 
     def __init__(self, cell: Cell, weights: Weights, batch_size: int, stacked: bool = False) -> None:
@@ -48,13 +63,33 @@ class Stream(Stepper):
 
     @property
     def batch_size(self) -> int:
-        """B."""
+        """B : int, the rows of every step."""
         return len(self.h)
 
     @property
     def state(self) -> State:
-        """A copy of the state behind the last step, (L, B, H), or a pair of them for an LSTM. Assign to it to set the state; None
-        is zeros."""
+        """The state after the last step: a copy, which may be assigned.
+
+        array (L, B, P), or of an LSTM a pair (h, c) with c (L, B, H), of the stream's dtype. Assigning None sets zeros.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When a wrong state is assigned.
+        RuntimeError
+            Another thread is in a call of the same stream.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> stream = fastrnn.GRU(3, 4, rng=0).stream()
+        >>> state, x_t = stream.state, np.ones(3, np.float32)
+        >>> y_t = stream(x_t)
+        >>> stream.state = state  # take the step back
+        >>> np.array_equal(stream(x_t), y_t)
+        True
+        """
         with self._in_use:
             h, c = (np.stack(members) if members else None for members in self._live())
         return h if c is None else (h, c)
@@ -84,13 +119,29 @@ class Stream(Stepper):
         return [layer.h for layer in self._layers], [layer.c for layer in self._layers if layer.c is not None]
 
     def reset(self, rows: Any = None) -> None:
-        """Start these rows from zero (an index, several of them, a slice or (B,) booleans), or all.
+        """Set the state of some rows, or of all, to zero.
 
-        B integers that are all 0 or 1 are refused: they may be meant as booleans or as indices.
+        Parameters
+        ----------
+        rows : int, integers, slice or booleans (B,), optional
+            An index of rows; None for all. B integers that are all 0 or 1 are refused: they may be meant as booleans or as indices.
 
-        Raises: IndexError, TypeError, ValueError.
+        Raises
+        ------
+        IndexError, TypeError, ValueError
+            `rows` is no index of B rows.
+        RuntimeError
+            Another thread is in a call of the same stream.
 
-        >>> stream.reset(done)
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> stream = fastrnn.GRU(3, 4, rng=0).stream(2)
+        >>> y_t = stream(np.ones((2, 3), np.float32))
+        >>> stream.reset([True, False])
+        >>> stream.state.any(axis=2)
+        array([[False,  True]])
         """
         try:
             index = slice(None) if rows is None else rows if isinstance(rows, slice) else _index(rows, self.batch_size)

@@ -1,8 +1,6 @@
-"""Importing: on every way to start Python, without a compiled module, without what is optional; and the documentation is there."""
+"""Importing: on every way to start Python, without a compiled module, without what is optional."""
 
-import doctest
-import importlib
-import inspect
+import importlib.machinery
 import json
 import re
 import sys
@@ -12,7 +10,6 @@ import pytest
 
 import fastrnn
 from building import failing_python, run_python
-from fastrnn import functional
 
 PACKAGE = Path(fastrnn.__file__).parent
 # Those that need a package beside NumPy: what is called after the import, the package, the extra that brings it.
@@ -175,56 +172,3 @@ def test_a_package_that_does_not_load_gives_its_reason(user, files, says, tmp_pa
         path.write_text(text)
     _, _, text = asked(user, "", tmp_path)
     assert says in text
-
-
-# --- the documentation
-
-PUBLIC = [fastrnn] + [importlib.import_module(f"fastrnn.{name}") for name in ("train", "formats", "onnx", "diagnostics")]
-
-
-@pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
-def test_everything_public_is_documented(module):
-    assert inspect.getdoc(module)
-    for name in module.__all__:
-        thing = getattr(module, name)
-        if inspect.isclass(thing) or inspect.isfunction(thing):
-            assert thing.__doc__, name
-        for method, _ in inspect.getmembers(thing, inspect.isfunction) if inspect.isclass(thing) else ():
-            assert method.startswith("_") or inspect.getdoc(getattr(thing, method)), (name, method)
-
-
-def sections(function) -> dict[str, str]:
-    """The parts of a docstring, by their headings."""
-    parts = re.split(r"^(\w+)\n-+\n", inspect.getdoc(function), flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2]))
-
-
-@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
-def test_the_functions_document_every_argument(name):
-    function = getattr(fastrnn, name)
-    parts = sections(function)
-    assert list(parts) == ["Parameters", "Returns", "Raises", "Examples"]
-    named = re.findall(r"^(\w[\w, ]*) :", parts["Parameters"], re.MULTILINE)
-    assert {n for line in named for n in line.split(", ")} == set(inspect.signature(function).parameters)
-
-
-def test_what_the_functions_share_they_say_in_the_same_words():
-    shared = [sections(function)["Parameters"].partition("\nlengths :")[2] for function in (fastrnn.rnn, fastrnn.gru, fastrnn.lstm)]
-    assert "threads :" in shared[0] and shared[0] == shared[1] == shared[2]
-
-
-def test_the_examples_of_the_functions_run():
-    found = doctest.testmod(functional)
-    assert found.attempted >= 15 and found.failed == 0
-
-
-@pytest.mark.parametrize("module, package", [("jax", "jax"), ("autograd", "autograd")])
-def test_the_functions_for_frameworks_are_documented_by_examples_that_run(module, package):
-    pytest.importorskip(package, reason=f"the package {package} is not installed")
-    module = importlib.import_module(f"fastrnn.{module}")
-    for name in module.__all__:
-        assert list(inspect.signature(getattr(module, name)).parameters) == [
-            p for p in inspect.signature(getattr(fastrnn, name)).parameters if p != "record"
-        ]
-    found = doctest.testmod(module)
-    assert found.attempted >= 15 and found.failed == 0

@@ -1,4 +1,4 @@
-"""The tape of a layer: what its forward kept, to look at, and the way back."""
+"""The tape of a layer: what its forward kept, to look at, and its backward."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Outputs(dict[str, Array]):
 
 
 class LayerTape:
-    """What a layer's forward kept: for one backward(), and to look at before that in `outputs`."""
+    """What a layer's forward kept: for one backward(), and to look at before that in `outputs`. Made by layer.forward."""
 
     def __init__(self, layer: Recurrent, layout: Layout, done: Pass) -> None:
         self._layer, self._layout = layer, layout
@@ -39,22 +39,36 @@ class LayerTape:
 
     @property
     def outputs(self) -> Outputs:
-        """Everything inside, by names as the parameters' are: of layer k and, in reverse, with the suffix _reverse,
+        """What the tape keeps, by names as the parameters' are: of layer k and, in reverse, with the suffix _reverse,
 
-        h_l{k}: (T, B, P), the sequence of its outputs, in front of any dropout;
-        c_l{k}: (T, B, H), the cell states of an LSTM;
-        gates_l{k}: (T, B, G*H), the gates behind their activations, in the blocks of the weights' rows; not of an RNN.
+        h_l{k} : (T, B, P)
+            The sequence of its outputs, before any dropout.
+        c_l{k} : (T, B, H)
+            The cell states of an LSTM.
+        gates_l{k} : (T, B, G*H)
+            The gates after their activations, in the blocks of the weights' rows; not of an RNN.
 
-        With checkpoints there is h alone: c and gates are made when backward needs them, and never all at once.
+        With checkpoints there is h alone: backward recomputes c and gates, and never all at once. The arrays are read-only views of
+        what is stored for backward, in the layout of x (padded, where x is packed: (B, T, .) with batch_first), 0 where a row has
+        no step. Backward overwrites them: copy what you need later.
 
-        Read-only views of what is stored for backward, in the layout of x (padded, where x is packed: (B, T, .) with batch_first),
-        0 where a row has no step.
-        backward takes them away: copy what is to stay.
+        Raises
+        ------
+        RuntimeError
+            After backward, or while another thread uses this tape.
+        KeyError
+            Another name is asked for.
 
-        Raises: RuntimeError after backward, or where another thread is at this tape; KeyError for another name.
-
-        >>> y, state, tape = layer.forward(x)
-        >>> tape.outputs["c_l0"]
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> layer = fastrnn.LSTM(3, 4, rng=0)
+        >>> y, (h_n, c_n), tape = layer.forward(np.ones((7, 2, 3), np.float32))  # T=7 B=2
+        >>> {name: array.shape for name, array in tape.outputs.items()}
+        {'h_l0': (7, 2, 4), 'c_l0': (7, 2, 4), 'gates_l0': (7, 2, 16)}
+        >>> np.array_equal(tape.outputs["c_l0"][-1], c_n[0])
+        True
         """
         with self._in_use:
             return self._found()
@@ -76,14 +90,43 @@ class LayerTape:
     ) -> Gradients:
         """Gradients of sum(y * dy) + sum(state * dstate) + the sum over all names of sum(outputs[name] * doutputs[name]).
 
-        dy: as y. dstate: as the returned state; for an LSTM a pair, either of which may be None. doutputs: a mapping from names of
-        `outputs` to gradients of the same shape; those of gates are not taken. truncate: k lets no gradient flow from a row's
-        step k, 2k, ... to the step before (in its direction), as training on pieces of k steps that hand on their state.
+        Parameters
+        ----------
+        dy : array (T, B, D*P), optional
+            As y: laid out as x is, a packed sequence if x is one. None for zeros, as for the others. One of the three is needed.
+        dstate : array (L*D, B, P), optional
+            As the returned state; of an LSTM a pair (dh, dc), either of which may be None.
+        doutputs : mapping, optional
+            From names of `outputs` to gradients of the same shape; those of gates are not taken.
+        truncate : int, optional
+            k, for backpropagation through time truncated to k steps (Williams and Peng 1990): the gradient is cut before each row's
+            steps k, 2k, ... in its direction, as in training on chunks of k steps that carry the state. None: no cut.
 
-        Returns grads.x (packed, if x is), grads.state (as the state), grads.params (by the names of layer.params), grads.flat (the
-        same numbers as one vector, in the order of layer.flat).
+        Returns
+        -------
+        grads : Gradients
+            grads.x, as x; grads.state, as the state; grads.params, by the names of layer.params; grads.flat, one vector of all of
+            these, in the order of layer.flat.
 
-        Raises: RuntimeError at the second call, or where another thread is at this tape; TypeError, ValueError.
+        Raises
+        ------
+        RuntimeError
+            At the second call, or while another thread uses this tape.
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        MemoryError
+            The gradients do not fit into memory.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> layer = fastrnn.LSTM(3, 4, num_layers=2, rng=0)
+        >>> y, state, tape = layer.forward(np.ones((7, 2, 3), np.float32))  # T=7 B=2
+        >>> c = tape.outputs["c_l1"]
+        >>> grads = tape.backward(y - 1, doutputs={"c_l1": 0.01 * c})  # of (sum((y - 1)**2) + 0.01 sum(c**2)) / 2
+        >>> grads.x.shape, [d.shape for d in grads.state], grads.flat.shape == layer.flat.shape
+        ((7, 2, 3), [(2, 2, 4), (2, 2, 4)], True)
         """
         with self._in_use:
             return self._backward(dy, dstate, doutputs, truncate)

@@ -33,11 +33,26 @@ NAMES = {
 
 
 class Parameters(Mapping[str, Array]):
-    """Named arrays that are views of one contiguous vector, `flat`, in its order.
+    """Named arrays that are views of one contiguous vector, `flat`, in its order: a mapping, made by a layer or a cell.
 
-    Assignment to a name writes into its view, so that names and vector always are the same numbers.
+    Assignment to a name writes into its view, so that names and vector are always the same numbers.
 
-    >>> layer.params["bias_ih_l0"] = np.zeros(4 * H, np.float32)
+    Raises
+    ------
+    KeyError
+        The name is none of the parameters'.
+    TypeError, ValueError
+        When an array of another dtype or shape is assigned.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> params = fastrnn.GRU(3, 4, rng=0).params
+    >>> params["bias_ih_l0"] = np.zeros(12, np.float32)
+    >>> params["weight_hh_l0"] *= 0.5
+    >>> {name: array.shape for name, array in params.items()}
+    {'weight_ih_l0': (12, 3), 'weight_hh_l0': (12, 4), 'bias_ih_l0': (12,), 'bias_hh_l0': (12,)}
     """
 
     def __init__(self, shapes: Shapes, flat: Array) -> None:
@@ -46,11 +61,16 @@ class Parameters(Mapping[str, Array]):
 
     @property
     def flat(self) -> Array:
-        """All numbers in one vector; always the same one, so write into it."""
+        """All numbers in one vector, the same one at each access, so write into it."""
         return self._flat
 
     def views(self) -> dict[str, Array]:
-        """The arrays by name, new ones at each call: for who must be sure that nobody reshapes them in place."""
+        """The arrays by name, new ones at each call: for a caller who must be sure that nobody reshapes them in place.
+
+        Returns
+        -------
+        arrays : dict of arrays
+        """
         named, end = {}, 0
         for name, shape in self._shapes.items():
             start, end = end, end + math.prod(shape)
@@ -129,12 +149,40 @@ class Module(Pickled):
 
     @property
     def params(self) -> Parameters:
-        """The parameters by PyTorch's names: arrays that may be written to; the next call sees it."""
+        """The parameters by PyTorch's names.
+
+        A mapping of names to arrays of the layer's dtype that may be written to; the next call sees it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> cell = fastrnn.LSTMCell(3, 4, rng=0)
+        >>> cell.params["bias_ih"][4:8] = 1  # the forget gate, as Gers et al. 2000
+        >>> {name: array.shape for name, array in cell.params.items()}
+        {'weight_ih': (16, 3), 'weight_hh': (16, 4), 'bias_ih': (16,), 'bias_hh': (16,)}
+        """
         return self._parameters
 
     @property
     def flat(self) -> Array:
-        """The same numbers as one contiguous vector, for optimisers."""
+        """All parameters as one contiguous vector, for optimisers: the same numbers as those of `params`, in its order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            When a vector of another dtype or length is assigned.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> layer = fastrnn.RNN(3, 4, rng=0)
+        >>> y, h_n, tape = layer.forward(np.ones((7, 2, 3), np.float32))
+        >>> layer.flat -= 0.1 * tape.backward(y).flat
+        >>> layer.flat.shape
+        (36,)
+        """
         return self._parameters.flat
 
     @flat.setter
@@ -143,16 +191,45 @@ class Module(Pickled):
             self._parameters.flat[:] = checks.shaped("flat", value, self.dtype, "its shape", self._parameters.flat.shape)
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of the parameters by name, as torch's state_dict in NumPy."""
+        """Copies of the parameters by name, as torch's state_dict in NumPy.
+
+        Returns
+        -------
+        parameters : dict of arrays
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> {name: array.shape for name, array in fastrnn.RNN(3, 4, bias=False, rng=0).state_dict().items()}
+        {'weight_ih_l0': (4, 3), 'weight_hh_l0': (4, 4)}
+        """
         return {name: array.copy() for name, array in self.params.items()}
 
     def load_state_dict(self, mapping: Mapping[str, Array]) -> None:
-        """Take over the parameters from a mapping of names to arrays; all or none.
+        """Copy the parameters from a mapping of names to arrays; all or none.
 
-        Raises: KeyError with all names that are missing or unexpected, and all shapes that are wrong; ValueError where only shapes
-        are wrong, with all of them; TypeError for a wrong dtype or what is no mapping.
+        Parameters
+        ----------
+        mapping : mapping of names to arrays
+            Of the names and shapes of `params` and of the layer's dtype.
 
-        >>> layer.load_state_dict({name: tensor.numpy() for name, tensor in module.state_dict().items()})
+        Raises
+        ------
+        KeyError
+            Names are missing or unexpected; the message has all of them, and all shapes that are wrong.
+        ValueError
+            Shapes alone are wrong; the message has all of them.
+        TypeError
+            A wrong dtype, or no mapping.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> layer, other = fastrnn.GRU(3, 4, rng=0), fastrnn.GRU(3, 4, rng=1)
+        >>> layer.load_state_dict(other.state_dict())
+        >>> np.array_equal(layer.flat, other.flat)
+        True
         """
         if not isinstance(mapping, Mapping):
             raise TypeError(f"mapping: expected a mapping of names to arrays, got {type(mapping).__name__}")
@@ -179,7 +256,25 @@ class Module(Pickled):
     def astype(self: Self, dtype: DTypeLike) -> Self:
         """A copy of another dtype: its parameters rounded, its generator a copy.
 
-        >>> layer.astype(np.float64).flat.dtype
+        Parameters
+        ----------
+        dtype : dtype
+            float32 or float64.
+
+        Returns
+        -------
+        copy : layer or cell
+            Of the same class and arguments.
+
+        Raises
+        ------
+        TypeError
+            Another dtype.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> fastrnn.GRU(3, 4, rng=0).astype("float64").flat.dtype
         dtype('float64')
         """
         new = copy.copy(self)

@@ -25,17 +25,36 @@ class Portable(Module):
     _family: str
 
     def load_weights(self, weights: Any, format: str | Format = "pytorch") -> None:
-        """Take over the weights of another system; all or none.
-
-        Args:
-            weights: as the format has them, such as a state_dict or keras_layer.get_weights(); arrays of any library.
-            format: "pytorch", "keras", "onnx", ... (the keys of fastrnn.formats.FORMATS), or a fastrnn.formats.Format.
+        """Copy the weights of another system into this layer; all or none.
 
         Biases are there for all gates, directions and layers or, with bias=False, for none; peepholes likewise. What the format has
-        no place for, such as a second bias or peepholes, becomes zero. Raises: KeyError for names that are missing or unexpected;
-        ValueError for wrong shapes and for what this layer has no place for; TypeError where this layer's dtype would round.
+        no place for, such as a second bias or peepholes, becomes zero.
 
-        >>> layer.load_weights(keras_layer.get_weights(), format="keras")
+        Parameters
+        ----------
+        weights : mapping or list of arrays
+            As the format has them, such as a state_dict or keras_layer.get_weights(); arrays of any library.
+        format : str or fastrnn.formats.Format, default "pytorch"
+            "pytorch", "keras", "onnx", ...: the keys of fastrnn.formats.FORMATS.
+
+        Raises
+        ------
+        KeyError
+            Names are missing or unexpected.
+        ValueError
+            Wrong shapes, or something that is not zero and that this layer has no place for.
+        TypeError
+            The layer's dtype would round.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> kernel, recurrent, bias = np.ones((3, 16)), np.ones((4, 16)), np.zeros(16)  # as keras.layers.LSTM(4).get_weights()
+        >>> layer = fastrnn.LSTM(3, 4, dtype=np.float64, rng=0)
+        >>> layer.load_weights([kernel, recurrent, bias], format="keras")
+        >>> layer.params["weight_ih_l0"].shape
+        (16, 3)
         """
         from .. import formats
 
@@ -48,9 +67,27 @@ class Portable(Module):
     def export_weights(self, format: str | Format = "pytorch") -> Any:
         """New arrays with this layer's weights as another system stores them.
 
-        Raises: ValueError where the format has no place for something that is not zero.
+        Parameters
+        ----------
+        format : str or fastrnn.formats.Format, default "pytorch"
+            As in `load_weights`.
 
-        >>> keras_layer.set_weights(layer.export_weights(format="keras"))
+        Returns
+        -------
+        weights : dict or list of arrays
+            As the format has them.
+
+        Raises
+        ------
+        ValueError
+            An unknown format, or one that has no place for something that is not zero.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> layer = fastrnn.GRU(3, 4, rng=0)
+        >>> [w.shape for w in layer.export_weights(format="keras")]
+        [(3, 12), (4, 12), (2, 12)]
         """
         from .. import formats
 
@@ -59,15 +96,35 @@ class Portable(Module):
     def export_gradients(self, gradients: Mapping[str, Array], format: str | Format = "pytorch") -> Any:
         """New arrays with the gradients of this layer's parameters, laid out as another system lays out its weights' gradients.
 
-        Args:
-            gradients: grads.params of a tape of this layer.
-            format: as load_weights takes it.
+        They are the gradients of a loss with respect to the weights that load_weights takes: what these do not have has none.
 
-        They are the gradients of a loss with respect to the weights that load_weights takes, so what these do not have has none.
+        Parameters
+        ----------
+        gradients : mapping of names to arrays
+            grads.params of a tape of this layer.
+        format : str or fastrnn.formats.Format, default "pytorch"
+            As in `load_weights`.
 
-        Raises: KeyError, ValueError, TypeError.
+        Returns
+        -------
+        gradients : dict or list of arrays
+            As the format has the weights.
 
-        >>> dweights = layer.export_gradients(tape.backward(dy).params, format="keras")
+        Raises
+        ------
+        KeyError
+            Other names than those of `params`.
+        ValueError, TypeError
+            A wrong shape or dtype, or an unknown format.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> layer = fastrnn.GRU(3, 4, rng=0)
+        >>> y, h_n, tape = layer.forward(np.ones((7, 2, 3), np.float32))
+        >>> [d.shape for d in layer.export_gradients(tape.backward(y).params, format="keras")]
+        [(3, 12), (4, 12), (2, 12)]
         """
         from .. import formats
 
@@ -84,18 +141,35 @@ class Portable(Module):
     def from_weights(
         cls: type[_Layer], weights: Any, format: str | Format = "pytorch", *, dtype: DTypeLike | None = None, **options: Any
     ) -> _Layer:
-        """A new layer with the weights of another system, of the sizes that they tell.
+        """A new layer with the weights of another system, of the sizes that the weights have.
 
-        Args:
-            weights, format: as load_weights takes them.
-            dtype: float32 or float64, rounding if need be; None: that of the weights, float32 for bfloat16 and float16.
-            options: arguments of the constructor. Those that the weights tell too must agree with them. Where the format does not
-                tell them they are needed: reset_after of a GRU in "onnx", the sizes in "jax" and "thinc", bidirectional in "jax",
-                "thinc" and "chainer" (else one direction).
+        Parameters
+        ----------
+        weights, format
+            As in `load_weights`.
+        dtype : dtype, optional
+            float32 or float64, rounding if need be; None: that of the weights, float32 for bfloat16 and float16.
+        **options
+            Arguments of the constructor. Those that the weights also determine must agree with them. Those that the format does not
+            determine are needed: reset_after of a GRU in "onnx", the sizes in "jax" and "thinc", bidirectional in "jax", "thinc"
+            and "chainer" (else one direction).
 
-        Raises: KeyError, ValueError, TypeError, as load_weights.
+        Returns
+        -------
+        layer : RNN, GRU or LSTM
+            Of the class it is called on.
 
-        >>> layer = fastrnn.LSTM.from_weights(torch_lstm.state_dict())
+        Raises
+        ------
+        KeyError, ValueError, TypeError
+            As in `load_weights`; ValueError also where an option contradicts the weights.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> weights = fastrnn.LSTM(3, 4, num_layers=2, rng=0).state_dict()  # or torch_lstm.state_dict()
+        >>> fastrnn.LSTM.from_weights(weights)
+        LSTM(3, 4, num_layers=2)
         """
         from .. import formats
 

@@ -19,8 +19,10 @@ State = Any  # an array for RNN and GRU, a pair (h, c) for an LSTM; None for zer
 
 
 class Gradients(SimpleNamespace):
-    """Gradients by name: of x, of the state (in the structure of the state), and of each parameter or argument; None where the
-    argument was None."""
+    """Gradients by name; made by tape.backward, which says which names there are.
+
+    Of x, of the state (in the form of the state), and of each parameter or argument; None where the argument was None.
+    """
 
     def __reduce__(self) -> Any:
         return rebuilt, (type(self), (), {name: portable(value) for name, value in vars(self).items()})
@@ -37,7 +39,7 @@ def is_nothing(dstate: State) -> bool:
 
 
 class TapeBase:
-    """One use: the second call of backward() raises RuntimeError, and so does one while another thread is at the tape."""
+    """A tape can be used once: a second backward raises RuntimeError, and so does one while another thread uses the tape."""
 
     _run: Run | None
     _unbatched: bool
@@ -107,12 +109,31 @@ class TapeBase:
 
 
 class Tape(TapeBase):
-    """The tape of a function: gradients are named as its arguments are."""
+    """The tape of a function, made with record=True: gradients are named as its arguments are."""
 
     @property
     def c(self) -> Array:
-        """The cell states behind all steps of an LSTM, read-only, laid out as y. Raises: RuntimeError when the tape has been used
-        or has checkpoints, TypeError for another cell."""
+        """The cell states after all steps of an LSTM.
+
+        array (T, B, H), read-only, laid out as y. A view of what is stored for backward: copy what you need later.
+
+        Raises
+        ------
+        RuntimeError
+            The tape has been used, has checkpoints, or is used by another thread.
+        TypeError
+            The cell is no LSTM.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> rng = np.random.default_rng(0)
+        >>> x, w_ih, w_hh = (rng.standard_normal(shape) for shape in ((7, 2, 3), (16, 3), (16, 4)))  # T=7 B=2 I=3 H=4
+        >>> y, (h_n, c_n), tape = fastrnn.lstm(x, w_ih, w_hh, record=True)
+        >>> np.array_equal(tape.c[-1], c_n)
+        True
+        """
         with self._in_use:
             return self._c()
 
@@ -134,22 +155,56 @@ class Tape(TapeBase):
     ) -> Gradients:
         """Gradients of sum(y * dy) + sum(state * dstate) + sum(tape.c * dc).
 
-        dy: as y. dstate: as the returned state, (B, H) or, for an LSTM, a pair of them, either of which may be None. dc: as tape.c.
-        truncate: k, for backpropagation through time truncated to k steps (Williams and Peng 1990): the gradient is cut in front of
-            each row's steps k, 2k, ... in its direction, steps that a mask skips not counted. That is what training on chunks of k
-            steps, with the state carried from one to the next, adds up to. To see k2 steps back every k1 steps, go over the chunks
-            yourself, with the state from which each sequence of k2 steps starts:
+        Parameters
+        ----------
+        dy : array (T, B, P), optional
+            Laid out as y, of its dtype; None for zeros, as for the others. One of the three is needed.
+        dstate : array (B, P), optional
+            As the returned state; of an LSTM a pair (dh, dc), either of which may be None.
+        dc : array (T, B, H), optional
+            As tape.c, of an LSTM alone.
+        truncate : int, optional
+            k, for backpropagation through time truncated to k steps (Williams and Peng 1990): the gradient is cut before each row's
+            steps k, 2k, ... in its direction; steps that a mask skips do not count. This is the sum of the gradients of training on
+            chunks of k steps, with the state carried from one to the next. None: no cut.
 
-                for t in range(0, T, k1):
-                    start = max(0, t + k1 - k2)
-                    _, _, tape = fastrnn.gru(x[start : t + k1], *weights, h0=y[start - 1] if start else h0, record=True)
-                    dy_of_chunk[: t - start] = 0  # what was learnt from before
-                    grads = tape.backward(dy_of_chunk)
+        Returns
+        -------
+        grads : Gradients
+            grads.x, .w_ih, .w_hh, .b_ih, .b_hh, .h0, of an LSTM also .c0, .peephole and .w_hr, each of its argument's shape;
+            grads.state is that of h0, of an LSTM the pair of h0's and c0's. Where b_ih, b_hh, peephole or w_hr was None, so is its
+            gradient.
 
-        Returns grads.x, .w_ih, .w_hh, .b_ih, .b_hh, .h0, for an LSTM also .c0, .peephole and .w_hr; grads.state is h0's, or
-        (h0's, c0's). Where b_ih, b_hh, peephole or w_hr was None, so is its gradient.
+        Raises
+        ------
+        RuntimeError
+            At the second call, or while another thread uses this tape.
+        TypeError, ValueError
+            A wrong argument; the message names it. The tape can still be used.
+        MemoryError
+            The gradients do not fit into memory.
 
-        Raises: RuntimeError at the second call, or where another thread is at this tape; TypeError, ValueError.
+        Notes ----- To backpropagate k2 steps every k1 steps, go over the chunks yourself, with the state from which each sequence
+        of k2 steps starts; the last example does so.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> rng = np.random.default_rng(0)
+        >>> x, *w = (rng.standard_normal(shape) for shape in ((6, 2, 3), (12, 3), (12, 4)))  # T=6 B=2 I=3 H=4
+        >>> y, h_n, tape = fastrnn.gru(x, *w, record=True)
+        >>> grads = tape.backward(y - 1, truncate=2)  # of half the sum of (y - 1)**2
+        >>> grads.x.shape, grads.w_ih.shape, grads.b_ih
+        ((6, 2, 3), (12, 3), None)
+
+        >>> T, k1, k2 = 6, 2, 4
+        >>> for t in range(0, T, k1):
+        ...     start = max(0, t + k1 - k2)
+        ...     y_k, _, tape = fastrnn.gru(x[start : t + k1], *w, h0=y[start - 1] if start else None, record=True)
+        ...     dy = y_k - 1
+        ...     dy[: t - start] = 0  # earlier chunks have used these
+        ...     grads = tape.backward(dy)
         """
         try:
             with self._in_use:

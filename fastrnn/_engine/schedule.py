@@ -27,10 +27,25 @@ _BYTES_PER_WAIT = 320  # bytes for each nanosecond of waiting for a thread: a co
 
 
 class Schedule(NamedTuple):
-    """threads: how many; split_units: they share the hidden units, not the rows; input_first: the input products of a chunk are
-    made before its recurrence; chunk: items (rows times steps) per chunk; patience: nanoseconds for which threads that sleep are
-    waited for; row_blocks: dynamic scheduling: threads take turns at so many blocks of rows, chunk by chunk; 0: static, a share of
-    the rows each. direct: the weights are read as they lie, without a packed copy."""
+    """How a call is run: a named tuple that prints as a sentence.
+
+    Attributes
+    ----------
+    threads : int
+        How many.
+    split_units : bool
+        They share the hidden units, not the rows.
+    input_first : bool
+        The input products of a chunk are made before its recurrence.
+    chunk : int
+        Items (rows times steps) per chunk.
+    patience : int
+        Nanoseconds for which threads that sleep are waited for.
+    row_blocks : int
+        Dynamic scheduling: threads take turns at so many blocks of rows, chunk by chunk; 0: a static split of the rows.
+    direct : bool
+        The weights are read as they lie, without a packed copy.
+    """
 
     threads: int
     split_units: bool
@@ -52,7 +67,25 @@ class Schedule(NamedTuple):
 
 @lru_cache
 def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
-    """The schedule of a forward call on at most `threads` threads."""
+    """The schedule of a forward call.
+
+    Parameters
+    ----------
+    T, B, I, H, G : int
+        Steps, rows, inputs, hidden units, gates: 1 of an RNN, 3 of a GRU, 4 of an LSTM.
+    threads : int
+        At most so many.
+
+    Returns
+    -------
+    schedule : Schedule
+
+    Examples
+    --------
+    >>> from fastrnn import schedule
+    >>> print(schedule.forward(T=100, B=1, I=256, H=256, G=4, threads=2))
+    2 threads share the hidden units, input products first, 64 items a chunk
+    """
     work = T * B * G * H * (I + H)
     if _shares_units(B, I, H, G, threads):
         chunk = max(_UNIT_ITEMS, B)
@@ -74,7 +107,25 @@ def recompute(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
 
 @lru_cache
 def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
-    """The schedule of a backward call."""
+    """The schedule of a backward call.
+
+    Parameters
+    ----------
+    T, B, I, H, G : int
+        Steps, rows, inputs, hidden units, gates: 1 of an RNN, 3 of a GRU, 4 of an LSTM.
+    threads : int
+        At most so many.
+
+    Returns
+    -------
+    schedule : Schedule
+
+    Examples
+    --------
+    >>> from fastrnn import schedule
+    >>> print(schedule.backward(T=100, B=32, I=256, H=256, G=4, threads=2))
+    2 threads share the rows, 512 items a chunk
+    """
     work = 2 * T * B * G * H * (I + H)
     if _shares_units(B, I, H, G, threads):
         threads, units = _useful_threads(work, threads), True

@@ -11,7 +11,7 @@ Array = NDArray[Any]
 
 
 class Gates(NamedTuple):
-    """The gates behind their activations, or their gradients in front of them."""
+    """The gates after their activations, or their gradients before them."""
 
     i: Array
     f: Array
@@ -20,7 +20,16 @@ class Gates(NamedTuple):
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), without overflow."""
+    """1 / (1 + exp(-x)).
+
+    Parameters
+    ----------
+    x : array
+
+    Returns
+    -------
+    y : array
+    """
     half = x.dtype.type(0.5) if isinstance(x, np.ndarray) and x.dtype.kind == "f" else 0.5
     return half * (1 + np.tanh(half * x))
 

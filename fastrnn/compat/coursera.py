@@ -4,13 +4,9 @@ m rows stand in columns: x (n_x, m, T_x), a (n_a, m, T_x), y (n_y, m, T_x). para
 Waa (n_a, n_a), Wya (n_y, n_a), ba (n_a, 1), by (n_y, 1); of the LSTM Wf, Wi, Wc, Wo (n_a, n_a + n_x), bf, bi, bc, bo (n_a, 1),
 Wy (n_y, n_a), by.
 
-Caches have the notebook's structure, so that they go together with steps of one's own: caches is (steps, x), and steps[t] is
+Caches have the notebook's structure, so that they can be combined with steps of one's own: caches is (steps, x), and steps[t] is
 (a_next, a_prev, xt, parameters) or (a_next, c_next, a_prev, c_prev, ft, it, cct, ot, xt, parameters), made when it is asked for.
 lstm_backward is the whole gradient; early versions of the notebook left out what flows back from one step to the one before.
-
->>> from fastrnn.compat.coursera import lstm_backward, lstm_forward
->>> a, y, c, caches = lstm_forward(x, a0, parameters)
->>> gradients = lstm_backward(da, caches)  # dx, da0, dWf, dbf, dWi, ...
 """
 
 from __future__ import annotations
@@ -44,7 +40,24 @@ _RNN, _LSTM = ("Wax", "Waa", "ba"), ("Wf", "bf", "Wi", "bi", "Wc", "bc", "Wo", "
 
 
 def softmax(x: Array) -> Array:
-    """exp(x) by columns (axis 0), divided by its sum."""
+    """exp(x) by columns (axis 0), divided by its sum.
+
+    Parameters
+    ----------
+    x : array (n, ...)
+
+    Returns
+    -------
+    p : array (n, ...)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.coursera import softmax
+    >>> softmax(np.zeros((2, 3)))
+    array([[0.5, 0.5, 0.5],
+           [0.5, 0.5, 0.5]])
+    """
     e = np.exp(x - np.max(x, axis=0))
     return e / e.sum(axis=0)
 
@@ -53,14 +66,40 @@ def softmax(x: Array) -> Array:
 
 
 def rnn_cell_forward(xt: Array, a_prev: Array, parameters: Parameters) -> tuple[Array, Array, tuple[Any, ...]]:
-    """xt (n_x, m), a_prev (n_a, m) -> a_next (n_a, m), yt_pred (n_y, m), cache."""
+    """One step of a tanh RNN.
+
+    Parameters
+    ----------
+    xt : array (n_x, m)
+    a_prev : array (n_a, m)
+    parameters : mapping of arrays
+        The notebook's, see the module.
+
+    Returns
+    -------
+    a_next : array (n_a, m)
+    yt_pred : array (n_y, m)
+    cache : tuple
+        For backward.
+    """
     p = parameters
     a_next = np.tanh(p["Waa"] @ a_prev + p["Wax"] @ xt + p["ba"])
     return a_next, softmax(p["Wya"] @ a_next + p["by"]), (a_next, a_prev, xt, parameters)
 
 
 def rnn_cell_backward(da_next: Array, cache: Sequence[Any]) -> dict[str, Array]:
-    """da_next (n_a, m) -> dxt, da_prev, dWax, dWaa, dba."""
+    """The gradients of rnn_cell_forward.
+
+    Parameters
+    ----------
+    da_next : array (n_a, m)
+    cache
+
+    Returns
+    -------
+    gradients : dict of arrays
+        dxt, da_prev, dWax, dWaa, dba.
+    """
     a_next, a_prev, xt, p = cache
     d = da_next * (1 - a_next**2)
     return {
@@ -75,7 +114,22 @@ def rnn_cell_backward(da_next: Array, cache: Sequence[Any]) -> dict[str, Array]:
 def lstm_cell_forward(
     xt: Array, a_prev: Array, c_prev: Array, parameters: Parameters
 ) -> tuple[Array, Array, Array, tuple[Any, ...]]:
-    """xt (n_x, m), a_prev and c_prev (n_a, m) -> a_next, c_next (n_a, m), yt_pred (n_y, m), cache."""
+    """One step of an LSTM.
+
+    Parameters
+    ----------
+    xt : array (n_x, m)
+    a_prev, c_prev : array (n_a, m)
+    parameters : mapping of arrays
+        The notebook's, see the module.
+
+    Returns
+    -------
+    a_next, c_next : arrays (n_a, m)
+    yt_pred : array (n_y, m)
+    cache : tuple
+        For backward.
+    """
     p, both = parameters, np.concatenate([a_prev, xt])
     i, f, g, o = (p[f"W{gate}"] @ both + p[f"b{gate}"] for gate in "ifco")
     a_next, c_next, gates = _step.forward(i, f, g, o, c_prev)
@@ -84,7 +138,18 @@ def lstm_cell_forward(
 
 
 def lstm_cell_backward(da_next: Array, dc_next: Array, cache: Sequence[Any]) -> dict[str, Array]:
-    """da_next, dc_next (n_a, m) -> dxt, da_prev, dc_prev, dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo."""
+    """The gradients of lstm_cell_forward.
+
+    Parameters
+    ----------
+    da_next, dc_next : array (n_a, m)
+    cache
+
+    Returns
+    -------
+    gradients : dict of arrays
+        dxt, da_prev, dc_prev, dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo.
+    """
     _, c_next, a_prev, c_prev, f, i, g, o, xt, p = cache
     d, dc_prev = _step.backward(da_next, dc_next, _step.Gates(i, f, g, o), c_prev, c_next)
     d_of, both = {"f": d.f, "i": d.i, "c": d.g, "o": d.o}, np.concatenate([a_prev, xt])
@@ -119,7 +184,37 @@ class Steps(Sequence[Any]):
 
 
 def rnn_forward(x: Array, a0: Array, parameters: Parameters) -> tuple[Array, Array, tuple[Steps, Array]]:
-    """x (n_x, m, T_x), a0 (n_a, m) -> a (n_a, m, T_x), y_pred (n_y, m, T_x), caches."""
+    """A tanh RNN over a sequence.
+
+    Parameters
+    ----------
+    x : array (n_x, m, T_x)
+    a0 : array (n_a, m)
+    parameters : mapping of arrays
+        The notebook's, see the module.
+
+    Returns
+    -------
+    a : array (n_a, m, T_x)
+    y_pred : array (n_y, m, T_x)
+    caches : tuple
+        For backward.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.coursera import rnn_forward
+    >>> shapes = {"Wax": (4, 3), "Waa": (4, 4), "Wya": (2, 4), "ba": (4, 1), "by": (2, 1)}
+    >>> parameters = {name: np.ones(shape) for name, shape in shapes.items()}
+    >>> a, y_pred, caches = rnn_forward(np.ones((3, 5, 7)), np.zeros((4, 5)), parameters)  # m=5 T_x=7
+    >>> a.shape, y_pred.shape
+    ((4, 5, 7), (2, 5, 7))
+    """
     recorded = _record("rnn", x, a0, {name: parameters[name] for name in _RNN})
     a = _columns(recorded.y)
 
@@ -130,7 +225,33 @@ def rnn_forward(x: Array, a0: Array, parameters: Parameters) -> tuple[Array, Arr
 
 
 def rnn_backward(da: Array, caches: tuple[Sequence[Any], Array]) -> dict[str, Array]:
-    """da (n_a, m, T_x) -> dx, da0, dWax, dWaa, dba."""
+    """The gradients of rnn_forward.
+
+    Parameters
+    ----------
+    da : array (n_a, m, T_x)
+    caches
+
+    Returns
+    -------
+    gradients : dict of arrays
+        dx, da0, dWax, dWaa, dba.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.coursera import rnn_backward, rnn_forward
+    >>> shapes = {"Wax": (4, 3), "Waa": (4, 4), "Wya": (2, 4), "ba": (4, 1), "by": (2, 1)}
+    >>> parameters = {name: np.ones(shape) for name, shape in shapes.items()}
+    >>> a, y_pred, caches = rnn_forward(np.ones((3, 5, 7)), np.zeros((4, 5)), parameters)  # m=5 T_x=7
+    >>> {name: d.shape for name, d in rnn_backward(a, caches).items()}
+    {'dx': (3, 5, 7), 'da0': (4, 5), 'dWax': (4, 3), 'dWaa': (4, 4), 'dba': (4, 1)}
+    """
     steps, x = caches
     if isinstance(steps, Steps):
         recorded = steps.recorded
@@ -141,7 +262,38 @@ def rnn_backward(da: Array, caches: tuple[Sequence[Any], Array]) -> dict[str, Ar
 
 
 def lstm_forward(x: Array, a0: Array, parameters: Parameters) -> tuple[Array, Array, Array, tuple[Steps, Array]]:
-    """From a cell state of zeros: x (n_x, m, T_x), a0 (n_a, m) -> a (n_a, m, T_x), y (n_y, m, T_x), c (n_a, m, T_x), caches."""
+    """An LSTM over a sequence, from a cell state of zeros.
+
+    Parameters
+    ----------
+    x : array (n_x, m, T_x)
+    a0 : array (n_a, m)
+    parameters : mapping of arrays
+        The notebook's, see the module.
+
+    Returns
+    -------
+    a : array (n_a, m, T_x)
+    y : array (n_y, m, T_x)
+    c : array (n_a, m, T_x)
+    caches : tuple
+        For backward.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.coursera import lstm_forward
+    >>> parameters = {"Wy": np.ones((2, 4)), "by": np.ones((2, 1))}
+    >>> parameters |= {"W" + gate: np.ones((4, 7)) for gate in "fico"} | {"b" + gate: np.ones((4, 1)) for gate in "fico"}
+    >>> a, y, c, caches = lstm_forward(np.ones((3, 5, 7)), np.zeros((4, 5)), parameters)  # m=5 T_x=7
+    >>> a.shape, y.shape, c.shape
+    ((4, 5, 7), (2, 5, 7), (4, 5, 7))
+    """
     recorded = _record("lstm", x, a0, {name: parameters[name] for name in _LSTM})
     assert recorded.c is not None
     a, c = _columns(recorded.y), _columns(recorded.c)
@@ -156,7 +308,34 @@ def lstm_forward(x: Array, a0: Array, parameters: Parameters) -> tuple[Array, Ar
 
 
 def lstm_backward(da: Array, caches: tuple[Sequence[Any], Array]) -> dict[str, Array]:
-    """da (n_a, m, T_x) -> dx, da0, dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo."""
+    """The gradients of lstm_forward.
+
+    Parameters
+    ----------
+    da : array (n_a, m, T_x)
+    caches
+
+    Returns
+    -------
+    gradients : dict of arrays
+        dx, da0, dWf, dbf, dWi, dbi, dWc, dbc, dWo, dbo.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.coursera import lstm_backward, lstm_forward
+    >>> parameters = {"Wy": np.ones((2, 4)), "by": np.ones((2, 1))}
+    >>> parameters |= {"W" + gate: np.ones((4, 7)) for gate in "fico"} | {"b" + gate: np.ones((4, 1)) for gate in "fico"}
+    >>> a, y, c, caches = lstm_forward(np.ones((3, 5, 7)), np.zeros((4, 5)), parameters)  # m=5 T_x=7
+    >>> gradients = lstm_backward(a, caches)
+    >>> gradients["dx"].shape, gradients["dWf"].shape
+    ((3, 5, 7), (4, 7))
+    """
     steps, x = caches
     if isinstance(steps, Steps):
         recorded = steps.recorded

@@ -2,10 +2,6 @@
 
 N rows, T steps, D inputs, H hidden units; gates of the LSTM in the order i, f, o, g. Caches are objects to pass on; that of a whole
 sequence is good for any number of backward calls.
-
->>> from fastrnn.compat.cs231n import lstm_backward, lstm_forward
->>> h, cache = lstm_forward(x, h0, Wx, Wh, b)
->>> dx, dh0, dWx, dWh, db = lstm_backward(dh, cache)
 """
 
 from __future__ import annotations
@@ -41,38 +37,150 @@ Cache = Any
 
 
 def rnn_step_forward(x: Array, prev_h: Array, Wx: Array, Wh: Array, b: Array) -> tuple[Array, Cache]:
-    """One step: x (N, D), prev_h (N, H), Wx (D, H), Wh (H, H), b (H,) -> next_h (N, H), cache."""
+    """One step of a tanh RNN.
+
+    Parameters
+    ----------
+    x : array (N, D)
+    prev_h : array (N, H)
+    Wx : array (D, H)
+    Wh : array (H, H)
+    b : array (H,)
+
+    Returns
+    -------
+    next_h : array (N, H)
+    cache
+        For backward.
+    """
     next_h = np.tanh(x @ Wx + prev_h @ Wh + b)
     return next_h, (x, prev_h, Wx, Wh, next_h)
 
 
 def rnn_step_backward(dnext_h: Array, cache: Cache) -> tuple[Array, Array, Array, Array, Array]:
-    """dnext_h (N, H) -> dx, dprev_h, dWx, dWh, db."""
+    """The gradients of rnn_step_forward.
+
+    Parameters
+    ----------
+    dnext_h : array (N, H)
+    cache
+
+    Returns
+    -------
+    dx : array (N, D)
+    dprev_h : array (N, H)
+    dWx, dWh, db : arrays
+        As the weights.
+    """
     x, prev_h, Wx, Wh, next_h = cache
     return _affine_backward(dnext_h * (1 - next_h**2), x, prev_h, Wx, Wh)
 
 
 def rnn_forward(x: Array, h0: Array, Wx: Array, Wh: Array, b: Array) -> tuple[Array, Cache]:
-    """A sequence: x (N, T, D), h0 (N, H) -> h (N, T, H), cache."""
+    """A tanh RNN over a sequence.
+
+    Parameters
+    ----------
+    x : array (N, T, D)
+    h0 : array (N, H)
+    Wx : array (D, H)
+    Wh : array (H, H)
+    b : array (H,)
+
+    Returns
+    -------
+    h : array (N, T, H)
+    cache
+        For backward.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.cs231n import rnn_backward, rnn_forward
+    >>> h, cache = rnn_forward(np.ones((2, 7, 3)), np.zeros((2, 4)), np.ones((3, 4)), np.ones((4, 4)), np.zeros(4))  # N=2 T=7
+    >>> dx, dh0, dWx, dWh, db = rnn_backward(np.ones_like(h), cache)
+    >>> h.shape, dWx.shape
+    ((2, 7, 4), (3, 4))
+    """
     cache = Recorded("cs231n", "rnn", x, {"Wx": Wx, "Wh": Wh, "b": b}, h0, batch_first=True)
     return cache.y, cache
 
 
 def rnn_backward(dh: Array, cache: Cache) -> tuple[Array, Array, Array, Array, Array]:
-    """dh (N, T, H) -> dx (N, T, D), dh0 (N, H), dWx, dWh, db."""
+    """The gradients of rnn_forward.
+
+    Parameters
+    ----------
+    dh : array (N, T, H)
+    cache
+
+    Returns
+    -------
+    dx : array (N, T, D)
+    dh0 : array (N, H)
+    dWx, dWh, db : arrays
+        As the weights.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.cs231n import rnn_backward, rnn_forward
+    >>> h, cache = rnn_forward(np.ones((2, 7, 3)), np.zeros((2, 4)), np.ones((3, 4)), np.ones((4, 4)), np.zeros(4))  # N=2 T=7
+    >>> [d.shape for d in rnn_backward(h, cache)]
+    [(2, 7, 3), (2, 4), (3, 4), (4, 4), (4,)]
+    """
     dx, dh0, _, weights = cache.backward(dh)
     return dx, dh0, weights["Wx"], weights["Wh"], weights["b"]
 
 
 def lstm_step_forward(x: Array, prev_h: Array, prev_c: Array, Wx: Array, Wh: Array, b: Array) -> tuple[Array, Array, Cache]:
-    """One step: x (N, D), prev_h and prev_c (N, H), Wx (D, 4H), Wh (H, 4H), b (4H,) -> next_h, next_c (N, H), cache."""
+    """One step of an LSTM.
+
+    Parameters
+    ----------
+    x : array (N, D)
+    prev_h, prev_c : array (N, H)
+    Wx : array (D, 4*H)
+    Wh : array (H, 4*H)
+    b : array (4*H,)
+        Gates i, f, o, g.
+
+    Returns
+    -------
+    next_h, next_c : arrays (N, H)
+    cache
+        For backward.
+    """
     i, f, o, g = np.split(x @ Wx + prev_h @ Wh + b, 4, axis=1)
     next_h, next_c, gates = _step.forward(i, f, g, o, prev_c)
     return next_h, next_c, (x, prev_h, prev_c, Wx, Wh, gates, next_c)
 
 
 def lstm_step_backward(dnext_h: Array, dnext_c: Array, cache: Cache) -> tuple[Array, Array, Array, Array, Array, Array]:
-    """dnext_h and dnext_c (N, H) -> dx, dprev_h, dprev_c, dWx, dWh, db."""
+    """The gradients of lstm_step_forward.
+
+    Parameters
+    ----------
+    dnext_h, dnext_c : array (N, H)
+    cache
+
+    Returns
+    -------
+    dx : array (N, D)
+    dprev_h, dprev_c : arrays (N, H)
+    dWx, dWh, db : arrays
+        As the weights.
+    """
     x, prev_h, prev_c, Wx, Wh, gates, next_c = cache
     d, dprev_c = _step.backward(dnext_h, dnext_c, gates, prev_c, next_c)
     dx, dprev_h, dWx, dWh, db = _affine_backward(np.hstack([d.i, d.f, d.o, d.g]), x, prev_h, Wx, Wh)
@@ -80,23 +188,101 @@ def lstm_step_backward(dnext_h: Array, dnext_c: Array, cache: Cache) -> tuple[Ar
 
 
 def lstm_forward(x: Array, h0: Array, Wx: Array, Wh: Array, b: Array) -> tuple[Array, Cache]:
-    """A sequence, from a cell state of zeros: x (N, T, D), h0 (N, H) -> h (N, T, H), cache."""
+    """An LSTM over a sequence, from a cell state of zeros.
+
+    Parameters
+    ----------
+    x : array (N, T, D)
+    h0 : array (N, H)
+    Wx : array (D, 4*H)
+    Wh : array (H, 4*H)
+    b : array (4*H,)
+        Gates i, f, o, g.
+
+    Returns
+    -------
+    h : array (N, T, H)
+    cache
+        For backward.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.cs231n import lstm_forward
+    >>> h, cache = lstm_forward(np.ones((2, 7, 3)), np.zeros((2, 4)), np.ones((3, 16)), np.ones((4, 16)), np.zeros(16))  # N=2 T=7
+    >>> h.shape
+    (2, 7, 4)
+    """
     cache = Recorded("cs231n", "lstm", x, {"Wx": Wx, "Wh": Wh, "b": b}, h0, batch_first=True)
     return cache.y, cache
 
 
 def lstm_backward(dh: Array, cache: Cache) -> tuple[Array, Array, Array, Array, Array]:
-    """dh (N, T, H) -> dx (N, T, D), dh0 (N, H), dWx, dWh, db."""
+    """The gradients of lstm_forward.
+
+    Parameters
+    ----------
+    dh : array (N, T, H)
+    cache
+
+    Returns
+    -------
+    dx : array (N, T, D)
+    dh0 : array (N, H)
+    dWx, dWh, db : arrays
+        As the weights.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.cs231n import lstm_backward, lstm_forward
+    >>> h, cache = lstm_forward(np.ones((2, 7, 3)), np.zeros((2, 4)), np.ones((3, 16)), np.ones((4, 16)), np.zeros(16))  # N=2 T=7
+    >>> [d.shape for d in lstm_backward(h, cache)]
+    [(2, 7, 3), (2, 4), (3, 16), (4, 16), (16,)]
+    """
     return rnn_backward(dh, cache)
 
 
 def word_embedding_forward(x: Array, W: Array) -> tuple[Array, Cache]:
-    """Words x (N, T), integers below V, and vectors W (V, D) -> out (N, T, D), cache."""
+    """The vectors of words.
+
+    Parameters
+    ----------
+    x : integers (N, T)
+        Below V.
+    W : array (V, D)
+
+    Returns
+    -------
+    out : array (N, T, D)
+    cache
+        For backward.
+    """
     return W[x], (x, W.shape)
 
 
 def word_embedding_backward(dout: Array, cache: Cache) -> Array:
-    """dout (N, T, D) -> dW (V, D); there is no gradient of the words."""
+    """The gradient of word_embedding_forward; the words have none.
+
+    Parameters
+    ----------
+    dout : array (N, T, D)
+    cache
+
+    Returns
+    -------
+    dW : array (V, D)
+    """
     x, shape = cache
     dW = np.zeros(shape, dout.dtype)
     np.add.at(dW, x, dout)
@@ -104,20 +290,68 @@ def word_embedding_backward(dout: Array, cache: Cache) -> Array:
 
 
 def temporal_affine_forward(x: Array, w: Array, b: Array) -> tuple[Array, Cache]:
-    """The same affine map at each step: x (N, T, D), w (D, M), b (M,) -> out (N, T, M), cache."""
+    """The same affine map at each step.
+
+    Parameters
+    ----------
+    x : array (N, T, D)
+    w : array (D, M)
+    b : array (M,)
+
+    Returns
+    -------
+    out : array (N, T, M)
+    cache
+        For backward.
+    """
     return (x.reshape(-1, x.shape[2]) @ w).reshape(*x.shape[:2], -1) + b, (x, w)
 
 
 def temporal_affine_backward(dout: Array, cache: Cache) -> tuple[Array, Array, Array]:
-    """dout (N, T, M) -> dx (N, T, D), dw (D, M), db (M,)."""
+    """The gradients of temporal_affine_forward.
+
+    Parameters
+    ----------
+    dout : array (N, T, M)
+    cache
+
+    Returns
+    -------
+    dx : array (N, T, D)
+    dw : array (D, M)
+    db : array (M,)
+    """
     x, w = cache
     flat = dout.reshape(-1, dout.shape[2])
     return (flat @ w.T).reshape(x.shape), x.reshape(-1, x.shape[2]).T @ flat, flat.sum(axis=0)
 
 
 def temporal_softmax_loss(x: Array, y: Array, mask: Array, verbose: bool = False) -> tuple[Any, Array]:
-    """Cross-entropy of scores x (N, T, V) and words y (N, T) where mask (N, T) is True: summed over the steps, averaged over the N
-    rows -> loss, dx (N, T, V)."""
+    """Cross-entropy of scores and words, summed over the steps where mask is True, averaged over the N rows.
+
+    Parameters
+    ----------
+    x : array (N, T, V)
+        The scores.
+    y : integers (N, T)
+        The words, below V.
+    mask : booleans (N, T)
+    verbose : bool, default False
+        Print the shape of the gradient.
+
+    Returns
+    -------
+    loss : number
+    dx : array (N, T, V)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.cs231n import temporal_softmax_loss
+    >>> loss, dx = temporal_softmax_loss(np.zeros((1, 2, 4)), np.zeros((1, 2), int), np.array([[True, False]]))
+    >>> round(float(loss), 4), dx[0, 0]  # log(4)
+    (1.3863, array([-0.75,  0.25,  0.25,  0.25]))
+    """
     N, T, V = x.shape
     scores = x.reshape(N * T, V)
     shifted = scores - scores.max(axis=1, keepdims=True)

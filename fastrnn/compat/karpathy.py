@@ -3,9 +3,6 @@
 lossFun and sample of min-char-rnn read the model from global variables, Wxh (H, V), Whh (H, H), Why (V, H), bh (H, 1), by (V, 1).
 So do these: they take them from the globals of the module that calls them. With `model`, a mapping with these names, they take them
 from there.
-
->>> from fastrnn.compat.karpathy import lossFun, sample
->>> loss, dWxh, dWhh, dWhy, dbh, dby, hprev = lossFun(inputs, targets, hprev)
 """
 
 from __future__ import annotations
@@ -28,12 +25,42 @@ _NAMES = ("Wxh", "Whh", "Why", "bh", "by")
 def lossFun(
     inputs: Sequence[int], targets: Sequence[int], hprev: Array, model: Mapping[str, Any] | None = None
 ) -> tuple[Any, Array, Array, Array, Array, Array, Array]:
-    """inputs, targets: T integers below V. hprev (H, 1).
+    """The loss of a sequence of characters, and its gradients.
 
-    Returns: loss, the sum of -log p(target) over the steps; the gradients dWxh, dWhh, dWhy, dbh, dby, each element clipped to
-    [-5, 5]; the last hidden state (H, 1).
+    Parameters
+    ----------
+    inputs, targets : sequence of int
+        T integers below V.
+    hprev : array (H, 1)
+        The initial hidden state.
+    model : mapping, optional
+        Of the five names to arrays; None: the caller's globals.
 
-    Raises: NameError where the model is not among the caller's globals; ValueError, TypeError.
+    Returns
+    -------
+    loss : number
+        The sum of -log p(target) over the steps.
+    dWxh, dWhh, dWhy, dbh, dby : arrays
+        As the weights, each element clipped to [-5, 5].
+    hprev : array (H, 1)
+        The last hidden state.
+
+    Raises
+    ------
+    NameError
+        The model is not among the caller's globals.
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.karpathy import lossFun
+    >>> shapes = {"Wxh": (4, 3), "Whh": (4, 4), "Why": (3, 4), "bh": (4, 1), "by": (3, 1)}  # H=4 V=3
+    >>> model = {name: np.zeros(shape) for name, shape in shapes.items()}
+    >>> loss, *gradients, hprev = lossFun([0, 1, 2], [1, 2, 0], np.zeros((4, 1)), model)
+    >>> round(float(loss), 4), hprev.shape  # 3 log(3)
+    (3.2958, (4, 1))
     """
     m = _model(model)
     words, goals = _indices("inputs", inputs, len(m["Why"])), _indices("targets", targets, len(m["Why"]))
@@ -64,7 +91,39 @@ def lossFun(
 
 
 def sample(h: Array, seed_ix: int, n: int, model: Mapping[str, Any] | None = None) -> list[int]:
-    """n indices, drawn by np.random.choice one after the other, from the memory h (H, 1) and the first input seed_ix."""
+    """Indices drawn by np.random.choice one after the other.
+
+    Parameters
+    ----------
+    h : array (H, 1)
+        The hidden state.
+    seed_ix : int
+        The first input.
+    n : int
+        How many.
+    model : mapping, optional
+        Of the five names to arrays; None: the caller's globals.
+
+    Returns
+    -------
+    indices : list of int
+
+    Raises
+    ------
+    NameError
+        The model is not among the caller's globals.
+    ValueError
+        Wrong shapes of the model.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.karpathy import sample
+    >>> shapes = {"Wxh": (4, 3), "Whh": (4, 4), "Why": (3, 4), "bh": (4, 1), "by": (3, 1)}  # H=4 V=3
+    >>> model = {name: np.zeros(shape) for name, shape in shapes.items()}
+    >>> len(sample(np.zeros((4, 1)), 0, 10, model))
+    10
+    """
     m = _model(model)
     h, ix, chosen = np.asarray(h), seed_ix, []
     for _ in range(n):
@@ -102,12 +161,34 @@ def _indices(name: str, values: Sequence[int], V: int) -> NDArray[np.intp]:
 
 
 class LSTM:
-    """The batched LSTM: n steps, b rows. The rows of WLSTM (1 + input_size + d, 4 d) are the bias, the weights of x and those of h;
-    its columns are the gates i, f, o, g."""
+    """The batched LSTM: n steps, b rows.
+
+    The rows of WLSTM (1 + input_size + d, 4 d) are the bias, the weights of x and those of h; its columns are the gates i, f, o, g.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.karpathy import LSTM
+    >>> Hout, C, h, cache = LSTM.forward(np.ones((7, 2, 3)), LSTM.init(3, 4))  # n=7 b=2
+    >>> dX, dWLSTM, dc0, dh0 = LSTM.backward(Hout, cache)
+    >>> Hout.shape, dWLSTM.shape
+    ((7, 2, 4), (8, 16))
+    """
 
     @staticmethod
     def init(input_size: int, hidden_size: int, fancy_forget_bias_init: float = 3) -> Array:
-        """A random WLSTM, from np.random.randn; its bias is zero, but for the forget gate."""
+        """A random WLSTM, from np.random.randn; its bias is zero, but for the forget gate.
+
+        Parameters
+        ----------
+        input_size, hidden_size : int
+        fancy_forget_bias_init : float, default 3
+            The bias of the forget gate.
+
+        Returns
+        -------
+        WLSTM : array (1 + input_size + hidden_size, 4 * hidden_size)
+        """
         rows = input_size + hidden_size
         WLSTM = np.random.randn(1 + rows, 4 * hidden_size) / np.sqrt(rows)  # noqa: NPY002 -- the original's generator
         WLSTM[0] = 0
@@ -118,7 +199,28 @@ class LSTM:
     def forward(
         X: Array, WLSTM: Array, c0: Array | None = None, h0: Array | None = None
     ) -> tuple[Array, Array, Array, dict[str, Any]]:
-        """X (n, b, input_size), c0 and h0 (b, d) or None for zeros -> Hout (n, b, d), the last C and h (b, d), cache."""
+        """The outputs and the final state.
+
+        Parameters
+        ----------
+        X : array (n, b, input_size)
+        WLSTM : array (1 + input_size + d, 4 * d)
+        c0, h0 : array (b, d), optional
+            None for zeros.
+
+        Returns
+        -------
+        Hout : array (n, b, d)
+        C, h : arrays (b, d)
+            The final state.
+        cache
+            For backward.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        """
         recorded = Recorded("karpathy", "lstm", X, {"": WLSTM}, h0, c0)
         assert recorded.c_n is not None
         cache = {"WLSTM": WLSTM, "Hout": recorded.y, "c0": c0, "h0": h0, "recorded": recorded}
@@ -128,6 +230,25 @@ class LSTM:
     def backward(
         dHout_in: Array, cache: Mapping[str, Any], dcn: Array | None = None, dhn: Array | None = None
     ) -> tuple[Array, Array, Array, Array]:
-        """dHout_in (n, b, d), dcn and dhn (b, d) or None: of the last C and h -> dX, dWLSTM, dc0, dh0."""
+        """The gradients of forward.
+
+        Parameters
+        ----------
+        dHout_in : array (n, b, d)
+        cache
+        dcn, dhn : array (b, d), optional
+            Of the final state; None for zeros.
+
+        Returns
+        -------
+        dX : array (n, b, input_size)
+        dWLSTM : array
+        dc0, dh0 : arrays (b, d)
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        """
         dX, dh0, dc0, weights = cache["recorded"].backward(dHout_in, dhn, dcn)
         return dX, weights[""], dc0, dh0

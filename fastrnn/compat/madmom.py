@@ -1,13 +1,9 @@
 """madmom.ml.nn.layers, inference: RecurrentLayer, LSTMLayer, GRULayer, BidirectionalLayer, with Gate, Cell, GRUCell.
 
-A layer takes data (T, I) and gives (T, H); with reset=False it goes on from where the last call ended. Its arrays are read when it
-is made, and cannot be written to afterwards. Activations: sigmoid of the gates, tanh, and relu of the RecurrentLayer; the kernels
-have no others. Outputs of LSTMLayer and GRULayer are float32, as in madmom.
-
-Networks that were made of madmom's own layers, such as its models, change in place:
-
->>> from fastrnn.compat.madmom import accelerate
->>> accelerate(network)  # its recurrent layers are now these
+A layer takes data (T, I) and returns (T, H); with reset=False it continues from where the last call ended. Its arrays are read when
+it is made, and cannot be written to afterwards. Activations: sigmoid of the gates, tanh, and relu of the RecurrentLayer; the
+kernels have no others. Outputs of LSTMLayer and GRULayer are float32, as in madmom. Networks that were made of madmom's own layers,
+such as its models, change in place by `accelerate`.
 """
 
 from __future__ import annotations
@@ -46,12 +42,34 @@ _F32 = np.dtype(np.float32)
 
 
 def tanh(x: Array, out: Array | None = None) -> Array:
-    """Hyperbolic tangent."""
+    """Hyperbolic tangent.
+
+    Parameters
+    ----------
+    x : array
+    out : array, optional
+        Of x's shape, for the result.
+
+    Returns
+    -------
+    y : array
+    """
     return np.tanh(x, out=out)
 
 
 def sigmoid(x: Array, out: Array | None = None) -> Array:
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    Parameters
+    ----------
+    x : array
+    out : array, optional
+        Of x's shape, for the result.
+
+    Returns
+    -------
+    y : array
+    """
     y = _sigmoid(np.asarray(x))
     if out is None:
         return y
@@ -60,13 +78,39 @@ def sigmoid(x: Array, out: Array | None = None) -> Array:
 
 
 def relu(x: Array, out: Array | None = None) -> Array:
-    """max(x, 0)."""
+    """max(x, 0).
+
+    Parameters
+    ----------
+    x : array
+    out : array, optional
+        Of x's shape, for the result.
+
+    Returns
+    -------
+    y : array
+    """
     return np.maximum(x, 0, out=out)
 
 
 @dataclass(frozen=True, eq=False)
 class Gate(Pickled):
-    """weights (I, H), bias (H,), recurrent_weights (H, H), peephole_weights (H,) or None."""
+    """The weights of a gate, in copies that are read-only.
+
+    Parameters
+    ----------
+    weights : array (I, H)
+    bias : array (H,)
+    recurrent_weights : array (H, H)
+    peephole_weights : array (H,), optional
+    activation_fn : function
+        sigmoid.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    """
 
     weights: Array
     bias: Array
@@ -81,7 +125,21 @@ class Gate(Pickled):
 
 @dataclass(frozen=True, eq=False)
 class Cell(Pickled):
-    """weights (I, H), bias (H,), recurrent_weights (H, H)."""
+    """The weights of a cell, in copies that are read-only.
+
+    Parameters
+    ----------
+    weights : array (I, H)
+    bias : array (H,)
+    recurrent_weights : array (H, H)
+    activation_fn : function
+        tanh.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    """
 
     weights: Array
     bias: Array
@@ -94,7 +152,21 @@ class Cell(Pickled):
 
 
 class GRUCell(Cell):
-    """As Cell, for a GRULayer: the reset gate is applied to the product of h and recurrent_weights."""
+    """As Cell, for a GRULayer: the reset gate is applied to the product of h and recurrent_weights.
+
+    Parameters
+    ----------
+    weights : array (I, H)
+    bias : array (H,)
+    recurrent_weights : array (H, H)
+    activation_fn : function
+        tanh.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    """
 
 
 def _freeze(gate: Any) -> None:
@@ -118,13 +190,44 @@ def _require(name: str, function: Any, *known: Activation) -> Activation:
 
 
 class Layer(Pickled):
-    """What can be called with data."""
+    """What can be called with data; the layers are subclasses."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Array:
+        """As `activate`.
+
+        Parameters
+        ----------
+        *args, **kwargs
+
+        Returns
+        -------
+        y : array (T, H)
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        """
         return self.activate(*args, **kwargs)
 
     def activate(self, data: Array, reset: bool = True) -> Array:
-        """data (T, I) -> (T, H)."""
+        """The outputs of all steps.
+
+        Parameters
+        ----------
+        data : array (T, I)
+        reset : bool, default True
+            Start from the initial state; False: from where the last call ended.
+
+        Returns
+        -------
+        y : array (T, H)
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        """
         raise NotImplementedError("a subclass has it")
 
     def reset(self) -> None:
@@ -162,14 +265,19 @@ class _Recurrent(Layer):
 
     @one_user
     def reset(self, init: Any = None) -> None:
-        """Back to the initial state, or to `init` (H,)."""
+        """Back to the initial state, or to another one.
+
+        Parameters
+        ----------
+        init : array (H,), optional
+        """
         self._reset(init)
 
     def _reset(self, init: Any = None) -> None:
         self._prev = self.init if init is None else self._initial("init", init)
 
     def _run(self, data: Any, states: list[Array]) -> tuple[Array, list[Array]]:
-        """y (T, H) and the states behind the last step, from those in front of the first."""
+        """y (T, H) and the states after the last step, from those before the first."""
         arrays = as_floats({"data": data, "weights": np.empty(0, next(iter(self._made)))})
         x, dtype = arrays["data"], arrays["data"].dtype
         if x.ndim != 2:
@@ -188,9 +296,28 @@ class _Recurrent(Layer):
 class RecurrentLayer(_Recurrent):
     """h_t = activation_fn(x_t weights + bias + h_{t-1} recurrent_weights).
 
-    weights (I, H), bias (H,), recurrent_weights (H, H); init (H,) or None for zeros.
+    Parameters
+    ----------
+    weights : array (I, H)
+    bias : array (H,)
+    recurrent_weights : array (H, H)
+    activation_fn : function, default tanh
+        tanh or relu.
+    init : array (H,), optional
+        The initial state; None for zeros.
 
-    Raises: TypeError, ValueError.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.madmom import RecurrentLayer
+    >>> layer = RecurrentLayer(np.ones((3, 4)), np.zeros(4), np.ones((4, 4)))
+    >>> layer(np.ones((7, 3))).shape
+    (7, 4)
     """
 
     _kind = layers.RNN
@@ -210,7 +337,23 @@ class RecurrentLayer(_Recurrent):
 
     @one_user
     def activate(self, data: Array, reset: bool = True) -> Array:
-        """data (T, I) -> (T, H); from the initial state, or with reset=False from where the last call ended."""
+        """The outputs of all steps.
+
+        Parameters
+        ----------
+        data : array (T, I)
+        reset : bool, default True
+            Start from the initial state; False: from where the last call ended.
+
+        Returns
+        -------
+        y : array (T, H)
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        """
         if reset:
             self._reset()
         y, (self._prev,) = self._run(data, [self._prev])
@@ -220,7 +363,28 @@ class RecurrentLayer(_Recurrent):
 class LSTMLayer(_Recurrent):
     """An LSTM of gates, with peepholes where these have some; gates of madmom's own will do as well.
 
-    init, cell_init: (H,) or None for zeros. Raises: TypeError, ValueError.
+    Parameters
+    ----------
+    input_gate, forget_gate : Gate
+    cell : Cell
+    output_gate : Gate
+    activation_fn : function, default tanh
+    init, cell_init : array (H,), optional
+        The initial state; None for zeros.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.madmom import Cell, Gate, LSTMLayer
+    >>> arrays = np.ones((3, 4)), np.zeros(4), np.ones((4, 4))
+    >>> layer = LSTMLayer(Gate(*arrays), Gate(*arrays), Cell(*arrays), Gate(*arrays))
+    >>> layer(np.ones((7, 3))).shape
+    (7, 4)
     """
 
     _kind = layers.LSTM
@@ -245,7 +409,12 @@ class LSTMLayer(_Recurrent):
 
     @one_user
     def reset(self, init: Any = None, cell_init: Any = None) -> None:
-        """Back to the initial state, or to `init` and `cell_init` (H,)."""
+        """Back to the initial state, or to another one.
+
+        Parameters
+        ----------
+        init, cell_init : array (H,), optional
+        """
         self._reset(init, cell_init)
 
     def _reset(self, init: Any = None, cell_init: Any = None) -> None:
@@ -254,7 +423,23 @@ class LSTMLayer(_Recurrent):
 
     @one_user
     def activate(self, data: Array, reset: bool = True) -> Array:
-        """data (T, I) -> (T, H) float32; from the initial state, or with reset=False from where the last call ended."""
+        """The outputs of all steps.
+
+        Parameters
+        ----------
+        data : array (T, I)
+        reset : bool, default True
+            Start from the initial state; False: from where the last call ended.
+
+        Returns
+        -------
+        y : array (T, H) float32
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        """
         if reset:
             self._reset()
         y, (self._prev, self._state) = self._run(data, [self._prev, self._state])
@@ -264,7 +449,26 @@ class LSTMLayer(_Recurrent):
 class GRULayer(_Recurrent):
     """A GRU of gates: h_t = u cell + (1 - u) h_{t-1}; gates of madmom's own will do as well.
 
-    init: (H,) or None for zeros. Raises: TypeError, ValueError.
+    Parameters
+    ----------
+    reset_gate, update_gate : Gate
+    cell : GRUCell
+    init : array (H,), optional
+        The initial state; None for zeros.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.madmom import Gate, GRUCell, GRULayer
+    >>> arrays = np.ones((3, 4)), np.zeros(4), np.ones((4, 4))
+    >>> layer = GRULayer(Gate(*arrays), Gate(*arrays), GRUCell(*arrays))
+    >>> layer(np.ones((7, 3))).shape
+    (7, 4)
     """
 
     _kind = layers.GRU
@@ -276,7 +480,23 @@ class GRULayer(_Recurrent):
 
     @one_user
     def activate(self, data: Array, reset: bool = True) -> Array:
-        """data (T, I) -> (T, H) float32; from the initial state, or with reset=False from where the last call ended."""
+        """The outputs of all steps.
+
+        Parameters
+        ----------
+        data : array (T, I)
+        reset : bool, default True
+            Start from the initial state; False: from where the last call ended.
+
+        Returns
+        -------
+        y : array (T, H) float32
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        """
         if reset:
             self._reset()
         y, (self._prev,) = self._run(data, [self._prev])
@@ -284,13 +504,42 @@ class GRULayer(_Recurrent):
 
 
 class BidirectionalLayer(Layer):
-    """Two layers, the second over the reversed data; their outputs stand side by side."""
+    """Two layers, the second over the reversed data; their outputs are concatenated.
+
+    Parameters
+    ----------
+    fwd_layer, bwd_layer : layer
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.madmom import BidirectionalLayer, RecurrentLayer
+    >>> one, other = (RecurrentLayer(np.ones((3, 4)), np.zeros(4), np.ones((4, 4))) for _ in range(2))
+    >>> BidirectionalLayer(one, other)(np.ones((7, 3))).shape
+    (7, 8)
+    """
 
     def __init__(self, fwd_layer: Any, bwd_layer: Any) -> None:
         self.fwd_layer, self.bwd_layer = fwd_layer, bwd_layer
 
     def activate(self, data: Array, reset: bool = True) -> Array:
-        """data (T, I) -> (T, 2H)."""
+        """The outputs of all steps.
+
+        Parameters
+        ----------
+        data : array (T, I)
+        reset : bool, default True
+            Start from the initial state; False: from where the last call ended.
+
+        Returns
+        -------
+        y : array (T, 2*H)
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        """
         data = np.asarray(data)
         return np.hstack((self.fwd_layer(data, reset=reset), self.bwd_layer(data[::-1], reset=reset)[::-1]))
 
@@ -317,9 +566,27 @@ _ARGUMENTS = {
 
 
 def accelerate(network: Any) -> Any:
-    """Replace the recurrent layers inside a network of madmom's by these, in place; a recurrent layer itself is returned anew.
+    """Replace the recurrent layers inside a network of madmom's by these, in place.
 
     A layer with an activation that the kernels lack stays as it is.
+
+    Parameters
+    ----------
+    network : network or layer of madmom
+
+    Returns
+    -------
+    network
+        The same object; a recurrent layer itself is returned anew.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.madmom import RecurrentLayer, accelerate
+    >>> class network:  # as madmom.ml.nn.NeuralNetwork
+    ...     layers = [RecurrentLayer(np.ones((3, 4)), np.zeros(4), np.ones((4, 4)))]
+    >>> accelerate(network) is network
+    True
     """
     name = type(network).__name__
     if isinstance(network, Layer):

@@ -1,20 +1,11 @@
 """numpy-ml 0.1.2, numpy_ml.neural_nets.layers: RNNCell, LSTMCell, RNN, LSTM.
 
 RNN and LSTM cannot be constructed in that release; these can, and do what its documentation says. They take X (n_ex, n_in, n_t) and
-give (n_ex, n_out, n_t). A second forward goes on from the state of the first, until flush_gradients() or update().
+return (n_ex, n_out, n_t). A second forward continues from the state of the first, until flush_gradients() or update().
 
 Parameters: Wax (n_in, n_out), Waa (n_out, n_out), ba, bx (n_out, 1); of an LSTM Wf, Wu, Wc, Wo (n_out + n_in, n_out), bf, bu, bc,
 bo (1, n_out). They are made at the first forward, by the same draws from np.random as there. Gradients add up until they are
 flushed.
-
-act_fn is "Tanh", of the plain RNN also "ReLU", and gate_fn "Sigmoid": the kernels have no others. init is one of numpy-ml's names.
-optimizer is None, for numpy-ml's default of plain SGD with a rate of 0.01, or an optimizer object of numpy-ml's.
-
->>> from fastrnn.compat.numpy_ml import LSTM
->>> layer = LSTM(n_out=32)
->>> Y = layer.forward(X)
->>> dX = layer.backward(dY)
->>> layer.update()
 """
 
 from __future__ import annotations
@@ -77,7 +68,7 @@ class _Layer:
             self.derived_variables |= {"C": [], "dLdC_accumulator": None}
 
     def _before(self, X: Array, steps: int) -> tuple[Array, Array | None]:
-        """Count the steps; A and C behind the last one, and zeros, which are kept, in front of the first."""
+        """Count the steps; A and C after the last one, and zeros, which are kept, before the first."""
         if not self.is_initialized:
             self._init_params(X.shape[1])
         derived = self.derived_variables
@@ -111,14 +102,31 @@ class _Layer:
         return known | {"optimizer": self.optimizer}
 
     def summary(self) -> dict[str, Any]:
-        """layer, parameters, hyperparameters."""
+        """The layer's class, parameters and hyperparameters.
+
+        Returns
+        -------
+        summary : dict
+        """
         return {"layer": type(self).__name__, "parameters": self.parameters, "hyperparameters": self.hyperparameters}
 
     @one_user
     def set_params(self, summary_dict: Mapping[str, Any]) -> Any:
-        """Take over the parameters of a summary(), or of a mapping of their names; all or none. Returns the layer.
+        """Copy the parameters of a summary(), or of a mapping of their names; all or none.
 
-        Raises: ValueError for unknown names or wrong shapes.
+        Parameters
+        ----------
+        summary_dict : mapping
+
+        Returns
+        -------
+        layer
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            Unknown names or wrong shapes.
         """
         new = dict(summary_dict.get("parameters", summary_dict))
         arrays = {name: np.array(value, np.float64) for name, value in new.items() if name in self.parameters}
@@ -148,13 +156,30 @@ class _Layer:
 
     @one_user
     def flush_gradients(self) -> None:
-        """Set the gradients to zero and forget all steps: the next forward starts from a state of zeros."""
+        """Set the gradients to zero and forget all steps: the next forward starts from a state of zeros.
+
+        Raises
+        ------
+        AssertionError
+            The layer is frozen.
+        """
         self._check_trainable()
         self._forget()
 
     @one_user
     def update(self, cur_loss: float | None = None) -> None:
-        """A step of the optimizer on each parameter, then flush_gradients()."""
+        """A step of the optimizer on each parameter, then flush_gradients().
+
+        Parameters
+        ----------
+        cur_loss : float, optional
+            Passed to the optimizer.
+
+        Raises
+        ------
+        AssertionError
+            The layer is frozen.
+        """
         self._check_trainable()
         if self.optimizer is not None:
             self.optimizer.step()
@@ -171,9 +196,33 @@ class _Layer:
 
 
 class RNNCell(_Layer):
-    """A step of a plain RNN at each forward, and one back at each backward: see the module.
+    """A step of a plain RNN at each forward, and one back at each backward.
 
-    Raises: TypeError, ValueError.
+    Parameters
+    ----------
+    n_out : int
+    act_fn : str or activation object of numpy-ml, default "Tanh"
+        "Tanh" or "ReLU"; the kernels have no others.
+    init : str, default "glorot_uniform"
+        One of numpy-ml's names.
+    optimizer : optimizer object of numpy-ml, optional
+        None: numpy-ml's default of plain SGD with a rate of 0.01.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.numpy_ml import RNNCell
+    >>> layer, X = RNNCell(n_out=4), np.ones((2, 3))  # n_ex=2 n_in=3
+    >>> Y = layer.forward(X)
+    >>> dX = layer.backward(Y)
+    >>> layer.update()
+    >>> Y.shape, dX.shape
+    ((2, 4), (2, 3))
     """
 
     _lstm = False
@@ -183,7 +232,16 @@ class RNNCell(_Layer):
 
     @one_user
     def forward(self, Xt: Array) -> Array:
-        """Xt (n_ex, n_in) -> At (n_ex, n_out)."""
+        """One step.
+
+        Parameters
+        ----------
+        Xt : array (n_ex, n_in)
+
+        Returns
+        -------
+        At : array (n_ex, n_out)
+        """
         A, _ = self._before(Xt, 1)
         p = self.parameters
         Z = A @ p["Waa"] + p["ba"].T + Xt @ p["Wax"] + p["bx"].T
@@ -194,7 +252,23 @@ class RNNCell(_Layer):
 
     @one_user
     def backward(self, dLdAt: Array) -> Array:
-        """dLdAt (n_ex, n_out) -> dLdXt (n_ex, n_in), of the last step that was not gone back yet."""
+        """One step back: the last one that was not gone back yet.
+
+        Parameters
+        ----------
+        dLdAt : array (n_ex, n_out)
+
+        Returns
+        -------
+        dLdXt : array (n_ex, n_in)
+
+        Raises
+        ------
+        AssertionError
+            The layer is frozen.
+        ValueError
+            No step is left.
+        """
         self._check_trainable()
         t, p = _last_step(self.derived_variables), self.parameters
         A_prev, A = self.derived_variables["A"][t : t + 2]
@@ -206,9 +280,35 @@ class RNNCell(_Layer):
 
 
 class LSTMCell(_Layer):
-    """A step of an LSTM at each forward, and one back at each backward: see the module.
+    """A step of an LSTM at each forward, and one back at each backward.
 
-    Raises: TypeError, ValueError.
+    Parameters
+    ----------
+    n_out : int
+    act_fn : str or activation object of numpy-ml, default "Tanh"
+        "Tanh"; the kernels have no others.
+    gate_fn : str or activation object of numpy-ml, default "Sigmoid"
+        "Sigmoid".
+    init : str, default "glorot_uniform"
+        One of numpy-ml's names.
+    optimizer : optimizer object of numpy-ml, optional
+        None: numpy-ml's default of plain SGD with a rate of 0.01.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.numpy_ml import LSTMCell
+    >>> layer, X = LSTMCell(n_out=4), np.ones((2, 3))  # n_ex=2 n_in=3
+    >>> Y, C = layer.forward(X)
+    >>> dX = layer.backward(Y)
+    >>> layer.update()
+    >>> Y.shape, dX.shape
+    ((2, 4), (2, 3))
     """
 
     _lstm = True
@@ -224,7 +324,16 @@ class LSTMCell(_Layer):
 
     @one_user
     def forward(self, Xt: Array) -> tuple[Array, Array]:
-        """Xt (n_ex, n_in) -> At, Ct (n_ex, n_out)."""
+        """One step.
+
+        Parameters
+        ----------
+        Xt : array (n_ex, n_in)
+
+        Returns
+        -------
+        At, Ct : arrays (n_ex, n_out)
+        """
         A, C = self._before(Xt, 1)
         p, Z = self.parameters, np.hstack([A, Xt])
         assert C is not None
@@ -238,7 +347,23 @@ class LSTMCell(_Layer):
 
     @one_user
     def backward(self, dLdAt: Array) -> Array:
-        """dLdAt (n_ex, n_out) -> dLdXt (n_ex, n_in), of the last step that was not gone back yet."""
+        """One step back: the last one that was not gone back yet.
+
+        Parameters
+        ----------
+        dLdAt : array (n_ex, n_out)
+
+        Returns
+        -------
+        dLdXt : array (n_ex, n_in)
+
+        Raises
+        ------
+        AssertionError
+            The layer is frozen.
+        ValueError
+            No step is left.
+        """
         self._check_trainable()
         derived, p = self.derived_variables, self.parameters
         t = _last_step(derived)
@@ -262,7 +387,21 @@ class _Sequence(_Layer):
 
     @one_user
     def forward(self, X: Array) -> Array:
-        """X (n_ex, n_in, n_t) -> A (n_ex, n_out, n_t)."""
+        """A sequence.
+
+        Parameters
+        ----------
+        X : array (n_ex, n_in, n_t)
+
+        Returns
+        -------
+        A : array (n_ex, n_out, n_t)
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        """
         X = np.asarray(X)
         if X.ndim != 3:
             raise ValueError(f"X: expected (n_ex, n_in, n_t), got {X.shape}")
@@ -278,7 +417,23 @@ class _Sequence(_Layer):
 
     @one_user
     def backward(self, dLdA: Array) -> Array:
-        """dLdA (n_ex, n_out, n_t), of the last forward that was not gone back yet -> dLdX (n_ex, n_in, n_t)."""
+        """Back through the last forward that was not gone back yet.
+
+        Parameters
+        ----------
+        dLdA : array (n_ex, n_out, n_t)
+
+        Returns
+        -------
+        dLdX : array (n_ex, n_in, n_t)
+
+        Raises
+        ------
+        AssertionError
+            The layer is frozen.
+        ValueError
+            A wrong shape, or no forward is left.
+        """
         self._check_trainable()
         _last_step(self.derived_variables)
         recorded, dLdA = self._passes[-1], np.asarray(dLdA)
@@ -294,7 +449,34 @@ class _Sequence(_Layer):
 
 
 class RNN(_Sequence):
-    """A layer of a plain RNN: see the module. Raises: TypeError, ValueError."""
+    """A layer of a plain RNN, on the kernels.
+
+    Parameters
+    ----------
+    n_out : int
+    act_fn : str or activation object of numpy-ml, default "Tanh"
+        "Tanh" or "ReLU"; the kernels have no others.
+    init : str, default "glorot_uniform"
+        One of numpy-ml's names.
+    optimizer : optimizer object of numpy-ml, optional
+        None: numpy-ml's default of plain SGD with a rate of 0.01.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.numpy_ml import RNN
+    >>> layer, X = RNN(n_out=4), np.ones((2, 3, 7))  # n_ex=2 n_in=3 n_t=7
+    >>> Y = layer.forward(X)
+    >>> dX = layer.backward(Y)
+    >>> layer.update()
+    >>> Y.shape, dX.shape
+    ((2, 4, 7), (2, 3, 7))
+    """
 
     _lstm = False
 
@@ -303,7 +485,36 @@ class RNN(_Sequence):
 
 
 class LSTM(_Sequence):
-    """An LSTM layer: see the module. Raises: TypeError, ValueError."""
+    """An LSTM layer, on the kernels.
+
+    Parameters
+    ----------
+    n_out : int
+    act_fn : str or activation object of numpy-ml, default "Tanh"
+        "Tanh"; the kernels have no others.
+    gate_fn : str or activation object of numpy-ml, default "Sigmoid"
+        "Sigmoid".
+    init : str, default "glorot_uniform"
+        One of numpy-ml's names.
+    optimizer : optimizer object of numpy-ml, optional
+        None: numpy-ml's default of plain SGD with a rate of 0.01.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.compat.numpy_ml import LSTM
+    >>> layer, X = LSTM(n_out=4), np.ones((2, 3, 7))  # n_ex=2 n_in=3 n_t=7
+    >>> Y = layer.forward(X)
+    >>> dX = layer.backward(Y)
+    >>> layer.update()
+    >>> Y.shape, dX.shape
+    ((2, 4, 7), (2, 3, 7))
+    """
 
     _lstm = True
 

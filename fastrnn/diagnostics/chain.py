@@ -44,7 +44,7 @@ class Cell:
 
 
 class Steps:
-    """What a cell did with a sequence: `states[s]` is the one behind s steps, in the direction of travel."""
+    """What a cell did with a sequence: `states[s]` is the one after s steps, in its direction."""
 
     def __init__(self, cell: Cell, x: Array, state: tuple[Array, ...], there: NDArray[np.bool_], cuts: NDArray[np.bool_]) -> None:
         self.cell, self.x, self.there = cell, x, there
@@ -157,24 +157,42 @@ def gradient_norms(
     reset: Any = None,
     mask: Any = None,
 ) -> dict[str, Array]:
-    """The norm of dL/dh_t for every step t and row, L = sum(y * dy) + sum(state * dstate): where it shrinks towards the first
-    steps, gradients vanish; where it grows, they explode (Bengio, Simard and Frasconi 1994; Pascanu, Mikolov and Bengio 2013).
+    """The norm of dL/dh_t for every step t and row, L = sum(y * dy) + sum(state * dstate).
 
-    h_t is the state that step t leaves, which is both its output and where the next step begins; of an LSTM h_t and c_t are two
-    inputs of what follows. Dropout is left out.
+    Where it shrinks towards the first steps, gradients vanish; where it grows, they explode (Bengio, Simard and Frasconi 1994;
+    Pascanu, Mikolov and Bengio 2013). h_t is the state after step t, which is both its output and where the next step begins; of an
+    LSTM h_t and c_t are two inputs of what follows. Dropout is left out.
 
-    Args:
-        layer: an RNN, GRU or LSTM, with any number of layers and directions.
-        x, dy, dstate, state, lengths, reset, mask: as layer.forward's and tape.backward's, with a batch and not packed.
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+        With any number of layers and directions.
+    x : array (T, B, I)
+        (B, T, I) with `batch_first`; not packed, and not without a batch.
+    dy, dstate : optional
+        As in tape.backward; one of them is needed.
+    state, lengths, reset, mask : optional
+        As in layer.forward.
 
-    Returns: {"h_l0": (T, B), ...}, with names as tape.outputs has them, and "c_l0", ... of an LSTM; in float64, 0 where a row has
-        no step t.
+    Returns
+    -------
+    norms : dict of arrays (T, B)
+        {"h_l0": ...}, with names as tape.outputs has them, and "c_l0", ... of an LSTM; float64, 0 where a row has no step t.
 
-    Raises: TypeError, ValueError.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
 
-    >>> y, h_n = layer(x)
-    >>> norms = gradient_norms(layer, x, dstate=np.ones_like(h_n))["h_l0"]
-    >>> norms[0] / norms[-1]                        # what is left of each row's gradient at the first step
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> from fastrnn.diagnostics import gradient_norms
+    >>> layer, x = fastrnn.RNN(3, 8, rng=0), np.ones((50, 2, 3), np.float32)  # T=50 B=2
+    >>> norms = gradient_norms(layer, x, dstate=np.ones((1, 2, 8), np.float32))["h_l0"]
+    >>> norms.shape, bool(norms[0, 0] < 1e-6 * norms[-1, 0])  # it vanishes
+    ((50, 2), True)
     """
     return Chain(layer, x, state, lengths, reset, mask).backward(dy, dstate)
 

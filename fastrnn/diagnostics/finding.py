@@ -15,8 +15,21 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Finding:
-    """step: t, from 0. cell: "l0", "l1_reverse", ... where: "x"; a gate in front of its activation ("i", "f", "g", "o"; "r", "z",
-    "n"; "h" of an RNN); the state "c" or "h"; or its gradient "dc" or "dh". kind: "NaN" or "overflow". rows: of the batch."""
+    """Where a NaN or an overflow first appears; made by `watch`, and prints as a sentence.
+
+    Attributes
+    ----------
+    step : int
+        t, from 0.
+    cell : str
+        "l0", "l1_reverse", ...
+    where : str
+        "x"; a gate before its activation ("i", "f", "g", "o"; "r", "z", "n"; "h" of an RNN); the state "c" or "h"; or its gradient
+        "dc" or "dh".
+    kind : "NaN" or "overflow"
+    rows : tuple of int
+        Of the batch.
+    """
 
     step: int
     cell: str
@@ -40,22 +53,37 @@ def watch(
     mask: Any = None,
     limit: float | None = None,
 ) -> Finding | None:
-    """The first step, layer and gate where a NaN or an overflow appears, or None.
+    """The first step, layer and gate where a NaN or an overflow appears.
 
-    It looks at the gates in front of their activations, where tanh and the sigmoid would hide an overflow. In a stack of one
-    direction the first step counts and then the lowest layer; with two, the lowest layer and then the first step of travel. Where
-    the forward pass is sound and dy or dstate is given, it looks for the gradients of the states, from the end.
+    It looks at the gates before their activations, where tanh and the sigmoid would hide an overflow. In a stack of one direction
+    the first step counts and then the lowest layer; with two, the lowest layer and then the first step in its direction. Where the
+    forward pass is finite and dy or dstate is given, it looks at the gradients of the states, from the end.
 
-    Args:
-        layer, x, dy, dstate, state, lengths, reset, mask: as gradient_norms's.
-        limit: what counts as an overflow: a magnitude above it; None: infinity.
+    Parameters
+    ----------
+    layer, x, dy, dstate, state, lengths, reset, mask
+        As in `gradient_norms`.
+    limit : float, optional
+        A magnitude above it counts as an overflow; None: infinity.
 
-    Raises: TypeError, ValueError.
+    Returns
+    -------
+    finding : Finding or None
 
-    >>> finding = watch(layer, x)
-    >>> if finding:
-    ...     print(finding)
-    overflow at step 17 in l0, f, rows [3]
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> from fastrnn.diagnostics import watch
+    >>> layer, x = fastrnn.LSTM(3, 8, rng=0), np.ones((20, 4, 3), np.float32)  # T=20 B=4
+    >>> x[17, 3, 0] = np.inf
+    >>> print(watch(layer, x))
+    overflow at step 17 in l0, x, rows [3]
     """
     with np.errstate(all="ignore"):
         chain = Chain(layer, x, state, lengths, reset, mask)

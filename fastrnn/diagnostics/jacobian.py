@@ -1,4 +1,4 @@
-"""How much of a state is left in a later one: the norm of d h_t / d h_k, and what bounds it."""
+"""How much of a state is left in a later one: the norm of d h_t / d h_k, and its bound."""
 
 from __future__ import annotations
 
@@ -19,8 +19,15 @@ _ROWS = 8192  # of one call
 
 
 class JacobianNorms(NamedTuple):
-    """norms (t+1,): of d h_t / d h_k for k = 0, ..., t, so the last is 1. bound (t+1,): (lambda_W lambda_phi)^(t-k), or None for
-    gated cells, which have no such bound."""
+    """Norms of d h_t / d h_k; made by `jacobian_norms`: a named tuple.
+
+    Attributes
+    ----------
+    norms : array (t+1,)
+        For k = 0, ..., t, so the last is 1.
+    bound : array (t+1,) or None
+        (lambda_W lambda_phi)^(t-k); None for gated cells, which have no such bound.
+    """
 
     norms: Array
     bound: Array | None
@@ -34,23 +41,42 @@ def jacobian_norms(layer: Any, x: Array, t: int | None = None, *, row: int = 0, 
 
     d h_t / d h_k is the product of the Jacobians of the steps in between. For the simple network one of these is diag(phi') W_hh,
     whose norm is at most lambda_W lambda_phi, the norm of W_hh times the steepest slope of phi, which is 1 for tanh and ReLU: hence
-    the bound (lambda_W lambda_phi)^(t-k) (Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063, section 2.1).
+    the bound (lambda_W lambda_phi)^(t-k) (Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063, section 2.1). The products are scaled
+    step by step, so that they neither vanish nor overflow on the way, and their norms are found by power iteration, all in float64.
 
-    The products are scaled step by step, so that they neither vanish nor overflow on the way, and their norms are found by power
-    iteration, all in float64.
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+        Of an LSTM the state is h and c, concatenated.
+    x : array (T, B, I)
+        As the layer's, with a batch; only `row` of it is used.
+    t : int, optional
+        The later step, 0 to T; None: T.
+    row : int, default 0
+        Of the batch.
+    state : optional
+        As the layer's.
+    cell : int, default 0
+        Of a stack; k*D + d is layer k in direction d, and a reverse one counts its steps from the end.
 
-    Args:
-        layer: an RNN, GRU or LSTM. Of an LSTM the state is h and c side by side.
-        x: as the layer's, with a batch; only `row` of it is looked at.
-        t: the later step, 0 to T; None: T.
-        row: of the batch.
-        state: as the layer's.
-        cell: of a stack; k*D + d is layer k in direction d, and a reverse one counts its steps from the end.
+    Returns
+    -------
+    norms : JacobianNorms
 
-    Raises: TypeError, ValueError.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
 
-    >>> norms, bound = jacobian_norms(fastrnn.RNN(3, 64, rng=0), x)
-    >>> assert (norms <= bound * (1 + 1e-9)).all()
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> from fastrnn.diagnostics import jacobian_norms
+    >>> x = np.random.default_rng(0).standard_normal((20, 1, 3), np.float32)  # T=20 B=1
+    >>> norms, bound = jacobian_norms(fastrnn.RNN(3, 8, rng=0), x)
+    >>> norms.shape, bool((norms <= bound * (1 + 1e-9)).all())
+    ((21,), True)
     """
     jacobians = step_jacobians(layer, x, row=row, state=state, cell=cell)
     t = len(jacobians) if t is None else checks.integer("t", t, 0, len(jacobians))
@@ -76,14 +102,38 @@ def jacobian_norms(layer: Any, x: Array, t: int | None = None, *, row: int = 0, 
 def step_jacobians(layer: Any, x: Array, *, row: int = 0, state: Any = None, cell: int = 0) -> Array:
     """d state_t / d state_{t-1} of every step, from the gradients of each single number of state_t.
 
-    Args: as jacobian_norms's.
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+    x : array (T, B, I)
+        As the layer's, with a batch; only `row` of it is used.
+    row : int, default 0
+        Of the batch.
+    state : optional
+        As the layer's.
+    cell : int, default 0
+        Of a stack; k*D + d is layer k in direction d, and a reverse one counts its steps from the end.
 
-    Returns: (T, n, n) in float64, [t, i, j] of number i behind and number j in front of step t, in the direction of travel; n is H,
-        or the width of h and c side by side for an LSTM.
+    Returns
+    -------
+    jacobians : array (T, n, n)
+        float64; [t, i, j] of number i after and number j before step t, in the cell's direction; n is H, or of an LSTM the width of
+        h and c together.
 
-    Raises: TypeError, ValueError.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
 
-    >>> step_jacobians(layer, x)[5]
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> from fastrnn.diagnostics import step_jacobians
+    >>> layer, x = fastrnn.RNN(3, 4, rng=0), np.ones((5, 1, 3), np.float32)  # T=5 B=1
+    >>> jacobians, (y, _) = step_jacobians(layer, x), layer(x)
+    >>> np.allclose(jacobians[2], np.diag(1 - y[2, 0] ** 2) @ layer.params["weight_hh_l0"], atol=1e-6)
+    True
     """
     steps, row = _steps(layer, x, row, state, cell)
     T, call = len(steps.order), steps.cell

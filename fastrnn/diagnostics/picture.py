@@ -22,20 +22,37 @@ def plot(
     title: str = "Gradients through time",
     label: str = "norm",
 ) -> Any:
-    """Norms at every step, on a logarithmic axis: straight lines that fall are gradients that vanish.
+    """Plot norms at every step, on a logarithmic axis: straight lines that fall are gradients that vanish.
 
-    Args:
-        norms: a curve (n,), or (n, B), which is drawn as its median and the span from 10 to 90 % of the rows, for each name.
-        path: where to save the picture, if anywhere; the ending says the format.
-        bounds: dashed curves, by the same names; None where there is none.
-        title, label: of the picture and its vertical axis.
+    Parameters
+    ----------
+    norms : mapping of names to arrays
+        A curve (n,), or (n, B), which is drawn as its median and the span from 10 to 90 % of the rows.
+    path : path, optional
+        Where to save the picture; the ending says the format.
+    bounds : mapping of names to arrays, optional
+        Dashed curves (n,), by the same names; None where there is none.
+    title, label : str
+        Of the picture and its vertical axis.
 
-    Returns: the matplotlib.figure.Figure.
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
 
-    Raises: ImportError where matplotlib is missing (pip install 'fastrnn[plot]'); ValueError.
+    Raises
+    ------
+    ImportError
+        matplotlib is missing (pip install 'fastrnn[plot]').
+    ValueError
+        A wrong shape.
 
-    >>> found = {name: jacobian_norms(layer, x) for name, layer in layers.items()}
-    >>> plot({n: f.norms for n, f in found.items()}, "memory.png", bounds={n: f.bound for n, f in found.items()})
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.diagnostics import plot
+    >>> figure = plot({"tanh": 0.5 ** np.arange(20)}, title="Gradients that vanish")
+    >>> figure.axes[0].get_title()
+    'Gradients that vanish'
     """
     try:
         from matplotlib.figure import Figure

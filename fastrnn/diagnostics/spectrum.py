@@ -14,20 +14,47 @@ Array = NDArray[Any]
 
 
 class Spectrum(NamedTuple):
-    """radius: the largest magnitude of an eigenvalue, NaN for a matrix that is not square. norm: the largest singular value."""
+    """The two numbers of a recurrent matrix; made by `spectrum`: a named tuple.
+
+    Attributes
+    ----------
+    radius : float
+        The largest magnitude of an eigenvalue, NaN for a matrix that is not square.
+    norm : float
+        The largest singular value.
+    """
 
     radius: float
     norm: float
 
 
 def spectrum(w: Array) -> Spectrum:
-    """Of a matrix. Raises: TypeError; ValueError, also for numbers that are not finite.
+    """The spectral radius and norm of a matrix.
 
     With a radius above 1 the linear network h_t = W h_{t-1} explodes; with a norm below 1 its gradients vanish at every step, and
     those of tanh and ReLU networks too.
 
-    >>> spectrum(np.array([[0.0, 4.0], [1.0, 0.0]]))
-    Spectrum(radius=2.0, norm=4.0)
+    Parameters
+    ----------
+    w : array (m, n)
+        float32 or float64.
+
+    Returns
+    -------
+    spectrum : Spectrum
+
+    Raises
+    ------
+    TypeError, ValueError
+        No matrix, or numbers that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.diagnostics import spectrum
+    >>> radius, norm = spectrum(np.array([[0.0, 4.0], [1.0, 0.0]]))
+    >>> round(radius, 6), round(norm, 6)
+    (2.0, 4.0)
     """
     w = checks.floats("w", w, None, (2,)).astype(np.float64)
     if not np.isfinite(w).all():
@@ -39,11 +66,27 @@ def spectrum(w: Array) -> Spectrum:
 
 
 def spectra(layer: Any) -> dict[str, Spectrum]:
-    """Of the recurrent weights of a layer, gate by gate: {"weight_hh_l0": ...}, or {"weight_hh_l0[i]": ..., ...} for an LSTM.
+    """The spectral radius and norm of a layer's recurrent weights, gate by gate.
 
-    Raises: ValueError.
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
 
-    >>> spectra(fastrnn.IRNN(2, 64))
+    Returns
+    -------
+    spectra : dict of Spectrum
+        {"weight_hh_l0": ...}; of a GRU or an LSTM {"weight_hh_l0[r]": ..., ...}.
+
+    Raises
+    ------
+    ValueError
+        Numbers that are not finite.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> from fastrnn.diagnostics import spectra
+    >>> spectra(fastrnn.IRNN(2, 64, rng=0))
     {'weight_hh_l0': Spectrum(radius=1.0, norm=1.0)}
     """
     found = {}

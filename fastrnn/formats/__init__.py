@@ -1,13 +1,17 @@
 """The weights of recurrent networks as other systems store them.
 
-Between a format and the parameters of a layer stand one table (fastrnn.formats.table) and the code that reads it. What a format
-cannot hold raises ValueError unless it is zero; nothing is dropped. Back and forth gives the same arrays exactly. A format with one
-bias where we have two gets their sum.
+Between a format and the parameters of a layer there are one table (fastrnn.formats.table) and the code that reads it. What a format
+cannot hold raises ValueError unless it is zero; nothing is dropped. Writing and reading back gives the same arrays exactly. A
+format with one bias where we have two gets their sum.
 
->>> import fastrnn.formats
->>> params, sizes = fastrnn.formats.read(keras_layer.get_weights(), "keras", "lstm")
->>> weights = fastrnn.formats.write(params, "onnx", "lstm")  # {"W": ..., "R": ..., "B": ...}
->>> dweights = fastrnn.formats.pull_back(grads.params, "onnx", "lstm")
+Examples
+--------
+>>> import fastrnn, fastrnn.formats
+>>> layer = fastrnn.LSTM(3, 4, rng=0)
+>>> weights = fastrnn.formats.write(layer.params, "keras", "lstm")  # as keras_layer.get_weights()
+>>> params, sizes = fastrnn.formats.read(weights, "keras", "lstm")
+>>> params["weight_hh_l0"].shape, sizes["hidden_size"]
+((16, 4), 4)
 """
 
 from __future__ import annotations
@@ -40,18 +44,41 @@ _FAMILIES = {"rnn": ("rnn",), "gru": ("gru_after", "gru_before"), "lstm": ("lstm
 def read(
     weights: Any, format: str | Format, family: str, given: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Weights in a format as the parameters of a layer, and the arguments of its constructor that they tell.
+    """Weights in a format as the parameters of a layer, and the arguments of its constructor that they determine.
 
-    Args:
-        weights: see the format in fastrnn.formats.table; arrays of any library that NumPy takes.
-        format: its name, or a Format of the caller's.
-        family: "rnn", "gru" or "lstm".
-        given: what is known: input_size, hidden_size, num_layers, bidirectional, reset_after, needed where the format does not
-            say it; bias, peephole: True says that there are some.
+    Parameters
+    ----------
+    weights : mapping or list of arrays
+        See the format in fastrnn.formats.table; arrays of any library that NumPy takes.
+    format : str or Format
+        Its name, a key of FORMATS, or a Format of the caller's.
+    family : "rnn", "gru" or "lstm"
+    given : mapping, optional
+        What is known: input_size, hidden_size, num_layers, bidirectional, reset_after, needed where the format does not say it;
+        bias, peephole: True says that there are some.
 
-    Returns: {"weight_ih_l0": (G*H, I), ...} and {"input_size": I, "hidden_size": H, "num_layers": ..., ...}.
+    Returns
+    -------
+    params : dict of arrays
+        {"weight_ih_l0": (G*H, I), ...}.
+    sizes : dict
+        {"input_size": I, "hidden_size": H, "num_layers": L, ...}.
 
-    Raises: KeyError for names that are missing or unexpected; ValueError, TypeError.
+    Raises
+    ------
+    KeyError
+        Names are missing or unexpected.
+    ValueError, TypeError
+        Wrong shapes or dtypes, an unknown format or family, or too little is known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import formats
+    >>> W, R = np.ones((1, 4, 3)), np.ones((1, 4, 4))  # inputs of ONNX's operator RNN
+    >>> params, sizes = formats.read({"W": W, "R": R}, "onnx", "rnn")
+    >>> {name: array.shape for name, array in params.items()}, sizes["bias"]
+    ({'weight_ih_l0': (4, 3), 'weight_hh_l0': (4, 4)}, False)
     """
     given = {name: _KNOWN.get(name, _any)(name, value) for name, value in (given or {}).items() if value is not None}
     found = lookup(format)
@@ -74,7 +101,35 @@ def read(
 def write(params: Mapping[str, Array], format: str | Format, family: str, reset_after: bool = True) -> Any:
     """The parameters of a layer, by their names, as weights in a format.
 
-    Raises: ValueError where the format has no place for something, or a shape is wrong; KeyError for names that are no layer's.
+    Parameters
+    ----------
+    params : mapping of names to arrays
+        As layer.params.
+    format : str or Format
+        Its name, a key of FORMATS, or a Format of the caller's.
+    family : "rnn", "gru" or "lstm"
+    reset_after : bool, default True
+        Of a GRU.
+
+    Returns
+    -------
+    weights : dict or list of arrays
+        As the format has them.
+
+    Raises
+    ------
+    ValueError
+        The format has no place for something, or a shape is wrong.
+    KeyError
+        Names that are no layer's.
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> from fastrnn import formats
+    >>> layer = fastrnn.LSTM(3, 4, rng=0)
+    >>> {name: array.shape for name, array in formats.write(layer.params, "onnx", "lstm").items()}
+    {'W': (1, 16, 3), 'R': (1, 16, 4), 'B': (1, 32)}
     """
     found = lookup(format)
     form = _forms(found, family, reset_after)[0]
@@ -87,13 +142,39 @@ def write(params: Mapping[str, Array], format: str | Format, family: str, reset_
 
 
 def pull_back(gradients: Mapping[str, Array], format: str | Format, family: str, reset_after: bool = True) -> Any:
-    """The gradients of weights in a format, laid out as these, from the gradients of the parameters that read makes of them.
+    """The gradients of weights in a format, laid out as these, from the gradients of the parameters that `read` makes of them.
 
-    Where read adds up or scales, this is its transpose; where the format has no place for a parameter, its gradient is dropped.
+    Where `read` adds up or scales, this is its transpose; where the format has no place for a parameter, its gradient is dropped.
 
-    Raises: ValueError where the format does not have the cell.
+    Parameters
+    ----------
+    gradients : mapping of names to arrays
+        As grads.params of a layer's tape.
+    format : str or Format
+        Its name, a key of FORMATS, or a Format of the caller's.
+    family : "rnn", "gru" or "lstm"
+    reset_after : bool, default True
+        Of a GRU.
 
-    >>> dweights = fastrnn.formats.pull_back(grads.params, "thinc", "lstm")
+    Returns
+    -------
+    gradients : dict or list of arrays
+        As the format has the weights.
+
+    Raises
+    ------
+    ValueError
+        The format does not have the cell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> from fastrnn import formats
+    >>> layer = fastrnn.LSTM(3, 4, rng=0)
+    >>> y, state, tape = layer.forward(np.ones((7, 2, 3), np.float32))
+    >>> [d.shape for d in formats.pull_back(tape.backward(y).params, "keras", "lstm")]
+    [(3, 16), (4, 16), (16,)]
     """
     found = lookup(format)
     form = _forms(found, family, reset_after)[0]

@@ -21,8 +21,13 @@ _AXES = "gun"  # of the arrays in between: gates, units, numbers
 class Axes:
     """One layout, from its text.
 
-    >>> full, order, core = Axes("n(gu)").views({"g": 4, "u": H, "n": I})
-    >>> kernel.reshape(full).transpose(order).reshape(core)  # (4, H, I) from (I, 4*H)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> kernel = np.ones((3, 16))  # (I, 4*H), as Keras has it
+    >>> full, order, core = Axes("n(gu)").views({"g": 4, "u": 4, "n": 3})
+    >>> kernel.reshape(full).transpose(order).reshape(core).shape  # (4, H, I)
+    (4, 4, 3)
     """
 
     def __init__(self, text: str) -> None:

@@ -14,7 +14,23 @@ from .containers import Container, Flat, Named, Stacked, Tree
 class Format:
     """A format: how one layer in one direction is stored, and how the layers and directions are put together.
 
-    cells: "rnn", "gru_after", "gru_before" (a GRU whose reset gate is applied after or before the product with h), "lstm".
+    Parameters
+    ----------
+    name : str
+        For messages.
+    container : Container
+        A Named, Tree, Stacked or Flat of fastrnn.formats.
+    cells : mapping of Cell
+        By "rnn", "gru_after", "gru_before" (a GRU whose reset gate is applied after or before the product with h), "lstm".
+
+    Examples
+    --------
+    >>> import fastrnn
+    >>> from fastrnn.formats import Cell, Format, Tree
+    >>> mine = Format("mine", Tree(), {"rnn": Cell("a", {"W": "un x", "U": "un h", "b": "u b"})})  # W (H, I), U (H, H), b (H,)
+    >>> weights = fastrnn.RNN(3, 4, rng=0).export_weights(mine)
+    >>> {name: array.shape for name, array in weights.items()}
+    {'W': (4, 3), 'U': (4, 4), 'b': (4,)}
     """
 
     name: str

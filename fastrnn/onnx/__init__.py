@@ -14,7 +14,7 @@ Where the specification (opset 22) leaves something open, or ONNX Runtime (1.31,
   Runtime takes 0 for ThresholdedRelu, Affine and ScaledTanh.
 - ThresholdedRelu keeps x = alpha, as the operators' text says; ONNX Runtime makes it 0.
 - A row without steps (sequence_lens 0, or T = 0) has final states of 0, not its initial states, as in ONNX Runtime.
-- Y is 0 behind the end of a row and in the order of X in both directions; the reverse direction starts at the row's own end.
+- Y is 0 after the end of a row and in the order of X in both directions; the reverse direction starts at the row's own end.
 - With input_forget, the forget gate is 1 - i, and its weights, bias and peephole have no effect.
 - clip must be above 0. An RNN in one direction may have two activations, as the specification's own default has; the first counts.
 - layout 1 and float64 work here; ONNX Runtime has neither. float16 and bfloat16 are refused;

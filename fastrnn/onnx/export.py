@@ -22,12 +22,35 @@ def to_model(layer: RNN | GRU | LSTM, *, state: bool = False, lengths: bool = Fa
     Inputs: x (T, B, I), or (B, T, I) with batch_first; with `state`, h0 and, of an LSTM, c0; with `lengths`, lengths (B,) int32.
     Outputs: y, h_n and, of an LSTM, c_n. T and B are free. Layers become nodes one after the other; dropout, which only training
     has, does not appear. ONNX Runtime runs such models in float32 alone, ends rows of length 0 at 0 instead of at their initial
-    state, and gives up on T = 0 or B = 0 in its own ways.
+    state, and does not support T = 0 or B = 0.
 
-    Raises: ValueError for proj_size, which ONNX does not have; TypeError; ImportError without the onnx package.
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+    state : bool, default False
+        Whether the initial state is an input.
+    lengths : bool, default False
+        Whether the lengths are an input.
 
-    Example:
-        >>> model = fastrnn.onnx.to_model(layer, state=True)
+    Returns
+    -------
+    model : onnx.ModelProto
+
+    Raises
+    ------
+    TypeError
+        No layer, or a flag that is no bool.
+    ValueError
+        proj_size, which ONNX does not have.
+    ImportError
+        The package onnx is missing (pip install 'fastrnn[onnx]').
+
+    Examples
+    --------
+    >>> import fastrnn.onnx
+    >>> model = fastrnn.onnx.to_model(fastrnn.GRU(3, 4, rng=0), state=True)
+    >>> [value.name for value in model.graph.input], [value.name for value in model.graph.output]
+    (['x', 'h0'], ['y', 'h_n'])
     """
     onnx = require_onnx("to_model")
     if not isinstance(layer, (RNN, GRU, LSTM)):
@@ -39,13 +62,34 @@ def to_model(layer: RNN | GRU | LSTM, *, state: bool = False, lengths: bool = Fa
 
 
 def save(layer: RNN | GRU | LSTM, path: str | os.PathLike[str], *, state: bool = False, lengths: bool = False) -> None:
-    """Write to_model(layer) to a file, for load and for any runtime of ONNX.
+    """Write to_model(layer) to a file, for load and for any ONNX runtime.
 
-    Raises: as to_model, and OSError.
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+    path : path
+        Of the .onnx file.
+    state : bool, default False
+        Whether the initial state is an input.
+    lengths : bool, default False
+        Whether the lengths are an input.
 
-    Example:
-        >>> fastrnn.onnx.save(layer, "layer.onnx")
-        >>> y, h_n = onnxruntime.InferenceSession("layer.onnx").run(None, {"x": x})
+    Raises
+    ------
+    TypeError, ValueError, ImportError
+        As in `to_model`.
+    OSError
+        The file cannot be written.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import fastrnn.onnx
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "layer.onnx")
+    ...     fastrnn.onnx.save(fastrnn.GRU(3, 4, rng=0), path)
+    ...     fastrnn.onnx.load(path)
+    [GRU(3, 4)]
     """
     model = to_model(layer, state=state, lengths=lengths)
     require_onnx("save").save(model, os.fspath(path))

@@ -29,12 +29,19 @@ WEIGHTS = ("W", "R", "B", "P")
 
 @dataclass(frozen=True)
 class Node(Pickled):
-    """A recurrent node of a model.
+    """A recurrent node of a model; made by `nodes`.
 
-    name, op_type ("RNN", "GRU", "LSTM"): as in the model.
-    attributes: by name, in Python's types; for run_node.
-    inputs, outputs: the names of its tensors in the model, "" where there is none.
-    constants: by the operator's names (W, R, B, ...) those inputs that do not depend on the model's, as the model has them.
+    Attributes
+    ----------
+    name : str
+    op_type : "RNN", "GRU" or "LSTM"
+        As in the model.
+    attributes : mapping
+        By name, in Python's types; for run_node.
+    inputs, outputs : tuples of str
+        The names of its tensors in the model, "" where there is none.
+    constants : mapping of names to arrays
+        By the operator's names (W, R, B, ...) those inputs that do not depend on the model's, as the model has them.
     """
 
     name: str
@@ -46,16 +53,37 @@ class Node(Pickled):
 
     @property
     def path(self) -> str:
-        """Which way run goes, "fused" or "numpy": see path_of."""
+        """How `run` computes, "fused" or "numpy": see path_of."""
         return path_of(self.op_type, self.attributes)
 
     def run(self, X: Array, **inputs: Array | None) -> list[Array]:
-        """run_node on X with this node's attributes and constants; the other inputs by their names, and in place of constants.
-        Constants of float16 and bfloat16 are brought to X's dtype.
+        """run_node on X with this node's attributes and constants.
 
-        Raises: TypeError, ValueError, MemoryError.
+        Parameters
+        ----------
+        X : array
+            As in `run_node`. Constants of float16 and bfloat16 are converted to its dtype.
+        **inputs
+            The other inputs by their names, also in place of constants.
 
-        >>> Y, Y_h = node.run(X, initial_h=h)
+        Returns
+        -------
+        outputs : list of arrays
+            As in `run_node`.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            As in `run_node`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn.onnx
+        >>> (node,) = fastrnn.onnx.nodes(fastrnn.onnx.to_model(fastrnn.GRU(3, 4, rng=0)))
+        >>> Y, Y_h = node.run(np.ones((7, 2, 3), np.float32))
+        >>> Y.shape
+        (7, 1, 2, 4)
         """
         names = _inputs.NAMES[self.op_type]
         unknown = [name for name in inputs if name not in names]
@@ -68,15 +96,30 @@ class Node(Pickled):
     def layer(self, dtype: DTypeLike | None = None) -> Layer:
         """A layer with this node's weights; batch_first if the node has layout 1 (a layer's states stay (D, N, H)).
 
-        dtype: float32 or float64, rounding if need be; None: that of the weights, float32 for float16 and bfloat16.
-
         The initial states, where the node has constant ones, are not the layer's: they are in node.constants.
 
-        Raises: ValueError where no layer computes what the node does (it says why; `run` does it), or where weights are no
-        constants; TypeError for other dtypes.
+        Parameters
+        ----------
+        dtype : dtype, optional
+            float32 or float64, rounding if need be; None: that of the weights, float32 for float16 and bfloat16.
 
-        >>> layer = fastrnn.onnx.nodes("model.onnx")[0].layer()
-        >>> y, state = layer(x)
+        Returns
+        -------
+        layer : RNN, GRU or LSTM
+
+        Raises
+        ------
+        ValueError
+            No layer computes what the node does (the message says why; `run` does it), or the weights are no constants.
+        TypeError
+            Another dtype.
+
+        Examples
+        --------
+        >>> import fastrnn.onnx
+        >>> (node,) = fastrnn.onnx.nodes(fastrnn.onnx.to_model(fastrnn.GRU(3, 4, rng=0)))
+        >>> node.layer()
+        GRU(3, 4)
         """
         a = _attributes.read(self.op_type, self.attributes)
         weights = self._weights(a)
@@ -110,40 +153,90 @@ class Node(Pickled):
         return weights
 
     def refusal(self, why: str) -> ValueError:
-        """The error that names this node and says why it cannot be taken."""
+        """The error that names this node and says why it cannot be used.
+
+        Parameters
+        ----------
+        why : str
+
+        Returns
+        -------
+        error : ValueError
+        """
         return ValueError(f"{self.op_type} node {self.name!r}: {why}")
 
 
 def nodes(path_or_model: Any) -> list[Node]:
-    """The nodes RNN, GRU and LSTM of a model in the order of its graph, those inside If, Loop, Scan and functions included.
+    """The nodes RNN, GRU and LSTM of a model in the order of its graph, including those inside If, Loop, Scan and functions.
 
-    path_or_model: the path of an .onnx file, or an onnx.ModelProto. Constants are initialisers, Constant nodes, and what is
-    computed from them by reshaping, slicing, joining, casting or dequantising.
+    Constants are initialisers, Constant nodes, and what is computed from them by reshaping, slicing, joining, casting or
+    dequantising. ONNX Runtime's DynamicQuantizeLSTM becomes an LSTM with the real numbers that its weights stand for, with a
+    warning that its activations were of 8 bits. Of what looks recurrent otherwise (a Loop or Scan that carries a state, an unrolled
+    cell, an operator of another domain) a warning gives the names.
 
-    ONNX Runtime's DynamicQuantizeLSTM becomes an LSTM with the real numbers that its weights stand for, with a warning that its
-    activations were of 8 bits. Of what looks recurrent otherwise (a Loop or Scan that carries a state, an unrolled cell, an
-    operator of another domain) a warning gives the names.
+    Parameters
+    ----------
+    path_or_model : path or onnx.ModelProto
+        The path of an .onnx file, or a model.
 
-    Raises: ImportError without the onnx package; ValueError for a tensor whose data are not there; what onnx.load raises.
+    Returns
+    -------
+    nodes : list of Node
 
-    >>> for node in fastrnn.onnx.nodes("model.onnx"):
-    ...     print(node.name, node.op_type, node.path)
+    Raises
+    ------
+    TypeError
+        Neither a path nor a model.
+    ValueError
+        A tensor whose data are not there.
+    ImportError
+        The package onnx is missing (pip install 'fastrnn[onnx]').
+    Exception
+        What onnx.load raises.
+
+    Examples
+    --------
+    >>> import fastrnn.onnx
+    >>> model = fastrnn.onnx.to_model(fastrnn.LSTM(3, 4, num_layers=2, rng=0))
+    >>> [(node.name, node.op_type, node.path) for node in fastrnn.onnx.nodes(model)]
+    [('LSTM_l0', 'LSTM', 'fused'), ('LSTM_l1', 'LSTM', 'fused')]
     """
     return _nodes(path_or_model, "nodes")
 
 
 def load(path_or_model: Any, *, dtype: DTypeLike | None = None) -> list[Layer]:
-    """The recurrent nodes of a model as ready layers, in the order of its graph: one layer per node, with the node's weights.
+    """The recurrent nodes of a model as layers, in the order of its graph: one layer per node, with the node's weights.
 
-    path_or_model: the path of an .onnx file, or an onnx.ModelProto. `nodes` gives the names, and the nodes that no layer can be;
-    it also says of what a warning tells.
-    dtype: float32 or float64, rounding if need be; None: that of the weights, float32 for float16 and bfloat16.
+    `nodes` gives the names, and the nodes that no layer can compute; it also explains the warnings.
 
-    Raises: ValueError where no layer computes what a node does, or where a node starts from a constant state that is not 0;
-    TypeError for other dtypes; ImportError without the onnx package; what onnx.load raises.
+    Parameters
+    ----------
+    path_or_model : path or onnx.ModelProto
+        The path of an .onnx file, or a model.
+    dtype : dtype, optional
+        float32 or float64, rounding if need be; None: that of the weights, float32 for float16 and bfloat16.
 
-    >>> encoder, decoder = fastrnn.onnx.load("model.onnx")
-    >>> y, state = encoder(x)
+    Returns
+    -------
+    layers : list of RNN, GRU or LSTM
+
+    Raises
+    ------
+    ValueError
+        No layer computes what a node does, or a node starts from a constant state that is not 0.
+    TypeError
+        Neither a path nor a model, or another dtype.
+    ImportError
+        The package onnx is missing (pip install 'fastrnn[onnx]').
+    Exception
+        What onnx.load raises.
+
+    Examples
+    --------
+    >>> import fastrnn.onnx
+    >>> model = fastrnn.onnx.to_model(fastrnn.GRU(3, 4, bidirectional=True, rng=0))
+    >>> fastrnn.onnx.load(model)
+    [GRU(3, 4, bidirectional=True)]
     """
     found = _nodes(path_or_model, "load")
     for node in found:

@@ -23,24 +23,40 @@ def run_node(
 
     Where the specification leaves something open, or ONNX Runtime reads it otherwise: see help(fastrnn.onnx).
 
-    Args:
-        op_type: "RNN", "GRU" or "LSTM".
-        attributes: the node's by name, in Python's types: direction, activations (names in any case), activation_alpha,
-            activation_beta, clip, hidden_size, layout, linear_before_reset (GRU), input_forget (LSTM). output_sequence, of opset 1,
-            has no effect.
-        inputs: X, W, R, B, sequence_lens, initial_h and, for an LSTM, initial_c, P; None where there is none, and those left out at
-            the end are None. X [T, N, I] or, in layout 1, [N, T, I]; W [D, G*H, I], R [D, G*H, H], B [D, 2*G*H], P [D, 3*H] with
-            their gates in the operator's order; sequence_lens [N] integers from 0 to T; initial_h, initial_c [D, N, H] or, in
-            layout 1, [N, D, H]. float32 or float64, and all of one dtype.
-        threads: at most so many; None: fastrnn.get_num_threads().
+    Parameters
+    ----------
+    op_type : "RNN", "GRU" or "LSTM"
+    attributes : mapping
+        The node's by name, in Python's types: direction, activations (names in any case), activation_alpha, activation_beta, clip,
+        hidden_size, layout, linear_before_reset (GRU), input_forget (LSTM). output_sequence, of opset 1, has no effect.
+    inputs : sequence of arrays or None
+        X, W, R, B, sequence_lens, initial_h and, of an LSTM, initial_c, P; None where there is none, and those left out at the end
+        are None. X [T, N, I] or, in layout 1, [N, T, I]; W [D, G*H, I], R [D, G*H, H], B [D, 2*G*H], P [D, 3*H] with their gates in
+        the operator's order; sequence_lens [N] integers from 0 to T; initial_h, initial_c [D, N, H] or, in layout 1, [N, D, H].
+        float32 or float64, and all of one dtype.
+    threads : int, optional
+        At most so many; None: fastrnn.get_num_threads().
 
-    Returns: [Y, Y_h], or [Y, Y_h, Y_c] for an LSTM: Y [T, D, N, H] or, in layout 1, [N, T, D, H]; the final states in the shape of
+    Returns
+    -------
+    outputs : list of arrays
+        [Y, Y_h], of an LSTM [Y, Y_h, Y_c]: Y [T, D, N, H] or, in layout 1, [N, T, D, H]; the final states in the shape of
         initial_h.
 
-    Raises: TypeError, ValueError (the message names the attribute or the input), MemoryError.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong attribute or input; the message names it.
+    MemoryError
 
-    Example:
-        >>> Y, Y_h, Y_c = fastrnn.onnx.run_node("LSTM", {"hidden_size": 64, "direction": "bidirectional"}, [X, W, R, B])
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn.onnx
+    >>> X, W, R = (np.ones(shape, np.float32) for shape in ((7, 2, 3), (1, 16, 3), (1, 16, 4)))  # T=7 N=2 I=3 H=4
+    >>> Y, Y_h, Y_c = fastrnn.onnx.run_node("LSTM", {"hidden_size": 4}, [X, W, R])
+    >>> Y.shape, Y_h.shape
+    ((7, 1, 2, 4), (1, 2, 4))
     """
     a = _attributes.read(op_type, attributes)
     i = _inputs.read(a, inputs)
@@ -55,16 +71,30 @@ def run_node(
 
 
 def path_of(op_type: str, attributes: Mapping[str, Any]) -> str:
-    """Which way run_node goes for these attributes: "fused", the compiled kernels, or "numpy", a loop of NumPy calls over time.
+    """How run_node computes these attributes: "fused", the compiled kernels, or "numpy", a loop of NumPy calls over time.
 
     Fused are RNN with Tanh or Relu, GRU with Sigmoid and Tanh, LSTM with Sigmoid, Tanh and Tanh, each without clip and, of an LSTM,
     without input_forget; whatever the other attributes are, and the inputs.
 
-    Raises: TypeError, ValueError (the message names the attribute).
+    Parameters
+    ----------
+    op_type, attributes
+        As in `run_node`.
 
-    Example:
-        >>> fastrnn.onnx.path_of("RNN", {"activations": ["Softsign"]})
-        'numpy'
+    Returns
+    -------
+    path : "fused" or "numpy"
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong attribute; the message names it.
+
+    Examples
+    --------
+    >>> import fastrnn.onnx
+    >>> fastrnn.onnx.path_of("RNN", {"activations": ["Softsign"]})
+    'numpy'
     """
     return "fused" if _attributes.read(op_type, attributes).fused else "numpy"
 

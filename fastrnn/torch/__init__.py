@@ -6,15 +6,14 @@ and restore() gives them theirs back. Where PyTorch differentiates twice, transf
 fastrnn.torch.lightning and fastrnn.torch.skorch have callbacks for models that are made inside `fit`. Needs the package torch:
 pip install 'fastrnn[torch]'.
 
+Examples
+--------
 >>> import torch, fastrnn.torch
 >>> layer = fastrnn.torch.LSTM(10, 20, num_layers=2, batch_first=True)
 >>> y, (h_n, c_n) = layer(torch.randn(8, 50, 10))
 >>> y.square().mean().backward()
-
->>> print(fastrnn.torch.accelerate(model))
-2 modules compute on fastrnn:
-  encoder       LSTM(10, 20, num_layers=2)
-  decoder.cell  GRUCell(20, 20)
+>>> layer.weight_ih_l0.grad.shape
+torch.Size([80, 10])
 """
 
 from .._api.optional import missing

@@ -23,16 +23,28 @@ Array = NDArray[Any]
 
 
 class RecurrentCell:
-    """In front of a module of torch.nn: its forward on our kernels."""
+    """Mixed into a module of torch.nn before it: its forward on our kernels."""
 
     def forward(self: Any, input: Any, hx: Any = None) -> Any:
         """As the forward of the module of torch.nn.
 
-        input: (B, I) or (I,), the parameters' dtype. hx: (B, H) or (H,), an LSTMCell's a pair (h_0, c_0); None for zeros.
+        Parameters
+        ----------
+        input : tensor (B, I) or (I,)
+            The parameters' dtype.
+        hx : tensor (B, H) or (H,), optional
+            Of an LSTMCell a pair (h_0, c_0); None for zeros.
 
-        Returns: the new state, as hx.
+        Returns
+        -------
+        hx : tensor (B, H), or of an LSTMCell a pair (h, c)
+            The new state.
 
-        Raises: TypeError, ValueError (the message names the argument), MemoryError; what PyTorch raises where PyTorch computes.
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it. What PyTorch raises where PyTorch computes.
+        MemoryError
         """
         if watched():
             return left_to_torch(_theirs(self), self, input, hx)
@@ -144,26 +156,59 @@ def _torchs(cell: Cell, weights: dict[str, Tensor]) -> Any:
 
 
 class RNNCell(RecurrentCell, torch.nn.RNNCell):
-    """torch.nn.RNNCell on fastrnn's kernels: its arguments, parameters and results; see RecurrentCell.forward.
+    """torch.nn.RNNCell on fastrnn's kernels: its arguments, parameters and results.
 
     On other devices than the CPU, and with parameters that are not all torch.float32 or all torch.float64, PyTorch computes.
 
-    >>> cell = fastrnn.torch.RNNCell(10, 20)
-    >>> h = cell(torch.randn(3, 10), h)
+    Parameters
+    ----------
+    input_size, hidden_size, bias, ...
+        As in torch.nn.
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
+    >>> cell = fastrnn.torch.RNNCell(10, 20, nonlinearity="relu")
+    >>> cell(torch.ones(3, 10)).shape
+    torch.Size([3, 20])
     """
 
 
 class GRUCell(RecurrentCell, torch.nn.GRUCell):
-    """torch.nn.GRUCell on fastrnn's kernels: its arguments, parameters and results; see RecurrentCell.forward.
+    """torch.nn.GRUCell on fastrnn's kernels: its arguments, parameters and results.
 
+    On other devices than the CPU, and with parameters that are not all torch.float32 or all torch.float64, PyTorch computes.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, ...
+        As in torch.nn.
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
     >>> cell = fastrnn.torch.GRUCell(10, 20)
-    >>> h = cell(torch.randn(3, 10), h)
+    >>> cell(torch.ones(3, 10), torch.zeros(3, 20)).sum().backward()
+    >>> cell.weight_ih.grad.shape
+    torch.Size([60, 10])
     """
 
 
 class LSTMCell(RecurrentCell, torch.nn.LSTMCell):
-    """torch.nn.LSTMCell on fastrnn's kernels: its arguments, parameters and results; see RecurrentCell.forward.
+    """torch.nn.LSTMCell on fastrnn's kernels: its arguments, parameters and results.
 
+    On other devices than the CPU, and with parameters that are not all torch.float32 or all torch.float64, PyTorch computes.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, ...
+        As in torch.nn.
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
     >>> cell = fastrnn.torch.LSTMCell(10, 20)
-    >>> h, c = cell(torch.randn(3, 10), (h, c))
+    >>> h, c = cell(torch.ones(3, 10))
+    >>> h.shape
+    torch.Size([3, 20])
     """

@@ -28,18 +28,30 @@ CELLS = {"RNN_TANH": Cell.RNN_TANH, "RNN_RELU": Cell.RNN_RELU, "GRU": Cell.GRU_A
 
 
 class Recurrent:
-    """In front of a module of torch.nn: its forward on our kernels."""
+    """Mixed into a module of torch.nn before it: its forward on our kernels."""
 
     def forward(self: Any, input: Any, hx: Any = None) -> Any:
         """As the forward of the module of torch.nn: its arguments, shapes and results.
 
-        Args:
-            input: (T, B, I); (B, T, I) with batch_first; (T, I) without a batch; or a PackedSequence. The parameters' dtype.
-            hx: (L*D, B, P), or (L*D, P) without a batch; an LSTM's is a pair (h_0, c_0) with c_0 (L*D, B, H); None for zeros.
+        Parameters
+        ----------
+        input : tensor (T, B, I) or PackedSequence
+            (B, T, I) with batch_first; (T, I) without a batch. The parameters' dtype.
+        hx : tensor (L*D, B, P), optional
+            (L*D, P) without a batch; of an LSTM a pair (h_0, c_0) with c_0 (L*D, B, H). None for zeros.
 
-        Returns: y (T, B, D*P), or as input is; h_n, or (h_n, c_n), as hx.
+        Returns
+        -------
+        y : tensor (T, B, D*P)
+            Or as input is.
+        hx : tensor, or of an LSTM a pair (h_n, c_n)
+            The final state.
 
-        Raises: TypeError, ValueError (the message names the argument), MemoryError; what PyTorch raises where PyTorch computes.
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it. What PyTorch raises where PyTorch computes.
+        MemoryError
         """
         if watched():
             return left_to_torch(_theirs(self.mode), self, input, hx)
@@ -244,26 +256,61 @@ def _data(y: Array | Packed) -> Array:
 
 
 class RNN(Recurrent, torch.nn.RNN):
-    """torch.nn.RNN on fastrnn's kernels: its arguments, parameters (initialised as there) and results; see Recurrent.forward.
+    """torch.nn.RNN on fastrnn's kernels: its arguments, parameters (initialised as there) and results.
 
     On other devices than the CPU, and with parameters that are not all torch.float32 or all torch.float64, PyTorch computes.
 
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, ...
+        As in torch.nn.
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
     >>> layer = fastrnn.torch.RNN(10, 20, nonlinearity="relu")
-    >>> y, h_n = layer(torch.randn(5, 3, 10))
+    >>> y, h_n = layer(torch.ones(5, 3, 10))
+    >>> y.shape
+    torch.Size([5, 3, 20])
     """
 
 
 class GRU(Recurrent, torch.nn.GRU):
-    """torch.nn.GRU on fastrnn's kernels: its arguments, parameters (initialised as there) and results; see Recurrent.forward.
+    """torch.nn.GRU on fastrnn's kernels: its arguments, parameters (initialised as there) and results.
 
+    On other devices than the CPU, and with parameters that are not all torch.float32 or all torch.float64, PyTorch computes.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, ...
+        As in torch.nn.
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
     >>> layer = fastrnn.torch.GRU(10, 20, num_layers=2, bidirectional=True)
-    >>> y, h_n = layer(torch.randn(5, 3, 10))
+    >>> y, h_n = layer(torch.ones(5, 3, 10))
+    >>> y.shape
+    torch.Size([5, 3, 40])
     """
 
 
 class LSTM(Recurrent, torch.nn.LSTM):
-    """torch.nn.LSTM on fastrnn's kernels: its arguments, parameters (initialised as there) and results; see Recurrent.forward.
+    """torch.nn.LSTM on fastrnn's kernels: its arguments, parameters (initialised as there) and results.
 
+    On other devices than the CPU, and with parameters that are not all torch.float32 or all torch.float64, PyTorch computes.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, ...
+        As in torch.nn.
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
     >>> layer = fastrnn.torch.LSTM(10, 20, proj_size=5)
-    >>> y, (h_n, c_n) = layer(torch.randn(5, 3, 10))
+    >>> y, (h_n, c_n) = layer(torch.ones(5, 3, 10))
+    >>> y.square().mean().backward()
+    >>> y.shape, layer.weight_hr_l0.grad.shape
+    (torch.Size([5, 3, 5]), torch.Size([5, 20]))
     """

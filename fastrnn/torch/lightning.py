@@ -1,10 +1,6 @@
-"""A callback for Lightning's Trainer, for packages that make their model inside `fit` and hand callbacks on to it.
+"""A callback for Lightning's Trainer, for packages that make their model inside `fit` and pass callbacks on to it.
 
 Needs lightning or pytorch_lightning; if both are installed, it is a callback for both.
-
->>> from fastrnn.torch.lightning import Accelerate
->>> trainer = lightning.Trainer(callbacks=[Accelerate()])
->>> model = darts.models.RNNModel(..., pl_trainer_kwargs={"callbacks": [Accelerate()]})
 """
 
 from __future__ import annotations
@@ -27,10 +23,19 @@ def _callbacks() -> list[Any]:
 
 
 class Accelerate(*_callbacks()):  # type: ignore[misc]
-    """Lets the recurrent modules of the model compute on fastrnn: fastrnn.torch.accelerate, when fitting, validating, testing or
-    predicting starts. Takes no arguments.
+    """Applies fastrnn.torch.accelerate to the model when fitting, validating, testing or predicting starts. Takes no arguments.
 
-    report: what accelerate reported of the model; None before it.
+    Attributes
+    ----------
+    report : fastrnn.torch.Report or None
+        What accelerate reported of the model; None before it.
+
+    Examples
+    --------
+    >>> from fastrnn.torch.lightning import Accelerate
+    >>> callback = Accelerate()  # for lightning.Trainer(callbacks=[callback]), or a package's pl_trainer_kwargs
+    >>> print(callback.report)
+    None
     """
 
     def __init__(self) -> None:

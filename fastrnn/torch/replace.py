@@ -32,7 +32,12 @@ NAMES = {kind.__name__ for kind in THEIRS}
 class Report:
     """What accelerate did, by the modules' names in the model ("" is the model itself). print() shows it.
 
-    replaced: each module that computes on fastrnn now. left: why a recurrent module was left alone.
+    Attributes
+    ----------
+    replaced : dict of str
+        Each module that computes on fastrnn now.
+    left : dict of str
+        Why a recurrent module was left alone.
     """
 
     replaced: dict[str, str] = field(default_factory=dict)
@@ -52,21 +57,33 @@ class Report:
 def accelerate(model: Any) -> Report:
     """Let the recurrent modules of a model compute on fastrnn's kernels, in place.
 
-    model: a torch.nn.Module. Each torch.nn.RNN, GRU, LSTM, RNNCell, GRUCell and LSTMCell in it, and the model itself if it is one,
-    gets fastrnn's forward. It stays the same object of the same class: its parameters, hooks, mode and names in the state_dict are
-    what they were, and optimisers and others that hold it or its parameters see no difference. So do classes derived from these
-    that leave the forward as it is, or whose forward calls the inherited one.
+    Each torch.nn.RNN, GRU, LSTM, RNNCell, GRUCell and LSTMCell in it, and the model itself if it is one, gets fastrnn's forward. It
+    stays the same object of the same class: its parameters, hooks, mode and names in the state_dict are what they were, and
+    optimisers and others that hold it or its parameters see no difference. So do classes derived from these that leave the forward
+    as it is, or whose forward calls the inherited one. Left alone are derived classes that compute on their own, modules whose
+    forward was replaced, and those whose parameters are not on the CPU or not float32 or float64.
 
-    Left alone are derived classes that compute on their own, modules whose forward was replaced, and those whose parameters are not
-    on the CPU or not float32 or float64.
+    Parameters
+    ----------
+    model : torch.nn.Module
 
-    Returns: a Report of the modules that compute on fastrnn, and of those that were left alone and why.
+    Returns
+    -------
+    report : Report
+        The modules that compute on fastrnn, and those that were left alone and why.
 
-    Raises: TypeError for what is no torch.nn.Module.
+    Raises
+    ------
+    TypeError
+        No torch.nn.Module.
 
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
+    >>> model = torch.nn.ModuleDict({"encoder": torch.nn.LSTM(10, 20, num_layers=2), "readout": torch.nn.Linear(20, 1)})
     >>> print(fastrnn.torch.accelerate(model))
     1 module computes on fastrnn:
-      encoder.rnn  LSTM(10, 20, num_layers=2)
+      encoder  LSTM(10, 20, num_layers=2)
     """
     report = Report()
     modules = _modules(model)
@@ -82,10 +99,26 @@ def accelerate(model: Any) -> Report:
 
 
 def restore(model: Any) -> None:
-    """Undo accelerate, in place: the modules compute on PyTorch again; and fastrnn.torch's own modules become torch.nn's. For
-    pickled models that are to load where fastrnn is not installed (a state_dict loads anyway).
+    """Undo accelerate, in place: the modules compute on PyTorch again; and fastrnn.torch's own modules become torch.nn's.
 
-    Raises: TypeError for what is no torch.nn.Module.
+    For pickled models that are to load where fastrnn is not installed (a state_dict loads anyway).
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Raises
+    ------
+    TypeError
+        No torch.nn.Module.
+
+    Examples
+    --------
+    >>> import torch, fastrnn.torch
+    >>> model = fastrnn.torch.GRU(3, 4)
+    >>> fastrnn.torch.restore(model)
+    >>> type(model) is torch.nn.GRU
+    True
     """
     for _, module in _modules(model):
         if is_accelerated(module):

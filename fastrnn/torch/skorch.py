@@ -1,8 +1,4 @@
-"""A callback for skorch, whose nets make their module inside `fit`. Needs skorch: pip install skorch.
-
->>> from fastrnn.torch.skorch import Accelerate
->>> net = skorch.NeuralNetClassifier(Model, callbacks=[Accelerate()])
-"""
+"""A callback for skorch, whose nets make their module inside `fit`. Needs skorch: pip install skorch."""
 
 from __future__ import annotations
 
@@ -21,9 +17,19 @@ from .replace import Report, accelerate
 
 
 class Accelerate(Callback):
-    """Lets the recurrent modules of a net compute on fastrnn: fastrnn.torch.accelerate, when training begins. Takes no arguments.
+    """Applies fastrnn.torch.accelerate to a net when training begins. Takes no arguments.
 
-    report_: what accelerate reported of the net's modules, by names such as "module_.rnn"; None before it.
+    Attributes
+    ----------
+    report_ : fastrnn.torch.Report or None
+        What accelerate reported of the net's modules, by names such as "module_.rnn"; None before it.
+
+    Examples
+    --------
+    >>> from fastrnn.torch.skorch import Accelerate
+    >>> callback = Accelerate()  # for skorch.NeuralNetClassifier(Model, callbacks=[callback])
+    >>> print(callback.report_)
+    None
     """
 
     report_: Report | None = None

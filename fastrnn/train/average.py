@@ -1,4 +1,4 @@
-"""Averages of the parameters over the steps of a training, which often answer better than the last parameters do."""
+"""Averages of the parameters over the steps of a training, which often do better than the last parameters."""
 
 from __future__ import annotations
 
@@ -20,26 +20,43 @@ class Average(Pickled):
 
         decay None: a = a + (p - a) / n                  decay: a = decay a + (1 - decay) p
 
-    with a = p at the first update, as in torch.optim.swa_utils.AveragedModel.
+    with a = p at the first update, as in torch.optim.swa_utils.AveragedModel. No update allocates, but for parameters that are not
+    contiguous. An average serves one thread at a time, and inside `with average.swapped()` none: a method raises RuntimeError while
+    it is in use.
 
-    Args:
-        params: an array or several, float32 or float64.
-        decay: None or a number, 0 <= decay < 1.
+    Parameters
+    ----------
+    params : array or list of arrays
+        float32 or float64.
+    decay : float, optional
+        0 <= decay < 1; None: the mean.
 
-    Attributes:
-        n: the updates so far.
-        average: one array for each of params; before the first update a copy of them.
+    Attributes
+    ----------
+    n : int
+        The updates so far.
+    average : list of arrays
+        One for each of params; before the first update a copy of them.
 
-    No update allocates, but for parameters that are not contiguous. An average serves one thread at a time, and inside
-    `with average.swapped()` nobody.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; also ValueError for a read-only array, or arrays that overlap.
 
-    Raises: TypeError; ValueError, also for a read-only array. Every method: RuntimeError where the average is in use.
-
-    >>> average = Average([layer.flat, readout.flat], decay=0.999)
-    >>> adam.step(grads)
-    >>> average.update()
-    >>> with average.swapped():                 # the layer and the readout answer with their averages
-    ...     judge(layer, readout)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import Average
+    >>> p = np.zeros(2)
+    >>> average = Average(p)
+    >>> for step in range(3):
+    ...     p += 1
+    ...     average.update()
+    >>> with average.swapped():
+    ...     print(p)
+    [2. 2.]
+    >>> p
+    array([3., 3.])
     """
 
     def __init__(self, params: Arrays, decay: float | None = None) -> None:
@@ -53,7 +70,13 @@ class Average(Pickled):
         self._in_use = InUse("average", "wait for it, or for the end of average.swapped()")
 
     def update(self) -> None:
-        """Take the parameters as they are now into the average."""
+        """Take the parameters as they are now into the average.
+
+        Raises
+        ------
+        RuntimeError
+            The average is in use.
+        """
         with self._in_use:
             self._update()
 
@@ -69,7 +92,24 @@ class Average(Pickled):
 
     @contextmanager
     def swapped(self) -> Iterator[None]:
-        """The parameters and their averages change places for a while, in place."""
+        """A context in which the parameters and their averages are exchanged, in place.
+
+        Raises
+        ------
+        RuntimeError
+            The average is in use.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import Average
+        >>> p = np.ones(1)
+        >>> average = Average(p)
+        >>> p *= 5
+        >>> with average.swapped():
+        ...     print(p)
+        [1.]
+        """
         with self._in_use:
             self._swap()
             try:
@@ -78,12 +118,51 @@ class Average(Pickled):
                 self._swap()
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of n and the averages ("average.0", ...)."""
+        """Copies of n and the averages ("average.0", ...).
+
+        Returns
+        -------
+        state : dict of arrays
+
+        Raises
+        ------
+        RuntimeError
+            The average is in use.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import Average
+        >>> Average(np.ones(1)).state_dict()
+        {'n': array(0), 'average.0': array([1.])}
+        """
         with self._in_use:
             return state.copies(self._live())
 
     def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
-        """Go on where another one stopped. Raises: KeyError, TypeError, ValueError; then nothing was changed."""
+        """Continue where another average, of parameters of the same shapes, stopped.
+
+        Parameters
+        ----------
+        mapping : mapping of names to arrays
+            As `state_dict` returns it.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            Wrong names, dtypes or shapes; then nothing was changed.
+        RuntimeError
+            The average is in use.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import Average
+        >>> average = Average(np.ones(1))
+        >>> average.load_state_dict({"n": np.array(5), "average.0": np.array([3.0])})
+        >>> average.n, average.average
+        (5, [array([3.])])
+        """
         with self._in_use:
             live = self._live()
             state.take_over(live, mapping)

@@ -17,7 +17,16 @@ Ids = NDArray[np.intp]
 
 
 class Beam(NamedTuple):
-    """One answer of a beam search."""
+    """One answer of a beam search: a named tuple.
+
+    Attributes
+    ----------
+    ids : integers (n,)
+        Without the first class, with the end if it came.
+    log_probability : float
+    ended : bool
+        Whether the end came.
+    """
 
     ids: Ids  # (n,), without the first class, with the end if it came
     log_probability: float
@@ -41,22 +50,46 @@ def beam_search(
 ) -> list[Beam]:
     """The likeliest sequences that a decoder can find while it follows `width` of them at a time.
 
-    Args:
-        layer, readout: the decoder: a layer in one direction, and its readout with V classes.
-        start: the class that comes in first. end: the class that ends a sequence. From 0 to V-1.
-        steps: the classes of a sequence at most.
-        width: with 1 it is greedy.
-        length_penalty: alpha of ((5 + n) / 6)^alpha, by which the log probability of n classes is divided for the ranking (Wu et
-            al. 2016, arXiv 1609.08144, section 7); at least 0, and 0 ranks by the probability.
-        table: (V, I), the input vector of each class; None: one-hot vectors.
-        state: where the decoder begins, of one row, such as the encoder's final state; None for zeros.
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+        The decoder, in one direction.
+    readout : Linear
+        Of its outputs, with V classes.
+    start, end : int
+        From 0 to V-1: the class that comes in first, and the class that ends a sequence.
+    steps : int
+        The classes of a sequence at most, at least 1.
+    width : int, default 4
+        At least 1; with 1 it is greedy.
+    length_penalty : float, default 0
+        alpha of ((5 + n) / 6)^alpha, by which the log probability of n classes is divided for the ranking (Wu et al. 2016, arXiv
+        1609.08144, section 7); at least 0, and 0 ranks by the probability.
+    table : array (V, I), optional
+        The input vector of each class; None: one-hot vectors.
+    state : array (L, 1, H), or of an LSTM a pair, optional
+        Where the decoder begins, of one row, such as the encoder's final state; None for zeros.
 
-    Returns: at most width answers, the best first; those that `steps` cut off come after those that ended.
+    Returns
+    -------
+    beams : list of Beam
+        At most `width`, the best first; those that `steps` cut off come after those that ended.
 
-    Raises: TypeError; ValueError, also if the model's outputs are NaN.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; also ValueError if the model's outputs are NaN.
 
-    >>> _, state = encoder(source)                                        # source (T, 1, I)
-    >>> best = beam_search(decoder, readout, start=0, end=1, steps=50, width=8, state=state)[0].ids
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> from fastrnn.train import Linear, beam_search
+    >>> encoder, decoder, readout = fastrnn.GRU(3, 8, rng=0), fastrnn.GRU(5, 8, rng=1), Linear(8, 5, rng=2)  # V=5
+    >>> _, state = encoder(np.ones((7, 1, 3), np.float32))  # a source (T, 1, I)
+    >>> beams = beam_search(decoder, readout, start=0, end=1, steps=10, width=3, state=state)
+    >>> len(beams), [beam.log_probability <= beams[0].log_probability for beam in beams if beam.ended]
+    (3, [True, True, True])
     """
     V = readout.output_size
     start = checks.integer("start", start, 0, V - 1)

@@ -1,4 +1,4 @@
-"""The whole state of a training in one file: what was saved goes on, bit for bit, as if it had never stopped."""
+"""The whole state of a training in one file: a training that is loaded continues, bit for bit, as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -18,14 +18,33 @@ Array = NDArray[Any]
 def save(path: str | os.PathLike[str], /, **parts: Any) -> None:
     """Write the parts, by their names, to an .npz file, without pickle. An older file stays whole until the new one is.
 
-    Args:
-        path: the file; it is called as it is, no ending is added.
-        parts: what has a state_dict (layers, readouts, optimisers, averages); numpy.random.Generators; numbers, strings and
-            arrays.
+    Parameters
+    ----------
+    path : path
+        The file; no ending is added.
+    **parts
+        What has a state_dict (layers, readouts, optimisers, averages); numpy.random.Generators; numbers, strings and arrays.
 
-    Raises: TypeError, OSError.
+    Raises
+    ------
+    TypeError
+        A part that cannot be saved.
+    OSError
+        The file cannot be written.
 
-    >>> save("training.npz", layer=layer, readout=readout, adam=adam, rng=rng, step=1000)
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> from fastrnn.train import Adam, load, save
+    >>> layer, rng = fastrnn.GRU(3, 4, rng=0), np.random.default_rng(1)
+    >>> adam = Adam(layer.flat)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "training.npz")
+    ...     save(path, layer=layer, adam=adam, rng=rng, step=1000)
+    ...     load(path, layer=layer, adam=adam, rng=rng)
+    {'step': 1000}
     """
     entries: dict[str, Array] = {}
     for name, part in parts.items():
@@ -47,16 +66,42 @@ def save(path: str | os.PathLike[str], /, **parts: Any) -> None:
 def load(path: str | os.PathLike[str], /, **parts: Any) -> dict[str, Any]:
     """Put saved states back into the objects they came from, or others like them.
 
-    Args:
-        path: the file.
-        parts: objects by the names that they were saved under. Some may be left out, such as the optimiser for inference.
+    Parameters
+    ----------
+    path : path
+        The file.
+    **parts
+        Objects by the names that they were saved under. Some may be left out, such as the optimiser for inference.
 
-    Returns: the saved numbers, strings and arrays by name, a number as Python's.
+    Returns
+    -------
+    values : dict
+        The saved numbers, strings and arrays by name, a number as Python's.
 
-    Raises: KeyError for a name that the file does not have; what load_state_dict raises. Then no object was changed.
-        TypeError; OSError; ValueError for a file of another kind.
+    Raises
+    ------
+    KeyError
+        A name that the file does not have.
+    KeyError, TypeError, ValueError
+        What load_state_dict raises; then no object was changed.
+    ValueError
+        A file of another kind.
+    OSError
+        The file cannot be read.
 
-    >>> step = load("training.npz", layer=layer, readout=readout, adam=adam, rng=rng)["step"]
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> from fastrnn.train import load, save
+    >>> layer, other = fastrnn.GRU(3, 4, rng=0), fastrnn.GRU(3, 4, rng=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "layer.npz")
+    ...     save(path, layer=layer)
+    ...     values = load(path, layer=other)
+    >>> np.array_equal(layer.flat, other.flat), values
+    (True, {})
     """
     states: dict[str, dict[str, Array]] = {}
     values: dict[str, Any] = {}

@@ -22,14 +22,28 @@ SMALLEST = 1e-140  # norms below it are of numbers whose squares may be denormal
 def global_norm(grads: Arrays) -> float:
     """The Euclidean norm of all numbers of all arrays together.
 
-    It is accumulated in float64: the gradients of a recurrent network reach 1e30 in trainings that succeed, and the
-    square of that is beyond float32. NaN or infinity among the numbers makes it NaN or infinity.
+    It is accumulated in float64: the gradients of a recurrent network reach 1e30 in trainings that succeed, and the square of that
+    is beyond float32.
 
-    Args:
-        grads: an array or several, float32 or float64, of any shapes; none have the norm 0.
+    Parameters
+    ----------
+    grads : array or list of arrays
+        float32 or float64, of any shapes; none have the norm 0.
 
-    Raises: TypeError.
+    Returns
+    -------
+    norm : float
+        NaN or infinity if there is one among the numbers.
 
+    Raises
+    ------
+    TypeError
+        Something that is no array, or of another dtype.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import global_norm
     >>> global_norm([np.array([3e30]), np.array([4e30])])
     5e+30
     """
@@ -39,21 +53,37 @@ def global_norm(grads: Arrays) -> float:
 def clip_global_norm(grads: Arrays, max_norm: float) -> float:
     """Scale all gradients by one factor, in place, so that their global norm is at most max_norm.
 
-    The factor is min(1, max_norm / (norm + 1e-6)): the rule of Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063,
-    algorithm 1) in the form of torch.nn.utils.clip_grad_norm_.
+    The factor is min(1, max_norm / (norm + 1e-6)): the rule of Pascanu, Mikolov and Bengio 2013 (arXiv 1211.5063, algorithm 1) in
+    the form of torch.nn.utils.clip_grad_norm_.
 
-    Args:
-        grads: an array or several, float32 or float64, such as [layer_grads.flat, readout_grads.flat].
-        max_norm: a number above 0; math.inf only measures.
+    Parameters
+    ----------
+    grads : array or list of arrays
+        float32 or float64, such as [layer_grads.flat, readout_grads.flat].
+    max_norm : float
+        Above 0; math.inf only measures.
 
-    Returns: the norm before clipping. If that is NaN or infinite, there is no direction to keep: the gradients are left
-    as they are, and the caller should skip the step.
+    Returns
+    -------
+    norm : float
+        Before clipping. If it is NaN or infinite, there is no direction to keep: the gradients are left as they are, and the caller
+        should skip the step.
 
-    Raises: TypeError; ValueError, also for a read-only array.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; also ValueError for a read-only array, or arrays that overlap.
 
-    >>> norm = clip_global_norm(grads, max_norm=1.0)
-    >>> if math.isfinite(norm):
-    ...     adam.step(grads)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import clip_global_norm
+    >>> grads = [np.array([3.0]), np.array([4.0])]
+    >>> clip_global_norm(grads, max_norm=1.0)
+    5.0
+    >>> np.round(grads, 3)
+    array([[0.6],
+           [0.8]])
     """
     max_norm = _above_0("max_norm", max_norm)
     grads = writable("grads", vectors("grads", grads))
@@ -65,19 +95,35 @@ def clip_global_norm(grads: Arrays, max_norm: float) -> float:
 
 
 def clip_value(grads: Arrays, limit: float) -> float:
-    """Bring every number into [-limit, limit] by itself, in place, as torch.nn.utils.clip_grad_value_ does.
+    """Clip every number into [-limit, limit] by itself, in place, as torch.nn.utils.clip_grad_value_ does.
 
-    Args:
-        grads: an array or several, float32 or float64.
-        limit: a number above 0; math.inf only measures.
+    Parameters
+    ----------
+    grads : array or list of arrays
+        float32 or float64.
+    limit : float
+        Above 0; math.inf only measures.
 
-    Returns: the largest magnitude before clipping. If that is NaN or infinite, the gradients are left as they are, and the caller
-    should skip the step.
+    Returns
+    -------
+    largest : float
+        The largest magnitude before clipping. If it is NaN or infinite, the gradients are left as they are, and the caller should
+        skip the step.
 
-    Raises: TypeError; ValueError, also for a read-only array.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; also ValueError for a read-only array, or arrays that overlap.
 
-    >>> if math.isfinite(clip_value([layer_grads.flat, readout_grads.flat], limit=5.0)):
-    ...     rmsprop.step([layer_grads.flat, readout_grads.flat])
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import clip_value
+    >>> grad = np.array([1.0, -7.0])
+    >>> clip_value(grad, limit=5.0)
+    7.0
+    >>> grad
+    array([ 1., -5.])
     """
     limit = _above_0("limit", limit)
     grads = writable("grads", vectors("grads", grads))

@@ -22,19 +22,59 @@ Initialiser = Callable[[tuple[int, int], np.random.Generator], Array]
 
 
 def identity(scale: float = 1.0) -> Initialiser:
-    """scale on the diagonal, 0 beside it, for recurrent weights (Le, Jaitly and Hinton 2015, arXiv 1504.00941). Raises: TypeError.
+    """scale on the diagonal, 0 elsewhere, for recurrent weights (Le, Jaitly and Hinton 2015, arXiv 1504.00941).
 
-    >>> initialise(layer, weight_hh=identity(0.9))
+    Parameters
+    ----------
+    scale : float, default 1
+
+    Returns
+    -------
+    fill : function
+        (shape, rng) -> array (rows, columns).
+
+    Raises
+    ------
+    TypeError
+        `scale` is no number.
+
+    Examples
+    --------
+    >>> from fastrnn.train.initialisers import identity
+    >>> identity(0.5)((2, 2), None)
+    array([[0.5, 0. ],
+           [0. , 0.5]])
     """
     scale = checks.real("scale", scale)
     return lambda shape, rng: scale * np.eye(*shape)
 
 
 def orthogonal(scale: float = 1.0) -> Initialiser:
-    """scale times a random orthogonal matrix, each as likely as any other; of a matrix that is not square, the rows or the columns,
-    whichever are fewer, are orthogonal (Saxe, McClelland and Ganguli 2014, arXiv 1312.6120). Raises: TypeError.
+    """scale times a random orthogonal matrix, uniformly distributed (Saxe, McClelland and Ganguli 2014, arXiv 1312.6120).
 
-    >>> initialise(layer, weight_hh=orthogonal())
+    Of a matrix that is not square, the rows or the columns, whichever are fewer, are orthogonal.
+
+    Parameters
+    ----------
+    scale : float, default 1
+
+    Returns
+    -------
+    fill : function
+        (shape, rng) -> array (rows, columns).
+
+    Raises
+    ------
+    TypeError
+        `scale` is no number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train.initialisers import orthogonal
+    >>> w = orthogonal()((4, 4), np.random.default_rng(0))
+    >>> np.allclose(w @ w.T, np.eye(4))
+    True
     """
     scale = checks.real("scale", scale)
 
@@ -47,10 +87,31 @@ def orthogonal(scale: float = 1.0) -> Initialiser:
 
 
 def glorot(scale: float = 1.0) -> Initialiser:
-    """U(-a, a) with a = scale sqrt(6 / (rows + columns)) (Glorot and Bengio 2010). In `initialise` the rows are one gate's H;
-    Keras counts those of all gates together. Raises: TypeError.
+    """U(-a, a) with a = scale sqrt(6 / (rows + columns)) (Glorot and Bengio 2010).
 
-    >>> initialise(layer, weight_ih=glorot(), weight_hh=orthogonal(), bias=0.0)     # nearly Keras's
+    In `initialise` the rows are one gate's H; Keras counts those of all gates together.
+
+    Parameters
+    ----------
+    scale : float, default 1
+
+    Returns
+    -------
+    fill : function
+        (shape, rng) -> array (rows, columns).
+
+    Raises
+    ------
+    TypeError
+        `scale` is no number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train.initialisers import glorot
+    >>> w = glorot()((4, 2), np.random.default_rng(0))
+    >>> w.shape, bool(abs(w).max() <= 1)
+    ((4, 2), True)
     """
     scale = checks.real("scale", scale)
 
@@ -62,9 +123,29 @@ def glorot(scale: float = 1.0) -> Initialiser:
 
 
 def uniform(limit: float | None = None) -> Initialiser:
-    """U(-limit, limit); None: 1/sqrt(rows), which for a gate's block is PyTorch's 1/sqrt(H). Raises: TypeError, ValueError.
+    """U(-limit, limit).
 
-    >>> initialise(layer, weight_ih=uniform(0.08), weight_hh=uniform(0.08))
+    Parameters
+    ----------
+    limit : float, optional
+        At least 0. None: 1/sqrt(rows), which for a gate's block is PyTorch's 1/sqrt(H).
+
+    Returns
+    -------
+    fill : function
+        (shape, rng) -> array (rows, columns).
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong `limit`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train.initialisers import uniform
+    >>> bool(abs(uniform(0.08)((4, 2), np.random.default_rng(0))).max() <= 0.08)
+    True
     """
     limit = None if limit is None else checks.real("limit", limit, 0)
 
@@ -76,9 +157,29 @@ def uniform(limit: float | None = None) -> Initialiser:
 
 
 def normal(std: float) -> Initialiser:
-    """N(0, std^2). Raises: TypeError, ValueError.
+    """N(0, std^2).
 
-    >>> initialise(layer, weight_ih=normal(0.01))
+    Parameters
+    ----------
+    std : float
+        At least 0.
+
+    Returns
+    -------
+    fill : function
+        (shape, rng) -> array (rows, columns).
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong `std`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train.initialisers import normal
+    >>> normal(0.01)((4, 2), np.random.default_rng(0)).shape
+    (4, 2)
     """
     std = checks.real("std", std, 0)
     return lambda shape, rng: rng.normal(0, std, shape)
@@ -86,10 +187,23 @@ def normal(std: float) -> Initialiser:
 
 def np_rnn() -> Initialiser:
     """For the recurrent weights of ReLU networks: (A + I) / e, with A = R^T R / H, R of standard normal numbers, and e the largest
-    eigenvalue of A + I. It is positive definite; its largest eigenvalue is 1, and the others are less (Talathi and Vartak 2015,
-    arXiv 1511.03771).
+    eigenvalue of A + I (Talathi and Vartak 2015, arXiv 1511.03771).
 
-    >>> initialise(layer, weight_ih=np_rnn_input(), weight_hh=np_rnn(), bias=0.0)
+    It is positive definite; its largest eigenvalue is 1, and the others are less. The function raises ValueError for a matrix that
+    is not square.
+
+    Returns
+    -------
+    fill : function
+        (shape, rng) -> array (rows, columns).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train.initialisers import np_rnn
+    >>> w = np_rnn()((4, 4), np.random.default_rng(0))
+    >>> round(float(np.linalg.eigvalsh(w).max()), 6)
+    1.0
     """
 
     def fill(shape: tuple[int, int], rng: np.random.Generator) -> Array:
@@ -104,8 +218,21 @@ def np_rnn() -> Initialiser:
 
 
 def np_rnn_input() -> Initialiser:
-    """For the input weights beside np_rnn: N(0, alpha^2 / H) with alpha = sqrt(2) exp(1.2 / (max(H, 6) - 2.4)), the gain of
-    Sussillo and Abbott 2014 (arXiv 1412.6558) for ReLU. The paper's "N(0, 1/N)" is read as a variance here."""
+    """For the input weights together with np_rnn: N(0, alpha^2 / H) with alpha = sqrt(2) exp(1.2 / (max(H, 6) - 2.4)), the gain of
+    Sussillo and Abbott 2014 (arXiv 1412.6558) for ReLU. The paper's "N(0, 1/N)" is read as a variance here.
+
+    Returns
+    -------
+    fill : function
+        (shape, rng) -> array (rows, columns).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train.initialisers import np_rnn_input
+    >>> np_rnn_input()((4, 2), np.random.default_rng(0)).shape
+    (4, 2)
+    """
 
     def fill(shape: tuple[int, int], rng: np.random.Generator) -> Array:
         alpha = math.sqrt(2) * math.exp(1.2 / (max(shape[0], 6) - 2.4))
@@ -125,17 +252,33 @@ def initialise(
 ) -> None:
     """Give a layer other initial values, in place; what is None stays as it is.
 
-    Args:
-        layer: an RNN, GRU or LSTM, with any number of layers and directions.
-        weight_ih, weight_hh: for the weights of those names, gate by gate: each block of H rows is filled by itself.
-        bias: both biases become this number.
-        forget_bias: of an LSTM: bias_ih + bias_hh of the forget gate is this number (Gers, Schmidhuber and Cummins 2000; 1 by
-            Jozefowicz, Zaremba and Sutskever 2015). bias_ih takes it, bias_hh becomes 0.
-        rng: a seed or a numpy.random.Generator.
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+        With any number of layers and directions.
+    weight_ih, weight_hh : function, optional
+        (shape, rng) -> array, for the weights of those names, gate by gate: each block of H rows is filled by itself.
+    bias : float, optional
+        Both biases become this number.
+    forget_bias : float, optional
+        Of an LSTM: bias_ih + bias_hh of the forget gate is this number (Gers, Schmidhuber and Cummins 2000; 1 by Jozefowicz,
+        Zaremba and Sutskever 2015). bias_ih takes it, bias_hh becomes 0.
+    rng : int or numpy.random.Generator, optional
+        The source of random numbers, or its seed.
 
-    Raises: TypeError, ValueError.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; also ValueError for a function that makes another shape, and for `forget_bias` of a layer without one.
 
-    >>> initialise(layer, weight_ih=glorot(), weight_hh=orthogonal(), bias=0.0, forget_bias=1.0, rng=0)
+    Examples
+    --------
+    >>> import fastrnn
+    >>> from fastrnn.train.initialisers import glorot, initialise, orthogonal
+    >>> layer = fastrnn.LSTM(3, 2, rng=0)
+    >>> initialise(layer, weight_ih=glorot(), weight_hh=orthogonal(), bias=0.0, forget_bias=1.0, rng=0)  # nearly Keras's
+    >>> layer.params["bias_ih_l0"]
+    array([0., 0., 1., 1., 0., 0., 0., 0.], dtype=float32)
     """
     rng, H = checks.generator("rng", rng), layer.hidden_size
     for name, array in layer.params.items():

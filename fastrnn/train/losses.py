@@ -1,17 +1,4 @@
-"""Losses over time: each gives the loss and its gradient in one pass, and neither looks at padding.
-
-What they share:
-
-    o: (T, B, O), the outputs of a readout at every step; (B, T, O) with batch_first; or (B, O), one answer for each row.
-        float32 or float64.
-    lengths: (B,) integers from 0 to T: the steps of each row. What stands behind them, in o or in target, is not looked at.
-    mask: booleans of o's shape without its last axis: the steps that count. Lengths and mask may come together.
-    reduction: "steps", the mean over the steps that count; "rows", their sum divided by the rows B; "sum". The loss of one step
-        is the sum over its O outputs. Where nothing counts, or there are no rows, the loss is 0.
-    Returns: the loss, a float, summed in float64; and its gradient do, of o's shape and dtype, exactly 0 at steps that do not
-        count. A NaN in o makes both NaN; nothing here warns.
-    Raises: TypeError, ValueError; the message names the argument.
-"""
+"""Losses over time: each returns the loss and its gradient in one pass, and neither depends on padding."""
 
 from __future__ import annotations
 
@@ -31,11 +18,46 @@ def softmax_cross_entropy(
 ) -> tuple[float, Array]:
     """-log softmax(o)[target], in nats, for one class of O at every step; do = softmax(o) - onehot(target).
 
-    target: integers from 0 to O-1, of o's shape without its last axis. The rest is told in fastrnn.train.losses.
+    Parameters
+    ----------
+    o : array (T, B, O)
+        The outputs of a readout at every step; (B, T, O) with `batch_first`; or (B, O), one answer for each row. float32 or
+        float64.
+    target : integers
+        From 0 to O-1, of o's shape without its last axis.
+    lengths : integers (B,), optional
+        From 0 to T: the steps of each row. What comes after them, in o or in target, is not read.
+    mask : booleans, optional
+        Of o's shape without its last axis: the steps that count, also together with `lengths`.
+    reduction : "steps", "rows" or "sum", default "steps"
+        The mean over the steps that count; their sum divided by the rows B; their sum. The loss of one step is the sum over its O
+        outputs. Where nothing counts, or there are no rows, the loss is 0.
+    batch_first : bool, default False
 
-    >>> o, tape = readout.forward(y)                                     # (T, B, O)
-    >>> loss, do = softmax_cross_entropy(o, target, lengths=lengths)     # target (T, B)
-    >>> dy = tape.backward(do).x
+    Returns
+    -------
+    loss : float
+        Summed in float64. A NaN in o makes it NaN.
+    do : array
+        Its gradient, of o's shape and dtype, exactly 0 at steps that do not count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import softmax_cross_entropy
+    >>> o = np.zeros((3, 1, 4))  # T=3 B=1 O=4
+    >>> loss, do = softmax_cross_entropy(o, np.array([[1], [0], [0]]), lengths=[2])
+    >>> round(loss, 4)  # log(4)
+    1.3863
+    >>> do[:, 0]
+    array([[ 0.125, -0.375,  0.125,  0.125],
+           [-0.375,  0.125,  0.125,  0.125],
+           [ 0.   ,  0.   ,  0.   ,  0.   ]])
     """
     steps = _Steps(o, lengths, mask, reduction, batch_first)
     classes = steps.rows_of("target", target, "integers")
@@ -61,9 +83,41 @@ def sigmoid_cross_entropy(
 
     It is computed as max(o, 0) - o target + log(1 + exp(-|o|)), which neither overflows nor cancels; do = sigmoid(o) - target.
 
-    target: of o's shape; booleans, integers or floats, from 0 to 1. The rest is told in fastrnn.train.losses.
+    Parameters
+    ----------
+    o : array (T, B, O)
+        The outputs of a readout at every step; (B, T, O) with `batch_first`; or (B, O), one answer for each row. float32 or
+        float64.
+    target : array
+        Of o's shape; booleans, integers or floats, from 0 to 1.
+    lengths : integers (B,), optional
+        From 0 to T: the steps of each row. What comes after them, in o or in target, is not read.
+    mask : booleans, optional
+        Of o's shape without its last axis: the steps that count, also together with `lengths`.
+    reduction : "steps", "rows" or "sum", default "steps"
+        The mean over the steps that count; their sum divided by the rows B; their sum. The loss of one step is the sum over its O
+        outputs. Where nothing counts, or there are no rows, the loss is 0.
+    batch_first : bool, default False
 
-    >>> loss, do = sigmoid_cross_entropy(o, notes, lengths=lengths, reduction="rows")
+    Returns
+    -------
+    loss : float
+        Summed in float64. A NaN in o makes it NaN.
+    do : array
+        Its gradient, of o's shape and dtype, exactly 0 at steps that do not count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import sigmoid_cross_entropy
+    >>> loss, do = sigmoid_cross_entropy(np.array([[0.0, 1000.0]]), np.array([[1, 1]]))  # B=1 O=2
+    >>> round(loss, 4), do  # log(2)
+    (0.6931, array([[-0.5,  0. ]]))
     """
     steps = _Steps(o, lengths, mask, reduction, batch_first)
     wanted = steps.rows_of("target", target, "numbers")
@@ -83,9 +137,41 @@ def squared_error(
 ) -> tuple[float, Array]:
     """(o - target)^2, summed over the O outputs of a step (divide by O for the mean over them); do = 2 (o - target).
 
-    target: numbers of o's shape. The rest is told in fastrnn.train.losses.
+    Parameters
+    ----------
+    o : array (T, B, O)
+        The outputs of a readout at every step; (B, T, O) with `batch_first`; or (B, O), one answer for each row. float32 or
+        float64.
+    target : array
+        Numbers of o's shape.
+    lengths : integers (B,), optional
+        From 0 to T: the steps of each row. What comes after them, in o or in target, is not read.
+    mask : booleans, optional
+        Of o's shape without its last axis: the steps that count, also together with `lengths`.
+    reduction : "steps", "rows" or "sum", default "steps"
+        The mean over the steps that count; their sum divided by the rows B; their sum. The loss of one step is the sum over its O
+        outputs. Where nothing counts, or there are no rows, the loss is 0.
+    batch_first : bool, default False
 
-    >>> loss, do = squared_error(o, target)                 # o (B, 1): the mean squared error
+    Returns
+    -------
+    loss : float
+        Summed in float64. A NaN in o makes it NaN.
+    do : array
+        Its gradient, of o's shape and dtype, exactly 0 at steps that do not count.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import squared_error
+    >>> squared_error(np.array([[1.0], [4.0]]), np.array([[0.0], [1.0]]))  # B=2 O=1: the mean squared error
+    (5.0, array([[1.],
+           [3.]]))
     """
     steps = _Steps(o, lengths, mask, reduction, batch_first)
     with np.errstate(all="ignore"):

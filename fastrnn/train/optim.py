@@ -21,25 +21,32 @@ Rate = float | Callable[[int], float]
 class Optimizer(ABC):
     """What SGD, RMSprop, Adagrad, Adam and AdamW share.
 
-    Args:
-        params: an array or several, float32 or float64, such as [layer.flat, readout.flat]. They are changed in place.
-        lr: the learning rate, at least 0; or a function of the number of steps so far, such as those of
-            fastrnn.train.schedules. The attribute `lr` may be set between steps.
-
-    Attributes:
-        t: the steps so far.
-        skipped: the steps that clipped_step left out because a gradient was not finite.
-
     A step is one compiled pass over all arrays, on several threads if they are large; neither threads nor the instruction set
-    change a bit. Numbers below the normal range (1.2e-38 in float32) count as 0, so that the moments of units whose gradient
-    stays 0 do not slow a step down. All memory is allocated here: no step allocates, but for arrays that are not contiguous.
-    An optimiser serves one thread at a time.
+    change a bit. Numbers below the normal range (1.2e-38 in float32) count as 0, so that the moments of units whose gradient stays
+    0 do not slow a step down. All memory is allocated by the constructor: no step allocates, but for arrays that are not
+    contiguous. An optimiser serves one thread at a time: every method raises RuntimeError while another thread is in one of the
+    same optimiser.
 
-    Raises: TypeError; ValueError, also for a read-only array. Every method: RuntimeError where another thread is in one of the same
-        optimiser.
+    Parameters
+    ----------
+    params : array or list of arrays
+        float32 or float64, such as [layer.flat, readout.flat]. They are changed in place.
+    lr : float or function
+        The learning rate, at least 0; or a function of the number of steps so far, such as those of fastrnn.train.schedules.
 
-    >>> adam = Adam([layer.flat, readout.flat], lr=1e-3)
-    >>> adam.step([layer_grads.flat, readout_grads.flat])
+    Attributes
+    ----------
+    lr : float or function
+        May be set between steps.
+    t : int
+        The steps so far.
+    skipped : int
+        The steps that clipped_step left out because a gradient was not finite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it. Also ValueError for a read-only array, or arrays that overlap.
     """
 
     _rule: Rule
@@ -59,12 +66,26 @@ class Optimizer(ABC):
     def step(self, grads: Arrays) -> None:
         """Change the parameters by one step.
 
-        Args:
-            grads: one array for each of params, with its shape and dtype; they are only read.
+        Parameters
+        ----------
+        grads : array or list of arrays
+            One for each of params, of its shape and dtype; they are only read.
 
-        Raises: TypeError, ValueError; then nothing was changed.
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; then nothing was changed.
+        RuntimeError
+            Another thread is in a method of this optimiser.
 
-        >>> adam.step(grads.flat)
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import SGD
+        >>> p = np.zeros(2)
+        >>> SGD(p, lr=0.5).step(np.array([1.0, 2.0]))
+        >>> p
+        array([-0.5, -1. ])
         """
         with self._in_use:
             self._step(grads)
@@ -78,17 +99,40 @@ class Optimizer(ABC):
     def clipped_step(self, grads: Arrays, max_norm: float) -> float:
         """Clip the gradients by their global norm, in place, and step; but not if the norm is NaN or infinite.
 
-        The gradients of an IRNN or a deep tanh network explode now and then, also in a training that succeeds. Clipped they do
-        no harm; where even the norm is not finite there is no direction to follow, and the step is skipped: neither the
-        parameters nor what the optimiser keeps is touched, and `skipped` counts it.
+        The gradients of an IRNN or a deep tanh network explode now and then, also in a training that succeeds. Clipped they do no
+        harm; where even the norm is not finite there is no direction to follow, and the step is skipped: neither the parameters nor
+        what the optimiser keeps is changed, and `skipped` counts it.
 
-        Args: as step's; max_norm as clip_global_norm's.
+        Parameters
+        ----------
+        grads : array or list of arrays
+            As in `step`, but they are changed.
+        max_norm : float
+            As in `clip_global_norm`.
 
-        Returns: the norm before clipping.
+        Returns
+        -------
+        norm : float
+            Before clipping.
 
-        Raises: TypeError, ValueError.
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As in `step`.
 
-        >>> norm = adam.clipped_step([layer_grads.flat, readout_grads.flat], max_norm=1.0)
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import SGD
+        >>> p = np.zeros(2)
+        >>> sgd = SGD(p, lr=1.0)
+        >>> sgd.clipped_step(np.array([30.0, 40.0]), max_norm=5.0)
+        50.0
+        >>> p.round(3)
+        array([-3., -4.])
+        >>> norm = sgd.clipped_step(np.array([np.nan, 0.0]), max_norm=5.0)
+        >>> sgd.t, sgd.skipped
+        (1, 1)
         """
         with self._in_use:
             grads = matching("grads", grads, self.params)
@@ -100,15 +144,46 @@ class Optimizer(ABC):
             return norm
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all that the next step depends on, apart from the parameters and what the constructor was given: t, the kept
-        vectors ("m.0", "m.1", ...), and lr if it is a number."""
+        """Copies of all that the next step depends on, apart from the parameters and the constructor's other arguments.
+
+        Returns
+        -------
+        state : dict of arrays
+            t, skipped, the kept vectors ("m.0", "m.1", ...), and lr if it is a number.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import Adam
+        >>> list(Adam(np.zeros(2)).state_dict())
+        ['t', 'skipped', 'lr', 'm.0', 'v.0']
+        """
         with self._in_use:
             return state.copies(self._live())
 
     def load_state_dict(self, mapping: Mapping[str, Array]) -> None:
-        """Go on where another optimiser of the same kind, on parameters of the same shapes, stopped.
+        """Continue where another optimiser of the same kind, on parameters of the same shapes, stopped.
 
-        Raises: KeyError, TypeError, ValueError; then nothing was changed.
+        Parameters
+        ----------
+        mapping : mapping of names to arrays
+            As `state_dict` returns it.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            Wrong names, dtypes or shapes; then nothing was changed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import Adam
+        >>> p = np.zeros(2)
+        >>> adam, other = Adam(p), Adam(p.copy())
+        >>> adam.step(np.ones(2))
+        >>> other.load_state_dict(adam.state_dict())
+        >>> other.t
+        1
         """
         with self._in_use:
             live = self._live()
@@ -132,13 +207,38 @@ class Optimizer(ABC):
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013); torch.optim.SGD's numbers.
+    """Stochastic gradient descent, with momentum (Polyak 1964) or Nesterov's (Sutskever et al. 2013).
+
+    The numbers are those of torch.optim.SGD:
 
         d = g + weight_decay p           v = momentum v + d           p = p - lr v, or with nesterov p - lr (d + momentum v)
 
-    Args: momentum, weight_decay: at least 0. nesterov: needs a momentum above 0. The rest is told in Optimizer.
+    Parameters
+    ----------
+    params : array or list of arrays
+        float32 or float64, such as [layer.flat, readout.flat]. They are changed in place.
+    lr : float or function, default 1e-3
+        The learning rate, at least 0; or a function of the number of steps so far, such as those of fastrnn.train.schedules.
+    momentum, weight_decay : float, default 0
+        At least 0.
+    nesterov : bool, default False
+        Needs a momentum above 0.
 
-    >>> sgd = SGD(layer.flat, lr=0.1, momentum=0.9)
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it. Also ValueError for a read-only array, or arrays that overlap.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import SGD
+    >>> p = np.zeros(1)
+    >>> sgd = SGD(p, lr=0.1, momentum=0.5)
+    >>> for _ in range(2):
+    ...     sgd.step(np.ones(1))
+    >>> p
+    array([-0.25])
     """
 
     _rule, _kept = Rule.SGD, ("v",)
@@ -159,15 +259,40 @@ class SGD(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """RMSprop (Tieleman and Hinton 2012), centered as by Graves 2013 (arXiv 1308.0850); torch.optim.RMSprop's numbers.
+    """RMSprop (Tieleman and Hinton 2012), centered as by Graves 2013 (arXiv 1308.0850); the numbers of torch.optim.RMSprop.
 
         v = alpha v + (1 - alpha) g^2                    d = g / (sqrt(v) + eps)                    p = p - lr d
 
-    centered: with m = alpha m + (1 - alpha) g, the root is of v - m^2. momentum: b = momentum b + d stands in for d.
+    Parameters
+    ----------
+    params : array or list of arrays
+        float32 or float64, such as [layer.flat, readout.flat]. They are changed in place.
+    lr : float or function, default 1e-2
+        The learning rate, at least 0; or a function of the number of steps so far, such as those of fastrnn.train.schedules.
+    alpha : float, default 0.99
+        0 <= alpha < 1.
+    eps : float, default 1e-8
+        At least 0.
+    momentum : float, default 0
+        At least 0; above 0, b = momentum b + d replaces d.
+    centered : bool, default False
+        With m = alpha m + (1 - alpha) g, the root is of v - m^2.
+    weight_decay : float, default 0
+        At least 0; g + weight_decay p replaces g.
 
-    Args: alpha: 0 <= alpha < 1. eps, momentum, weight_decay: at least 0. The rest is told in Optimizer.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it. Also ValueError for a read-only array, or arrays that overlap.
 
-    >>> rmsprop = RMSprop([layer.flat, readout.flat], lr=2e-3, alpha=0.95)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import RMSprop
+    >>> p = np.zeros(1)
+    >>> RMSprop(p, lr=0.1, alpha=0.75, eps=0).step(np.ones(1))
+    >>> p
+    array([-0.2])
     """
 
     _rule, _kept = Rule.RMSPROP, ("v", "m", "b")
@@ -195,13 +320,38 @@ class RMSprop(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """Adagrad (Duchi, Hazan and Singer 2011); torch.optim.Adagrad's numbers.
+    """Adagrad (Duchi, Hazan and Singer 2011); the numbers of torch.optim.Adagrad.
 
         v = v + g^2                    p = p - lr / (1 + (t - 1) lr_decay) g / (sqrt(v) + eps)
 
-    Args: lr_decay, initial (of v), eps, weight_decay: at least 0. The rest is told in Optimizer.
+    Parameters
+    ----------
+    params : array or list of arrays
+        float32 or float64, such as [layer.flat, readout.flat]. They are changed in place.
+    lr : float or function, default 1e-2
+        The learning rate, at least 0; or a function of the number of steps so far, such as those of fastrnn.train.schedules.
+    lr_decay : float, default 0
+        At least 0.
+    initial : float, default 0
+        Of v, at least 0.
+    eps : float, default 1e-10
+        At least 0.
+    weight_decay : float, default 0
+        At least 0; g + weight_decay p replaces g.
 
-    >>> adagrad = Adagrad(layer.flat, lr=0.1)
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it. Also ValueError for a read-only array, or arrays that overlap.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import Adagrad
+    >>> p = np.zeros(2)
+    >>> Adagrad(p, lr=0.1).step(np.array([1.0, 100.0]))
+    >>> p.round(6)
+    array([-0.1, -0.1])
     """
 
     _rule, _kept, _names = Rule.ADAGRAD, ("v",), ("v",)
@@ -233,15 +383,48 @@ class Adam(Optimizer):
         m = beta1 m + (1 - beta1) g                  v = beta2 v + (1 - beta2) g^2
         p = p - lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + eps)
 
-    Args:
-        betas: two numbers, 0 <= beta < 1.
-        eps: at least 0.
-        weight_decay: at least 0; g + weight_decay p stands in for g. The rest is told in Optimizer.
+    Parameters
+    ----------
+    params : array or list of arrays
+        float32 or float64, such as [layer.flat, readout.flat]. They are changed in place.
+    lr : float or function, default 1e-3
+        The learning rate, at least 0; or a function of the number of steps so far, such as those of fastrnn.train.schedules.
+    betas : pair of float, default (0.9, 0.999)
+        0 <= beta < 1.
+    eps : float, default 1e-8
+        At least 0.
+    weight_decay : float, default 0
+        At least 0; g + weight_decay p replaces g.
 
-    Attributes: m, v, the running means of g and g^2, one array for each of params.
+    Attributes
+    ----------
+    m, v : lists of arrays
+        The running means of g and g^2, one array for each of params.
 
-    >>> adam = Adam([layer.flat, readout.flat], lr=1e-3)
-    >>> adam.step([layer_grads.flat, readout_grads.flat])
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it. Also ValueError for a read-only array, or arrays that overlap.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> from fastrnn.train import Adam, Linear, squared_error
+    >>> layer, readout = fastrnn.GRU(1, 8, rng=0), Linear(8, 1, rng=1)
+    >>> adam = Adam([layer.flat, readout.flat], lr=0.01)
+    >>> x = np.random.default_rng(2).standard_normal((20, 32, 1), np.float32)  # T=20 B=32
+    >>> losses = []
+    >>> for _ in range(100):  # learn the sum of the first and the last number
+    ...     y, h_n, tape = layer.forward(x)
+    ...     o, readout_tape = readout.forward(h_n[-1])
+    ...     loss, do = squared_error(o, x[0] + x[-1])
+    ...     losses.append(loss)
+    ...     readout_grads = readout_tape.backward(do)
+    ...     grads = tape.backward(dstate=readout_grads.x[None])
+    ...     adam.step([grads.flat, readout_grads.flat])
+    >>> losses[-1] < 0.8 * losses[0]
+    True
     """
 
     _rule, _kept, _names = Rule.ADAM, ("m", "v"), ("m", "v")
@@ -272,10 +455,41 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with the decay of the weights apart from the gradient (Loshchilov and Hutter 2019, arXiv 1711.05101), with the numbers
-    of torch.optim.AdamW: p = p - lr weight_decay p, then Adam's step. Arguments as Adam's.
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101), with the numbers of torch.optim.AdamW:
+    p = p - lr weight_decay p, then Adam's step.
 
-    >>> adamw = AdamW([layer.flat, readout.flat], lr=schedules.cosine(1e-3, 10_000), weight_decay=0.1)
+    Parameters
+    ----------
+    params : array or list of arrays
+        float32 or float64, such as [layer.flat, readout.flat]. They are changed in place.
+    lr : float or function, default 1e-3
+        The learning rate, at least 0; or a function of the number of steps so far, such as those of fastrnn.train.schedules.
+    betas : pair of float, default (0.9, 0.999)
+        0 <= beta < 1.
+    eps : float, default 1e-8
+        At least 0.
+    weight_decay : float, default 1e-2
+        At least 0.
+
+    Attributes
+    ----------
+    m, v : lists of arrays
+        The running means of g and g^2, one array for each of params.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it. Also ValueError for a read-only array, or arrays that overlap.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import AdamW, schedules
+    >>> p = np.ones(1)
+    >>> adamw = AdamW(p, lr=schedules.cosine(0.1, 1000), weight_decay=0.5)
+    >>> adamw.step(np.zeros(1))
+    >>> p
+    array([0.95])
     """
 
     def __init__(

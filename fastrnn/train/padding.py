@@ -13,26 +13,40 @@ Array = NDArray[Any]
 
 
 def valid_steps(T: int, B: int, lengths: Any) -> NDArray[np.bool_]:
-    """(T, B) booleans: True at the steps of each row, False in the padding behind them. Raises: TypeError, ValueError."""
+    """(T, B) booleans: True at the steps of each row, False in the padding after them. Raises: TypeError, ValueError."""
     return np.arange(T)[:, None] < checks.integers("lengths", lengths, "(B,)", B, T)
 
 
 def reverse_padded(x: Array, lengths: Any = None, *, batch_first: bool = False) -> Array:
-    """Each row backwards within its own length; the padding stays where it is.
+    """Reverse each row within its own length; the padding stays where it is.
 
     Twice is the original, so this is its own backward too: the gradient of x is reverse_padded of that of the result. Reading a
-    source sentence backwards brings its start beside the start of the translation (Sutskever, Vinyals and Le 2014, arXiv
+    source sentence in reverse brings its start close to the start of the translation (Sutskever, Vinyals and Le 2014, arXiv
     1409.3215).
 
-    Args:
-        x: (T, B, ...) of any dtype; (B, T, ...) with batch_first.
-        lengths: (B,) integers from 0 to T; None: all rows are T long.
+    Parameters
+    ----------
+    x : array (T, B, ...)
+        (B, T, ...) with `batch_first`. Any dtype.
+    lengths : integers (B,), optional
+        From 0 to T; None: all rows are T long.
+    batch_first : bool, default False
 
-    Returns: a new array of x's shape and dtype.
+    Returns
+    -------
+    reversed : array
+        A new one, of x's shape and dtype.
 
-    Raises: TypeError, ValueError.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
 
-    >>> reverse_padded(np.array([[1, 1], [2, 2], [3, 0]]), lengths=[3, 2]).T
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import reverse_padded
+    >>> reverse_padded(np.array([[1, 2, 3], [1, 2, 0]]), lengths=[3, 2], batch_first=True)
     array([[3, 2, 1],
            [2, 1, 0]])
     """

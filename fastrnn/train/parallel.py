@@ -13,29 +13,43 @@ from .vectors import Arrays, matching, vectors, writable
 
 
 class DataParallel:
-    """Keeps the parameters of several processes the same, and averages their gradients.
+    """Keeps the parameters of several processes the same, and averages their gradients, over MPI.
 
     Gradients are flat vectors already, so those of all parts of a model, the loss and the weights of the average travel as one
     vector in one Allreduce. The result is the gradient of the joined batch, up to rounding: the sum over its rows is taken in
-    another order. All processes get the same bits (MPI's libraries see to that), so their parameters stay the same.
+    another order. All processes get the same bits (MPI's libraries see to that), so their parameters stay the same. All memory is
+    allocated by the constructor.
 
-    Args:
-        params: an array or several, such as [layer.flat, readout.flat]; those of process 0 are copied into all others.
-        comm: an mpi4py communicator; None: MPI.COMM_WORLD, from mpi4py (pip install 'fastrnn[mpi]').
+    Parameters
+    ----------
+    params : array or list of arrays
+        Such as [layer.flat, readout.flat]; those of process 0 are copied into all others.
+    comm : mpi4py communicator, optional
+        None: MPI.COMM_WORLD, from mpi4py (pip install 'fastrnn[mpi]').
 
-    Attributes: comm; rank and size, which process this is and how many there are.
+    Attributes
+    ----------
+    comm : mpi4py communicator
+    rank, size : int
+        Which process this is, and how many there are.
 
-    All memory is allocated here: no step allocates.
+    Raises
+    ------
+    ImportError
+        mpi4py or an MPI library is missing.
+    TypeError, ValueError
+        A wrong `params`; also ValueError for a read-only array, or arrays that overlap.
 
-    Raises: ImportError where mpi4py or an MPI library is missing; TypeError, ValueError. average: RuntimeError where another thread
-    is in it.
+    Examples
+    --------
+    To be run as ``mpiexec -n 2 python train.py``::
 
-    >>> parallel = DataParallel([layer.flat, readout.flat])
-    >>> mine = parallel.rows(B)                               # of a batch of B
-    >>> loss, do = squared_error(o, target[mine])             # the mean over its rows
-    >>> grads = [layer_grads.flat, readout_grads.flat]
-    >>> loss = parallel.average(grads, len(target[mine]), loss)
-    >>> adam.step(grads)
+        parallel = DataParallel([layer.flat, readout.flat])
+        mine = parallel.rows(B)  # of a batch of B rows
+        loss, do = squared_error(o, target[mine])  # the mean over these rows
+        grads = [layer_grads.flat, readout_grads.flat]
+        loss = parallel.average(grads, len(target[mine]), loss)
+        adam.step(grads)
     """
 
     def __init__(self, params: Arrays, comm: Any = None) -> None:
@@ -62,22 +76,49 @@ class DataParallel:
             p[...] = sent
 
     def rows(self, B: int) -> slice:
-        """This process's part of B rows; the parts differ by one row at most. Raises: TypeError, ValueError."""
+        """This process's part of B rows; the parts differ by one row at most.
+
+        Parameters
+        ----------
+        B : int
+            At least 0.
+
+        Returns
+        -------
+        rows : slice
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong `B`.
+        """
         B = checks.integer("B", B, 0)
         return slice(B * self.rank // self.size, B * (self.rank + 1) // self.size)
 
     def average(self, grads: Arrays, weight: float, loss: float = 0.0) -> float:
-        """Replace the gradients by their weighted mean over all processes, in place. All of them have to call it.
+        """Replace the gradients by their weighted mean over all processes, in place. All processes have to call it.
 
-        Args:
-            grads: one array for each of params, of its shape and dtype: the gradient of a mean over some rows or steps.
-            weight: how many these are, at least 0; for losses that are sums, weight 1 on every process gives the sum divided by
-                the processes. If nobody has any, the gradients become 0.
-            loss: a number to average beside them.
+        Parameters
+        ----------
+        grads : array or list of arrays
+            One for each of params, of its shape and dtype: the gradient of a mean over some rows or steps.
+        weight : float
+            How many these are, at least 0; for losses that are sums, weight 1 on every process gives the sum divided by the
+            processes. If the weights of all processes are 0, the gradients become 0.
+        loss : float, default 0
+            A number to average in the same way.
 
-        Returns: the mean loss, in the dtype of the parameters.
+        Returns
+        -------
+        loss : float
+            The mean, in the dtype of the parameters.
 
-        Raises: TypeError, ValueError, before anything is sent.
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument, before anything is sent.
+        RuntimeError
+            Another thread is in this method.
         """
         grads = writable("grads", matching("grads", grads, self.params))
         weight = checks.real("weight", weight, 0)

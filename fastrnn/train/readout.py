@@ -1,4 +1,4 @@
-"""The linear layer that turns a hidden state into an answer."""
+"""The linear readout of a hidden state."""
 
 from __future__ import annotations
 
@@ -19,24 +19,45 @@ Place = tuple[Array, tuple[Array, Array]]  # rows, and the index of their last v
 class Linear(Module):
     """o = h V^T + c, with the names, shapes and initial values of torch.nn.Linear.
 
-    Args:
-        input_size: H, the last axis of h.
-        output_size: O, the last axis of o.
-        bias: with c.
-        dtype: float32 or float64.
-        rng: a seed or numpy.random.Generator for the initial values, U(-1/sqrt(H), 1/sqrt(H)).
+    Parameters
+    ----------
+    input_size : int
+        H, the last axis of h.
+    output_size : int
+        O, the last axis of o.
+    bias : bool, default True
+        Whether there is c.
+    dtype : dtype, default float32
+        float32 or float64.
+    rng : int or numpy.random.Generator, optional
+        The source of the initial values, U(-1/sqrt(H), 1/sqrt(H)), or its seed.
 
-    Attributes:
-        params: {"weight": V (O, H), "bias": c (O,)}: arrays that may be written to; the next call sees it.
-        flat: the same numbers as one contiguous vector, for optimisers.
+    Attributes
+    ----------
+    params : Parameters
+        {"weight": V (O, H), "bias": c (O,)}: arrays that may be written to; the next call sees it.
+    flat : array
+        The same numbers as one contiguous vector, for optimisers.
 
-    Raises: TypeError, ValueError.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    MemoryError
 
-    >>> readout = Linear(64, 1, rng=0)
-    >>> y, h_n, tape = layer.forward(x)
-    >>> o, readout_tape = readout.forward(h_n[-1])      # (B, 1), from the last hidden state (B, 64)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastrnn
+    >>> from fastrnn.train import Linear, squared_error
+    >>> layer, readout = fastrnn.GRU(3, 4, rng=0), Linear(4, 1, rng=1)
+    >>> y, h_n, tape = layer.forward(np.ones((7, 2, 3), np.float32))  # T=7 B=2
+    >>> o, readout_tape = readout.forward(h_n[-1])  # (B, 1), from the last hidden state (B, 4)
+    >>> loss, do = squared_error(o, np.ones((2, 1)))
     >>> readout_grads = readout_tape.backward(do)
     >>> grads = tape.backward(dstate=readout_grads.x[None])
+    >>> grads.flat.shape, readout_grads.flat.shape
+    ((108,), (5,))
     """
 
     def __init__(
@@ -49,26 +70,68 @@ class Linear(Module):
         self._set_up([shapes | ({"bias": (self.output_size,)} if self.bias else {})], [""], dtype, rng)
 
     def __call__(self, h: Array, steps: str = "all", lengths: Any = None, *, batch_first: bool = False) -> Array:
-        """Inference: nothing is kept. Arguments, result and errors as forward's, without the tape."""
+        """Inference: nothing is kept for backward.
+
+        Parameters
+        ----------
+        h, steps, lengths, batch_first
+            As in `forward`.
+
+        Returns
+        -------
+        o : array (..., O)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `forward`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import Linear
+        >>> Linear(4, 1, rng=0)(np.ones((7, 2, 4), np.float32)).shape
+        (7, 2, 1)
+        """
         return self._apply(self._choose(h, steps, lengths, batch_first)[0])
 
     def forward(self, h: Array, steps: str = "all", lengths: Any = None, *, batch_first: bool = False) -> tuple[Array, LinearTape]:
-        """Training: keeps what backward needs, which is h itself, so leave that as it is until then.
-
-        Args:
-            h: (..., H), such as a layer's y (T, B, H) or its last state h_n[-1] (B, H). The layer's dtype.
-            steps: "all": an answer for every vector of h. "last": h is (T, B, H), and the answer is that of each row's last step.
-            lengths: with "last", (B,) integers from 0 to T: where each row ends. The h of a row of length 0 counts as 0.
-            batch_first: with "last", h is (B, T, H).
-
-        Returns: o (..., O), or (B, O) for "last"; and the tape, for one tape.backward(do).
+        """Training: keeps what backward needs, which is h itself, so do not change it before backward.
 
         For a layer in one direction h_n[-1] is the same as the last steps, and its gradient, dstate, is smaller than that of y.
 
-        Raises: TypeError, ValueError.
+        Parameters
+        ----------
+        h : array (..., H)
+            Such as a layer's y (T, B, H) or its last state h_n[-1] (B, H). The layer's dtype.
+        steps : "all" or "last", default "all"
+            "all": an answer for every vector of h. "last": h is (T, B, H), and the answer is that of each row's last step.
+        lengths : integers (B,), optional
+            With "last": from 0 to T, where each row ends. The h of a row of length 0 counts as 0.
+        batch_first : bool, default False
+            With "last": h is (B, T, H).
 
-        >>> o, tape = readout.forward(y, "last", lengths)       # (B, O)
-        >>> dy = tape.backward(do).x                            # (T, B, H), 0 but at the last steps
+        Returns
+        -------
+        o : array (..., O)
+            (B, O) for "last".
+        tape : LinearTape
+            For one tape.backward(do).
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import Linear
+        >>> y = np.ones((7, 2, 4), np.float32)  # T=7 B=2
+        >>> o, tape = Linear(4, 1, rng=0).forward(y, "last", lengths=[7, 5])
+        >>> dy = tape.backward(np.ones((2, 1), np.float32)).x  # 0 but at the last steps
+        >>> o.shape, dy.any(axis=2).nonzero()
+        ((2, 1), (array([4, 6]), array([1, 0])))
         """
         chosen, place = self._choose(h, steps, lengths, batch_first)
         return self._apply(chosen), LinearTape(self, chosen, h.shape, place)
@@ -115,12 +178,32 @@ class LinearTape:
     def backward(self, do: Array) -> Gradients:
         """Gradients of sum(o * do): dh = do V, dV = do^T h, dc = sum of do.
 
-        Args:
-            do: as o, (..., O).
+        Parameters
+        ----------
+        do : array (..., O)
+            As o.
 
-        Returns grads.x (as h), grads.params (by the names of layer.params), grads.flat (in the order of layer.flat).
+        Returns
+        -------
+        grads : Gradients
+            grads.x, as h; grads.params, by the names of layer.params; grads.flat, one vector of all of these, in the order of
+            layer.flat.
 
-        Raises: RuntimeError at the second call, or where another thread is at this tape; TypeError, ValueError.
+        Raises
+        ------
+        RuntimeError
+            At the second call, or while another thread uses this tape.
+        TypeError, ValueError
+            A wrong `do`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import Linear
+        >>> o, tape = Linear(4, 1, rng=0).forward(np.ones((2, 4), np.float32))
+        >>> grads = tape.backward(np.ones((2, 1), np.float32))
+        >>> grads.params["weight"], grads.params["bias"]
+        (array([[2., 2., 2., 2.]], dtype=float32), array([2.], dtype=float32))
         """
         with self._in_use:
             return self._backward(do)

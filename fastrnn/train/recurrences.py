@@ -63,7 +63,7 @@ class _Tape:
         self._valid = None if lengths is None else valid_steps(self._T, self._B, lengths)
 
     def within(self, sequence: Array) -> Array:
-        """(T, B, .), with 0 behind each row's end."""
+        """(T, B, .), with 0 after each row's end."""
         return sequence if self._valid is None else np.where(self._valid[:, :, None], sequence, 0)
 
     def ends(self) -> tuple[Array, Array, Array]:
@@ -93,48 +93,117 @@ class _Tape:
 
 
 class PreactivationRNN(_Model):
-    """The network whose state is what goes into phi:  h_t = b + U x_t + W phi(h_{t-1}),  y_t = c + V phi(h_t).
+    """The network whose state is what goes into phi: h_t = b + U x_t + W phi(h_{t-1}), y_t = c + V phi(h_t).
 
-    With s_t = phi(h_t) it is the usual s_t = phi(b + U x_t + W s_{t-1}), so it runs on the kernels of fastrnn.rnn, and what
-    gradients h gets by itself (dstate, dh) come in by h_t = b + U x_t + W s_{t-1}, in products over all steps. One step of it has
-    the Jacobian W diag(phi'(h_{t-1})), where the usual form has diag(phi'(h_t)) W.
+    The recurrence is that of Goodfellow, Bengio and Courville 2016, chapter 10. With s_t = phi(h_t) it is the usual s_t = phi(b + U
+    x_t + W s_{t-1}), so it runs on the kernels of fastrnn.rnn, and what gradients h gets by itself (dstate, dh) come in by h_t = b
+    + U x_t + W s_{t-1}, in products over all steps. One step of it has the Jacobian W diag(phi'(h_{t-1})), where the usual form has
+    diag(phi'(h_t)) W.
 
-    Args:
-        input_size, hidden_size, output_size: I, H, O.
-        nonlinearity: phi, "tanh" or "relu".
-        dtype: float32 or float64.
-        rng: a seed or numpy.random.Generator for the initial values, all from U(-1/sqrt(H), 1/sqrt(H)).
+    Parameters
+    ----------
+    input_size : int
+        I, at least 1.
+    hidden_size, output_size : int
+        H and O, at least 1.
+    nonlinearity : "tanh" or "relu", default "tanh"
+        phi.
+    dtype : dtype, default float32
+        float32 or float64.
+    rng : int or numpy.random.Generator, optional
+        The source of the initial values, all from U(-1/sqrt(H), 1/sqrt(H)), or its seed.
 
-    Attributes:
-        params: {"U": (H, I), "W": (H, H), "b": (H,), "V": (O, H), "c": (O,)}.
-        flat: the same numbers as one contiguous vector, for optimisers.
+    Attributes
+    ----------
+    params : Parameters
+        {"U": (H, I), "W": (H, H), "b": (H,), "V": (O, H), "c": (O,)}.
+    flat : array
+        The same numbers as one contiguous vector, for optimisers.
 
-    Raises: TypeError, ValueError.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    MemoryError
 
-    >>> model = PreactivationRNN(3, 64, 2, rng=0)
-    >>> y, h_n, tape = model.forward(x)
-    >>> grads = tape.backward(dy)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import PreactivationRNN
+    >>> model = PreactivationRNN(3, 4, 2, rng=0)
+    >>> y, h_n, tape = model.forward(np.ones((7, 5, 3), np.float32))  # T=7 B=5
+    >>> grads = tape.backward(y - 1)  # of half the sum of (y - 1)**2
+    >>> y.shape, h_n.shape, grads.flat.shape
+    ((7, 5, 2), (1, 5, 4), (42,))
     """
 
     _feeds_back = "H"
     _least_inputs = 1
 
     def __call__(self, x: Array, state: Array | None = None, lengths: Any = None) -> tuple[Array, Array]:
-        """Inference: arguments, results and errors as forward's, without the tape."""
+        """Inference: the results of `forward` without the tape.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As in `forward`.
+
+        Returns
+        -------
+        y : array (T, B, O)
+        state : array (1, B, H)
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        MemoryError
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import PreactivationRNN
+        >>> y, h_n = PreactivationRNN(3, 4, 2, rng=0)(np.ones((7, 5, 3), np.float32))
+        >>> y.shape
+        (7, 5, 2)
+        """
         y, state, _ = self.forward(x, state, lengths)
         return y, state
 
     def forward(self, x: Array, state: Array | None = None, lengths: Any = None) -> tuple[Array, Array, PreactivationTape]:
-        """Training.
+        """Training: the outputs, the final state and the tape.
 
-        Args:
-            x: (T, B, I). The model's dtype.
-            state: h_0 (1, B, H); None for zeros.
-            lengths: (B,) integers from 0 to T: the steps of each row; y and h are 0 behind them.
+        Parameters
+        ----------
+        x : array (T, B, I)
+            The model's dtype.
+        state : array (1, B, H), optional
+            h_0; None for zeros.
+        lengths : integers (B,), optional
+            From 0 to T: the steps of each row; y and h are 0 after them.
 
-        Returns: y (T, B, O); the state h_T of each row's own end (1, B, H); the tape, which has h (T, B, H) too.
+        Returns
+        -------
+        y : array (T, B, O)
+        state : array (1, B, H)
+            h at each row's own end.
+        tape : PreactivationTape
+            For one tape.backward(dy); it has h (T, B, H), too.
 
-        Raises: TypeError, ValueError.
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        MemoryError
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import PreactivationRNN
+        >>> model = PreactivationRNN(3, 4, 2, rng=0)
+        >>> y, h_n, tape = model.forward(np.ones((7, 5, 3), np.float32))
+        >>> np.array_equal(tape.h[-1], h_n[0])
+        True
         """
         x, h0, checked = self._check(x, state, self.hidden_size, lengths)
         U, W, b, V, c = self.params.values()
@@ -157,18 +226,41 @@ class PreactivationTape(_Tape):
 
     @property
     def h(self) -> Array:
-        """(T, B, H), a new array: h_t = b + U x_t + W phi(h_{t-1})."""
+        """(T, B, H), a new array: h_t = b + U x_t + W phi(h_{t-1}), 0 after each row's end."""
         U, W, b, *_ = self._model.params.values()
         return self.within(self._x @ U.T + self._before() @ W.T + b)
 
     def backward(self, dy: Array | None = None, dstate: Array | None = None, dh: Array | None = None) -> Gradients:
         """Gradients of sum(y * dy) + sum(state * dstate) + sum(h * dh).
 
-        Args: dy (T, B, O), dstate (1, B, H), dh (T, B, H): as y, the state, h; None for zeros.
+        Parameters
+        ----------
+        dy : array (T, B, O), optional
+        dstate : array (1, B, H), optional
+        dh : array (T, B, H), optional
+            As y, the state, h; None for zeros. One of them is needed.
 
-        Returns grads.x, grads.state (1, B, H), grads.params (by the names of the model's params), grads.flat.
+        Returns
+        -------
+        grads : Gradients
+            grads.x (T, B, I); grads.state (1, B, H); grads.params, by the names of the model's params; grads.flat, one vector of
+            these.
 
-        Raises: RuntimeError at the second call, or where another thread is at this tape; TypeError, ValueError.
+        Raises
+        ------
+        RuntimeError
+            At the second call, or while another thread uses this tape.
+        TypeError, ValueError
+            A wrong argument; the message names it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import PreactivationRNN
+        >>> y, h_n, tape = PreactivationRNN(3, 4, 2, rng=0).forward(np.ones((7, 5, 3), np.float32))
+        >>> grads = tape.backward(dstate=h_n)  # of half the sum of h_n**2
+        >>> bool(grads.params["V"].any()), grads.x.shape
+        (False, (7, 5, 3))
         """
         with self._in_use:
             return self._backward(dy, dstate, dh)
@@ -206,28 +298,51 @@ class PreactivationTape(_Tape):
 
 
 class OutputRNN(_Model):
-    """The network whose outputs come back (Jordan 1986):  h_t = phi(b + W o_{t-1} + U x_t),  o_t = c + V h_t.
+    """The network whose outputs are fed back (Jordan 1986): h_t = phi(b + W o_{t-1} + U x_t), o_t = c + V h_t.
 
     Given the targets, o_{t-1} can be replaced by what it should have been ("teacher forcing", Williams and Zipser 1989): then no
     step waits for another, and all of them are one product. In closed loop, W o_{t-1} = W c + (W V) h_{t-1}, so it is the usual
-    recurrence with the matrix W V of rank O, and runs on the kernels of fastrnn.rnn. Scheduled sampling is in between: where the
-    teacher speaks, the recurrence is cut. The gradients are exact in all three.
+    recurrence with the matrix W V of rank O, and runs on the kernels of fastrnn.rnn. Scheduled sampling is in between: where a
+    target is fed, the recurrence is cut. The gradients are exact in all three. It is weaker than a network with recurrent hidden
+    units, because all that it can remember has to be in its outputs.
 
-    It is weaker than a network with recurrent hidden units, because all that it can remember has to be in its outputs.
+    Parameters
+    ----------
+    input_size : int
+        I; 0 for a network that runs by itself.
+    hidden_size, output_size : int
+        H and O, at least 1.
+    nonlinearity : "tanh" or "relu", default "tanh"
+        phi.
+    dtype : dtype, default float32
+        float32 or float64.
+    rng : int or numpy.random.Generator, optional
+        The source of the initial values, all from U(-1/sqrt(H), 1/sqrt(H)), or its seed.
 
-    Args: as PreactivationRNN's; input_size may be 0, for a network that runs by itself.
+    Attributes
+    ----------
+    params : Parameters
+        {"U": (H, I), "W": (H, O), "b": (H,), "V": (O, H), "c": (O,)}.
+    flat : array
+        The same numbers as one contiguous vector, for optimisers.
 
-    Attributes:
-        params: {"U": (H, I), "W": (H, O), "b": (H,), "V": (O, H), "c": (O,)}.
-        flat: the same numbers as one contiguous vector, for optimisers.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+    MemoryError
 
-    Raises: TypeError, ValueError.
-
-    >>> model = OutputRNN(3, 64, 2, rng=0)
-    >>> o, o_n, tape = model.forward(x, targets)          # teacher forcing
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import OutputRNN, squared_error
+    >>> model, x, targets = OutputRNN(3, 4, 2, rng=0), np.ones((7, 5, 3), np.float32), np.ones((7, 5, 2), np.float32)  # T=7 B=5
+    >>> o, o_n, tape = model.forward(x, targets)  # teacher forcing
     >>> loss, do = squared_error(o, targets)
     >>> grads = tape.backward(do)
-    >>> o, o_n = model(x)                                 # closed loop
+    >>> o, o_n = model(x)  # closed loop
+    >>> o.shape, o_n.shape, grads.flat.shape
+    ((7, 5, 2), (1, 5, 2), (34,))
     """
 
     _feeds_back = "O"
@@ -236,26 +351,77 @@ class OutputRNN(_Model):
     def __call__(
         self, x: Array, targets: Array | None = None, forced: Any = None, state: Array | None = None, lengths: Any = None
     ) -> tuple[Array, Array]:
-        """Inference: arguments, results and errors as forward's, without the tape."""
+        """Inference: the results of `forward` without the tape.
+
+        Parameters
+        ----------
+        x, targets, forced, state, lengths
+            As in `forward`.
+
+        Returns
+        -------
+        o : array (T, B, O)
+        state : array (1, B, O)
+
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        MemoryError
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import OutputRNN
+        >>> o, o_n = OutputRNN(3, 4, 2, rng=0)(np.ones((7, 5, 3), np.float32))
+        >>> np.array_equal(o[-1], o_n[0])
+        True
+        """
         o, last, _ = self.forward(x, targets, forced, state, lengths)
         return o, last
 
     def forward(
         self, x: Array, targets: Array | None = None, forced: Any = None, state: Array | None = None, lengths: Any = None
     ) -> tuple[Array, Array, OutputTape]:
-        """Training.
+        """Training: the outputs, the last of them and the tape.
 
-        Args:
-            x: (T, B, I). The model's dtype.
-            targets: (T, B, O), what o should be; None: closed loop.
-            forced: (T, B) booleans: where True, step t gets targets[t-1] and not o_{t-1}; None: everywhere, if there are targets.
-                At t = 0 it has no meaning: that step gets the state. fastrnn.train.scheduled_sampling draws one.
-            state: o_0 (1, B, O), what the first step gets; None for zeros.
-            lengths: (B,) integers from 0 to T: the steps of each row; o is 0 behind them.
+        Parameters
+        ----------
+        x : array (T, B, I)
+            The model's dtype.
+        targets : array (T, B, O), optional
+            What o should be; None: closed loop.
+        forced : booleans (T, B), optional
+            Where True, step t gets targets[t-1] and not o_{t-1}; None: everywhere, if there are targets. At t = 0 it has no
+            meaning: that step gets the state. `scheduled_sampling` draws one.
+        state : array (1, B, O), optional
+            o_0, what the first step gets; None for zeros.
+        lengths : integers (B,), optional
+            From 0 to T: the steps of each row; o is 0 after them.
 
-        Returns: o (T, B, O); the o of each row's own end (1, B, O); the tape.
+        Returns
+        -------
+        o : array (T, B, O)
+        state : array (1, B, O)
+            The o of each row's own end.
+        tape : OutputTape
+            For one tape.backward(do).
 
-        Raises: TypeError, ValueError.
+        Raises
+        ------
+        TypeError, ValueError
+            A wrong argument; the message names it.
+        MemoryError
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import OutputRNN, scheduled_sampling
+        >>> x, targets = np.ones((7, 5, 3), np.float32), np.ones((7, 5, 2), np.float32)  # T=7 B=5
+        >>> forced = scheduled_sampling(7, 5, probability=0.5, rng=0)
+        >>> o, o_n, tape = OutputRNN(3, 4, 2, rng=0).forward(x, targets, forced, lengths=[7, 5, 3, 1, 0])
+        >>> o.shape, bool(o[5:, 1].any())
+        ((7, 5, 2), False)
         """
         x, o0, checked = self._check(x, state, self.output_size, lengths)
         U, W, b, V, c = self.params.values()
@@ -301,14 +467,35 @@ class OutputTape(_Tape):
     _h: Array
 
     def backward(self, dy: Array | None = None, dstate: Array | None = None) -> Gradients:
-        """Gradients of sum(o * dy) + sum(state * dstate), also through the outputs that came back.
+        """Gradients of sum(o * dy) + sum(state * dstate), also through the outputs that were fed back.
 
-        Args: dy (T, B, O), dstate (1, B, O): as o and the state; None for zeros.
+        Parameters
+        ----------
+        dy : array (T, B, O), optional
+        dstate : array (1, B, O), optional
+            As o and the state; None for zeros. One of them is needed.
 
-        Returns grads.x, grads.targets (T, B, O), grads.state (1, B, O), grads.params (by the names of the model's params),
-        grads.flat.
+        Returns
+        -------
+        grads : Gradients
+            grads.x (T, B, I); grads.targets (T, B, O); grads.state (1, B, O); grads.params, by the names of the model's params;
+            grads.flat, one vector of these.
 
-        Raises: RuntimeError at the second call, or where another thread is at this tape; TypeError, ValueError.
+        Raises
+        ------
+        RuntimeError
+            At the second call, or while another thread uses this tape.
+        TypeError, ValueError
+            A wrong argument; the message names it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastrnn.train import OutputRNN
+        >>> o, o_n, tape = OutputRNN(3, 4, 2, rng=0).forward(np.ones((7, 5, 3), np.float32))
+        >>> grads = tape.backward(o - 1)  # of half the sum of (o - 1)**2
+        >>> grads.x.shape, grads.state.shape
+        ((7, 5, 3), (1, 5, 2))
         """
         with self._in_use:
             return self._backward(dy, dstate)
@@ -341,18 +528,42 @@ class OutputTape(_Tape):
 
 
 def scheduled_sampling(T: int, B: int, probability: float, rng: Any = None) -> NDArray[np.bool_]:
-    """Who feeds each step of OutputRNN.forward: True, with this probability, the teacher; False, the network itself (Bengio et al.
-    2015, arXiv 1506.03099, where the probability falls during the training: see fastrnn.train.schedules).
+    """Where OutputRNN.forward feeds a target: True, with this probability; where False, it feeds its own output.
 
-    In the paper no gradient goes through the network's own outputs; in OutputRNN it does. For the paper's, feed them as targets:
+    Source: Bengio et al. 2015, arXiv 1506.03099, where the probability falls during the training: see fastrnn.train.schedules. In
+    the paper no gradient goes through the network's own outputs; in OutputRNN it does. For the paper's, feed them as targets: see
+    the example.
 
-    >>> forced = scheduled_sampling(T, B, probability=falling(step), rng=rng)
+    Parameters
+    ----------
+    T, B : int
+        At least 0.
+    probability : float
+        From 0 to 1.
+    rng : int or numpy.random.Generator, optional
+        The source of random numbers, or its seed.
+
+    Returns
+    -------
+    forced : booleans (T, B)
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import OutputRNN, scheduled_sampling
+    >>> model, x, targets = OutputRNN(3, 4, 2, rng=0), np.ones((7, 5, 3), np.float32), np.ones((7, 5, 2), np.float32)  # T=7 B=5
+    >>> forced = scheduled_sampling(7, 5, probability=0.75, rng=0)
     >>> own, _ = model(x, targets, forced)
-    >>> told = targets.copy()
-    >>> told[:-1][~forced[1:]] = own[:-1][~forced[1:]]
-    >>> o, _, tape = model.forward(x, told)
-
-    Returns: (T, B) booleans. Raises: TypeError, ValueError.
+    >>> fed = targets.copy()
+    >>> fed[:-1][~forced[1:]] = own[:-1][~forced[1:]]
+    >>> o, _, tape = model.forward(x, fed)
+    >>> np.allclose(o, own)
+    True
     """
     T, B = checks.integer("T", T, 0), checks.integer("B", B, 0)
     probability = checks.real("probability", probability, 0)

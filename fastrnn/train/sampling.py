@@ -1,4 +1,4 @@
-"""Sequences out of a trained model: a stream of the layer, the readout, and a draw, step after step."""
+"""Sequences drawn from a trained model: a stream of the layer, the readout, and a draw, step after step."""
 
 from __future__ import annotations
 
@@ -19,21 +19,41 @@ _CHUNK = 64  # steps whose noise is drawn at once
 def draw(logits: Array, *, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None, rng: Any = None) -> Ids:
     """One of V classes for each row, with the probabilities softmax(logits / temperature).
 
-    It is the largest of logits / temperature + Gumbel noise (Gumbel 1954), which needs no softmax. top_k draws among the k
-    likeliest classes; top_p among the fewest of the likeliest whose probabilities reach p together, the "nucleus" (Holtzman et al.
-    2020, arXiv 1904.09751); with both, among the nucleus of the k likeliest. A temperature of 0 takes the likeliest ("greedy").
+    It is the largest of logits / temperature + Gumbel noise (Gumbel 1954), which needs no softmax.
 
-    Args:
-        logits: (..., V), float32 or float64; -inf for what must not come.
-        temperature: at least 0. top_k: at least 1. top_p: above 0, at most 1.
-        rng: a seed or a numpy.random.Generator.
+    Parameters
+    ----------
+    logits : array (..., V)
+        float32 or float64; -inf for a class that must not be drawn.
+    temperature : float, default 1
+        At least 0; 0 takes the likeliest class ("greedy").
+    top_k : int, optional
+        At least 1: draw among the k likeliest classes.
+    top_p : float, optional
+        Above 0, at most 1: draw among the fewest of the likeliest classes whose probabilities reach p together, the "nucleus"
+        (Holtzman et al. 2020, arXiv 1904.09751); with `top_k`, among the nucleus of the k likeliest.
+    rng : int or numpy.random.Generator, optional
+        The source of random numbers, or its seed.
 
-    Returns: (...) integers.
+    Returns
+    -------
+    ids : integers (...)
 
-    Raises: TypeError; ValueError, also for logits with a NaN.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; also ValueError for logits with a NaN.
 
-    >>> draw(np.array([[0.0, 5.0, 1.0]]), temperature=0)
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.train import draw
+    >>> logits = np.array([[0.0, 5.0, 1.0]])
+    >>> draw(logits, temperature=0)
     array([1])
+    >>> ids = draw(np.repeat(logits, 1000, axis=0), top_k=2, rng=0)
+    >>> np.unique(ids)
+    array([1, 2])
     """
     logits = checks.floats("logits", logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
@@ -119,7 +139,7 @@ class StreamedModel:
         return self._o
 
     def step(self, ids: Ids) -> Array:
-        """The logits behind these classes (B,)."""
+        """The logits after these classes (B,)."""
         if self.table is not None:
             return self.logits(self.stream(self.table[ids]))
         self._x[self._rows, self._hot] = 0
@@ -141,23 +161,54 @@ def sample(
     table: Array | None = None,
     state: Any = None,
 ) -> tuple[Ids, Any]:
-    """Go on with a sequence of classes: each is drawn from what the model makes of those before it.
+    """Continue a sequence of classes: each is drawn from the model's prediction after those before it.
 
-    Args:
-        layer, readout: a layer in one direction, and the readout of its outputs with V classes.
-        prompt: (n, B) integers from 0 to V-1, the classes so far, n >= 1; or (n,) for one row.
-        steps: how many to draw for each row.
-        temperature, top_k, top_p, rng: as fastrnn.train.draw's. The same seed gives the same sequence, and with one Generator two
-            calls that go on from each other draw what one call draws.
-        table: (V, I), the input vector of each class; None: one-hot vectors.
-        state: as the layer's, where the prompt begins; None for zeros.
+    Parameters
+    ----------
+    layer : RNN, GRU or LSTM
+        In one direction.
+    readout : Linear
+        Of its outputs, with V classes.
+    prompt : integers (n, B) or (n,)
+        From 0 to V-1, the classes so far, n >= 1; (n,) for one row.
+    steps : int
+        How many to draw for each row, at least 0.
+    temperature : float, default 1
+        At least 0; 0 takes the likeliest class ("greedy").
+    top_k : int, optional
+        At least 1: draw among the k likeliest classes.
+    top_p : float, optional
+        Above 0, at most 1: draw among the fewest of the likeliest classes whose probabilities reach p together, the "nucleus"
+        (Holtzman et al. 2020, arXiv 1904.09751); with `top_k`, among the nucleus of the k likeliest.
+    rng : int or numpy.random.Generator, optional
+        The source of random numbers, or its seed. The same seed gives the same sequence, and with one Generator two calls, of which
+        the second continues the first, draw what one call draws.
+    table : array (V, I), optional
+        The input vector of each class; None: one-hot vectors.
+    state : array (L, B, H), or of an LSTM a pair, optional
+        As the layer's, where the prompt begins; None for zeros.
 
-    Returns: (steps, B), or (steps,), the classes; and the state behind all of the prompt and of them but the last, so that
-        prompt=ids[-1:] and that state go on.
+    Returns
+    -------
+    ids : integers (steps, B) or (steps,)
+        The classes drawn.
+    state
+        As the layer's, after the prompt and all of ids but the last, so that prompt=ids[-1:] and this state continue.
 
-    Raises: TypeError; ValueError, also if the model's outputs are NaN.
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; also ValueError if the model's outputs are NaN.
 
-    >>> ids, state = sample(layer, readout, [7], 200, temperature=0.8, top_p=0.95, rng=0)
+    Examples
+    --------
+    >>> import fastrnn
+    >>> from fastrnn.train import Linear, sample
+    >>> layer, readout = fastrnn.LSTM(5, 8, rng=0), Linear(8, 5, rng=1)  # V=5
+    >>> ids, state = sample(layer, readout, [3], 20, temperature=0.8, top_p=0.95, rng=0)
+    >>> more, state = sample(layer, readout, ids[-1:], 10, state=state, rng=1)
+    >>> ids.shape, more.shape
+    ((20,), (10,))
     """
     ids = np.asarray(prompt)
     alone = ids.ndim == 1

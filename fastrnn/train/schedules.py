@@ -1,7 +1,5 @@
 """Schedules: functions of the number of steps so far, for an optimiser's lr or for whatever else changes over a training.
 
->>> adam = Adam(layer.flat, lr=schedules.warmup(100, schedules.cosine(1e-3, 10_000)))
-
 A schedule is any function of one integer, so `lambda t: 1e-3 / (1 + t)` will do as well.
 """
 
@@ -18,8 +16,25 @@ Schedule = Callable[[int], float]
 
 
 def constant(value: float) -> Schedule:
-    """value, at every step. Raises: TypeError, ValueError.
+    """value, at every step.
 
+    Parameters
+    ----------
+    value : float
+
+    Returns
+    -------
+    schedule : function
+        (t) -> float.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> from fastrnn.train.schedules import constant
     >>> constant(0.1)(1000)
     0.1
     """
@@ -28,8 +43,29 @@ def constant(value: float) -> Schedule:
 
 
 def step(value: float, every: int, factor: float = 0.1) -> Schedule:
-    """value factor^(t // every): torch's StepLR. Raises: TypeError, ValueError.
+    """value factor^(t // every): torch's StepLR.
 
+    Parameters
+    ----------
+    value : float
+    every : int
+        At least 1.
+    factor : float, default 0.1
+        At least 0.
+
+    Returns
+    -------
+    schedule : function
+        (t) -> float.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> from fastrnn.train.schedules import step
     >>> [step(1.0, every=2, factor=0.5)(t) for t in range(5)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
     """
@@ -38,8 +74,27 @@ def step(value: float, every: int, factor: float = 0.1) -> Schedule:
 
 
 def exponential(value: float, factor: float) -> Schedule:
-    """value factor^t. Raises: TypeError, ValueError.
+    """value factor^t: torch's ExponentialLR.
 
+    Parameters
+    ----------
+    value : float
+    factor : float
+        At least 0.
+
+    Returns
+    -------
+    schedule : function
+        (t) -> float.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> from fastrnn.train.schedules import exponential
     >>> exponential(1.0, 0.5)(3)
     0.125
     """
@@ -47,20 +102,60 @@ def exponential(value: float, factor: float) -> Schedule:
 
 
 def linear(value: float, steps: int, end: float = 0.0) -> Schedule:
-    """In a straight line from value to `end`, which is reached after `steps` steps and kept. Raises: TypeError, ValueError.
+    """In a straight line from value to `end`, which is reached after `steps` steps and kept.
 
-    >>> linear(1.0, 4)(1)
-    0.75
+    Parameters
+    ----------
+    value : float
+    steps : int
+        At least 1.
+    end : float, default 0
+
+    Returns
+    -------
+    schedule : function
+        (t) -> float.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> from fastrnn.train.schedules import linear
+    >>> [linear(1.0, 4)(t) for t in (0, 1, 4, 9)]
+    [1.0, 0.75, 0.0, 0.0]
     """
     value, steps, end = checks.real("value", value), checks.integer("steps", steps, 1), checks.real("end", end)
     return lambda t: value + (end - value) * min(t / steps, 1)
 
 
 def cosine(value: float, steps: int, end: float = 0.0) -> Schedule:
-    """end + (value - end) (1 + cos(pi t / steps)) / 2, and `end` after `steps` steps (Loshchilov and Hutter 2017, arXiv
-    1608.03983, without restarts; torch's CosineAnnealingLR). Raises: TypeError, ValueError.
+    """end + (value - end) (1 + cos(pi t / steps)) / 2, and `end` after `steps` steps (Loshchilov and Hutter 2017, arXiv 1608.03983,
+    without restarts; torch's CosineAnnealingLR).
 
-    >>> cosine(1.0, 100)(50)
+    Parameters
+    ----------
+    value : float
+    steps : int
+        At least 1.
+    end : float, default 0
+
+    Returns
+    -------
+    schedule : function
+        (t) -> float.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> from fastrnn.train.schedules import cosine
+    >>> round(cosine(1.0, 100)(50), 6)
     0.5
     """
     value, steps, end = checks.real("value", value), checks.integer("steps", steps, 1), checks.real("end", end)
@@ -68,9 +163,28 @@ def cosine(value: float, steps: int, end: float = 0.0) -> Schedule:
 
 
 def inverse_sigmoid(k: float) -> Schedule:
-    """k / (k + exp(t / k)): slowly, then quickly from about 1 to 0, as the probability of the teacher in scheduled sampling
-    (Bengio et al. 2015, arXiv 1506.03099, section 2.4). k: at least 1. Raises: TypeError, ValueError.
+    """k / (k + exp(t / k)): slowly, then quickly from about 1 to 0, as the probability of the teacher in scheduled sampling.
 
+    Source: Bengio et al. 2015, arXiv 1506.03099, section 2.4.
+
+    Parameters
+    ----------
+    k : float
+        At least 1.
+
+    Returns
+    -------
+    schedule : function
+        (t) -> float.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> from fastrnn.train.schedules import inverse_sigmoid
     >>> round(inverse_sigmoid(100.0)(461), 2)
     0.5
     """
@@ -79,8 +193,28 @@ def inverse_sigmoid(k: float) -> Schedule:
 
 
 def warmup(steps: int, schedule: Schedule) -> Schedule:
-    """Up to the schedule's first value in `steps` equal steps, then the schedule from its start. Raises: TypeError, ValueError.
+    """Up to the schedule's first value in `steps` equal steps, then the schedule from its start.
 
+    Parameters
+    ----------
+    steps : int
+        At least 1.
+    schedule : function
+        (t) -> float.
+
+    Returns
+    -------
+    schedule : function
+        (t) -> float.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A wrong argument; the message names it.
+
+    Examples
+    --------
+    >>> from fastrnn.train.schedules import constant, warmup
     >>> [warmup(4, constant(1.0))(t) for t in range(5)]
     [0.25, 0.5, 0.75, 1.0, 1.0]
     """

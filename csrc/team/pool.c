@@ -29,8 +29,9 @@ enum { SPINS = 64 };                           /* about a microsecond of pauses 
 enum { YIELDS = 500 };                         /* a fifth of a millisecond or so, if nobody else wants the core */
 enum { MAX_DOUBTS = 4 };                      /* halvings of the patience */
 
-static const long long MEET_NS = 500000;       /* a member is late that keeps member 0 waiting for longer, and for half of the call so far:
-                                                  other machines on the host take such slices, and in long calls shares differ by as much */
+static const long long MEET_NS = 500000;       /* a member is late that keeps member 0 waiting for longer than this, or a part of a long call,
+                                                  and for half of the call so far: other machines on the host take such slices, and the
+                                                  shares of a long call differ by as much */
 enum { PAUSE = 8, LONGEST_PAUSE = 512 };       /* no team of a kind for so many calls after the first that did not pay, twice as many after
                                                   each probe that did not either; half as many after each that did */
 static const long long PAUSE_NS = 500000000;   /* but no longer than that */
@@ -342,7 +343,7 @@ static void run_team(fr_pool *pool, int threads, long long patience_ns, fr_exper
     atomic_store(&team->claimed, 0);
     atomic_store(&team->work, 0);
     team->late = 0;
-    team->meet_ns = pool->meet_ns ? pool->meet_ns : MEET_NS;
+    team->meet_ns = pool->meet_ns ? pool->meet_ns : patience_ns / 16 > MEET_NS ? patience_ns / 16 : MEET_NS;
     team->waited_ns = team->own_work = 0;
     team->begun_ns = now_ns();
     atomic_fetch_or(&pool->ticket, RUN);

@@ -424,7 +424,7 @@ def _booleans(name: str, value: Any, absent: bool, T: int, B: int, batched: bool
 def _cuts(reset: Array, inside: Array, reverse: bool) -> Array:
     """(T, B) bool: where a row's state starts from zero when time t comes."""
     cut = reset & inside
-    if reverse:  # the cut in front of step t + 1 is met on the way from t + 1 to t
+    if reverse:  # the cut before step t + 1 is met on the way from t + 1 to t
         cut[:-1] = cut[1:]
         cut[-1:] = False
     return cut

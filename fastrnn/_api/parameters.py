@@ -122,7 +122,7 @@ class Module(Pickled):
     hidden_size: int
     _parameters: Parameters
     _shapes: Shapes
-    _suffixes: list[str]  # what stands behind the names of each cell's parameters
+    _suffixes: list[str]  # what follows the names of each cell's parameters
     _names: list[list[str]]  # those of each cell, in the order in which the kernels take them
 
     def _set_up(self, shapes: list[Shapes], suffixes: list[str], dtype: DTypeLike, rng: Any) -> None:

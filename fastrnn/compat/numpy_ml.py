@@ -79,7 +79,7 @@ class _Layer:
                 derived[name].append(np.zeros((len(X), self.n_out)))
         return derived["A"][-1], derived["C"][-1] if self._lstm else None
 
-    def _from_behind(self) -> tuple[Any, Any]:
+    def _from_later_steps(self) -> tuple[Any, Any]:
         """The gradients of A and C from the steps gone back already; 0 at the last step."""
         found = (self.derived_variables.get(name) for name in ("dLdA_accumulator", "dLdC_accumulator"))
         dA, dC = (0.0 if d is None else d for d in found)
@@ -272,7 +272,7 @@ class RNNCell(_Layer):
         self._check_trainable()
         t, p = _last_step(self.derived_variables), self.parameters
         A_prev, A = self.derived_variables["A"][t : t + 2]
-        dA = dLdAt + self._from_behind()[0]
+        dA = dLdAt + self._from_later_steps()[0]
         dZ = dA * (1 - A**2) if self.act_fn == "Tanh" else dA * (A > 0)
         db = dZ.sum(axis=0)[:, None]
         self._passed(1, dZ @ p["Waa"].T, None, {"Waa": A_prev.T @ dZ, "Wax": self.X[t].T @ dZ, "ba": db, "bx": db})
@@ -368,7 +368,7 @@ class LSTMCell(_Layer):
         derived, p = self.derived_variables, self.parameters
         t = _last_step(derived)
         C_prev, C = derived["C"][t : t + 2]
-        dA, dC = self._from_behind()
+        dA, dC = self._from_later_steps()
         d, dC = _step.backward(dLdAt + dA, dC, self._gates[t], C_prev, C)
         Z, of_gate = np.hstack([derived["A"][t], self.X[t]]), {"u": d.i, "f": d.f, "c": d.g, "o": d.o}
         dZ = sum(d_gate @ p[f"W{gate}"].T for gate, d_gate in of_gate.items())
@@ -440,8 +440,8 @@ class _Sequence(_Layer):
         expected = (recorded.y.shape[1], self.n_out, len(recorded.y))
         if dLdA.shape != expected:
             raise ValueError(f"dLdA: expected (n_ex, n_out, n_t) = {expected}, got {dLdA.shape}")
-        behind = self._from_behind()
-        dA, dC = (None if isinstance(d, float) else d for d in behind)
+        later = self._from_later_steps()
+        dA, dC = (None if isinstance(d, float) else d for d in later)
         dx, dA0, dC0, gradients = recorded.backward(dLdA.transpose(2, 0, 1), dA, dC)
         self._passes.pop()
         self._passed(len(recorded.y), dA0, dC0, gradients)

@@ -53,7 +53,7 @@ class Steps:
         self.order = list(range(T - 1, -1, -1) if cell.reverse else range(T))
         self.y = np.zeros((*x.shape[:2], state[0].shape[1]), x.dtype)
         for t in self.order:
-            # In reverse, what comes in front of step t is step t+1, from which a cut in front of t+1 parts it.
+            # In reverse, what comes before step t is step t+1, from which a cut before t+1 separates it.
             cut = cuts[t : t + 1] if not cell.reverse else cuts[t + 1 : t + 2] if t + 1 < T else np.zeros_like(cuts[:1])
             y, state, tape = cell(x[t : t + 1], state, mask=there[t : t + 1], reset=cut)
             self.y[t] = y[0]

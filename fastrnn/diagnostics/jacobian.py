@@ -140,7 +140,7 @@ def step_jacobians(layer: Any, x: Array, *, row: int = 0, state: Any = None, cel
     before = [np.array([s[m][row] for s in steps.states[:-1]]).reshape(T, -1) for m in range(len(steps.states[0]))]
     widths = [s.shape[1] for s in steps.states[0]]
     n, inputs = sum(widths), steps.x[steps.order, row]
-    each = np.split(np.eye(n), np.cumsum(widths)[:-1], axis=1)  # one number of the state behind the step for each row
+    each = np.split(np.eye(n), np.cumsum(widths)[:-1], axis=1)  # one number of the state after the step for each row
     jacobians = np.empty((T, n, n))
     at_once = max(_ROWS // n, 1)
     for start in range(0, T, at_once):

@@ -23,7 +23,7 @@ class Cell:
 
     order: its order of the gates: i, f, g, o of an LSTM; r, z, n of a GRU; a of a plain RNN.
     arrays: name -> "layout content"; a name that ends in ? may be absent. The content is a list of kinds of numbers side by side
-        (joined by commas), or gate behind gate (joined by +), each with its gates behind a dot where it has not all of them:
+        (joined by commas), or gate after gate (joined by +), each with its gates after a dot where it has not all of them:
         x, h    the weights of the input and of the hidden state
         b       the one bias of a gate; of the n of a GRU with the reset after the product that of the input
         bx, bh  the biases of the input and of the hidden state, apart

@@ -232,7 +232,7 @@ class Stacked(Container):
 
 
 class Flat(Container):
-    """One vector. `passes`: the names that stand one behind the other for each layer and direction, and so on."""
+    """One vector. `passes`: the names that stand one after the other for each layer and direction, and so on."""
 
     def __init__(self, *passes: tuple[str, ...]) -> None:
         self.passes = passes

@@ -82,12 +82,12 @@ _STEPS = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}
 
 
 def _clipped(attributes: Attributes, activations: tuple[Activation, ...]) -> list[Function]:
-    """The functions, behind the clipping of what they are applied to."""
+    """The functions, after the clipping of what they are applied to."""
     clip, functions = attributes.clip, [activation.function() for activation in activations]
-    return functions if clip is None else [_behind_clip(function, clip) for function in functions]
+    return functions if clip is None else [_after_clip(function, clip) for function in functions]
 
 
-def _behind_clip(function: Function, clip: float) -> Function:
+def _after_clip(function: Function, clip: float) -> Function:
     return lambda a: function(np.clip(a, -clip, clip))
 
 

@@ -203,7 +203,7 @@ class _Steps:
         self.o = self._rows(o, 1)
 
     def _rows(self, array: Array, inner: int) -> Array:
-        """The steps that count along one axis, in front of the last `inner` axes."""
+        """The steps that count along one axis, before the last `inner` axes."""
         if self.valid is not None:
             return array[self.valid]
         return array.reshape(-1, *array.shape[array.ndim - inner :])

@@ -144,7 +144,7 @@ class Linear(Module):
         batch_first = checks.flag("batch_first", batch_first)
         if checks.choice("steps", steps, "all", "last") == "all":
             if lengths is not None:
-                raise ValueError('lengths: expected None with steps="all": what stands behind the ends is the loss\'s to leave out')
+                raise ValueError('lengths: expected None with steps="all": what stands after the ends is the loss\'s to leave out')
             return h, None
         if h.ndim != 3:
             raise ValueError(f'h: expected (T, B, H) with steps="last", got shape {h.shape}')

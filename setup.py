@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
     package = (error.name or "").partition(".")[0]
     sys.exit(
         f"error: the build of fastrnn needs the package {package}, which is not installed. `pip install .` brings it by itself; "
-        "with --no-build-isolation, or without pip, first: pip install 'setuptools>=77' 'Cython>=3.0' 'numpy>=2.0'"
+        "with --no-build-isolation, or without pip, first: pip install 'setuptools>=77' 'Cython>=3.1' 'numpy>=2.0'"
     )
 
 X86 = {

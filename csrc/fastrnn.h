@@ -81,7 +81,7 @@ typedef struct fr_gradients {
 
 /* How the call is run. No result depends on it. */
 typedef struct fr_schedule {
-    int split_units;          /* threads share the hidden units (a meeting each step), not the rows */
+    int split_units;          /* threads share the hidden units (a barrier after each stage), not the rows */
     int row_blocks;           /* forward, dynamic scheduling: threads take turns at so many blocks of rows, chunk by chunk; 0: static, a
                                  share of the rows each. Ignored where units are shared, and in ragged plans, whose rows have no fixed place */
     int input_first;          /* make the input products of a chunk of steps before its recurrence */

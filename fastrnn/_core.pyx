@@ -1,5 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=True, embedsignature=False, freethreading_compatible=True
-"""Arrays to pointers and sizes to one call without the GIL. No arithmetic, no policy, and no checks: the Python around it does those.
+"""Arrays to pointers and sizes to one call without the GIL. Arguments are checked by the Python around it, but for the steps of a
+stream and the arrays of optimisers. The policies that are here: when to keep the GIL, and the free list.
 
 Python without a GIL may run all of this in many threads at once. What they share is guarded here: the blocks of memory by `list_guard`,
 the pool by itself, an object with a state by its `InUse`.

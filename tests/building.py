@@ -13,7 +13,7 @@ ISA_FLAGS = {
     "sse2": [],
     "neon": [],
     "v3": ["-mavx2", "-mfma"],
-    "v4": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"],
+    "v4": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
 
 

@@ -1,4 +1,4 @@
-"""What holds for the whole process, set for one test and put back behind it."""
+"""What holds for the whole process, set for one test and put back after it."""
 
 import random
 from collections import defaultdict

@@ -552,7 +552,7 @@ class Sessions(RuleBasedStateMachine):
 
 @pytest.fixture
 def small_schedules(small_work_is_shared_out, use, monkeypatch):
-    """Threads, chunks and lots for calls as small as these, and all settings as they were behind it."""
+    """Threads, chunks and row blocks for calls as small as these, and all settings as they were behind it."""
     for name in ("_STEP_FOR_UNITS", "_ROWS_OF_A_BLOCK"):
         monkeypatch.setattr(schedule, name, 1)
     for name in ("_FORWARD_ITEMS", "_BACKWARD_ITEMS", "_UNIT_ITEMS"):

@@ -1,4 +1,4 @@
-"""Threads: the GIL is released, calls from many Python threads at once, fork, the limits, and the environment's wishes."""
+"""Threads: the GIL is released, calls from many Python threads at once, fork, the limits, and the environment's settings."""
 
 import contextlib
 import multiprocessing
@@ -359,7 +359,7 @@ NAMES = ", ".join(fastrnn.available_isas())
         ("FASTRNN_GEMM", "mkl", "FASTRNN_GEMM: engine: expected 'own' or 'blas', got 'mkl'"),
     ],
 )
-def test_a_wish_that_cannot_be_met_stops_the_import(name, value, message):
+def test_an_invalid_setting_stops_the_import(name, value, message):
     out, err = python("import fastrnn", **{name: value})
     assert (out, err.splitlines()[-1]) == ("", f"ImportError: {message}")
 

@@ -44,7 +44,7 @@ static ALWAYS_INLINE void gru_after_unit_back(const member *m, REAL *s, const it
     v_store_n(e->dh + u, e->cut ? v_zero() : dh * z, lanes);
 }
 
-/* In two passes, because tanh waits for r: units that do not wait for each other fill the time. */
+/* In two passes, because n depends on r: independent units fill the latency. */
 static NOINLINE void gru_after_forward(const member *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     for (int i = 0; i < n * np; i++)

@@ -82,7 +82,7 @@ static ALWAYS_INLINE void lstm_peephole_unit_back(const member *m, REAL *s, cons
     lstm_unit_back(m, s, e, u, lanes, 1);
 }
 
-/* In two passes, because tanh(c) waits long for c: units that do not wait for each other fill the time. */
+/* In two passes, because tanh(c) depends on c: independent units fill the latency. */
 static NOINLINE void lstm_forward(const member *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
 {
     each_gated_unit(m, s, e, n, p, np, lstm_plain_unit);

@@ -189,7 +189,7 @@ static void finish(member *m, const stage *g)
         e->next_dgates = m->next_dgates[b] ? m->next_dgates[b] : m->zero;
         e->dh_carry = m->cell->direct_dh || !m->next_dgates[b] ? e->dh : m->zero;
     }
-    if (!meet(m))
+    if (!barrier(m))
         return;
     ptrdiff_t n = 0;
     for (ptrdiff_t b = 0; b < B; b++)
@@ -198,23 +198,23 @@ static void finish(member *m, const stage *g)
     run_stage(m, &last, m->mine, n, panels_of(m, last.panels), 0);
 }
 
-/* All steps downwards, as one member of a team. The meeting at the start of a chunk is also that after the products of the one before:
+/* All steps downwards, as one member of a team. The barrier at the start of a chunk is also that after the products of the one before:
  * what they read is not overwritten before it. */
 static void backward_steps(member *m, const stage *g, int stages, const products *c, REAL *edge)
 {
     const fr_call *t = m->call;
     for (ptrdiff_t s = t->range.s1 - 1, steps; t->plan.B > 0 && s >= t->range.s0; s -= steps) {
         keep_edges(m, edge);
-        if (!meet(m))
+        if (!barrier(m))
             return;
         steps = chunk_steps(t, s, -1);
         const ptrdiff_t n = gather(m, s, steps, -1);
-        if (m->units && !meet(m)) /* after it, members work on items that others have filled in */
+        if (m->units && !barrier(m)) /* after it, members work on items that others have filled in */
             return;
         for (ptrdiff_t q = 0; q < steps; q++)
             if (!run_step(m, g, stages, m->mine + m->mine_first[q], m->mine_first[q + 1] - m->mine_first[q], q & 1))
                 return;
-        if (!meet(m))
+        if (!barrier(m))
             return;
         if (t->d.dgates)
             sum_biases(m);
@@ -242,7 +242,7 @@ static void backward(const void *call, int index, fr_team *team)
         if (!t->schedule.direct)
             pack_backward(m, g);
     }
-    if (meet(m))
+    if (barrier(m))
         backward_steps(m, g, stages, &b.products, b.edge);
     fr_report_work(team, index, m->work);
     fr_fp_leave(state);

@@ -108,7 +108,7 @@ static void fill_item(const member *m, item *e, ptrdiff_t slot, ptrdiff_t s, ptr
 }
 
 /* List the items of `steps` steps from s on. Returns how many they are in the whole team. Where units are shared, every
- * member works on items that others filled in: a meeting has to follow. */
+ * member works on items that others filled in: a barrier has to follow. */
 static ptrdiff_t gather(member *m, ptrdiff_t s, ptrdiff_t steps, int direction)
 {
     const fr_plan *plan = &m->call->plan;

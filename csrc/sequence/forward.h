@@ -252,7 +252,7 @@ static int forward_chunk(member *m, const stage *g, int stages, ptrdiff_t s, ptr
     if (t->xw)
         m->xw = (REAL *)t->xw + items_between(&t->plan, t->range.s0, s) * m->xw_width;
     gather(m, s, steps, 1);
-    if (m->units && !meet(m))
+    if (m->units && !barrier(m))
         return 0;
     if (m->xw && !t->xw)
         make_inputs(m, g, m->mine_first[steps]);
@@ -290,14 +290,14 @@ static void forward_steps(member *m, const stage *g, int stages)
     }
     if (!t->memory.packed_ready)
         pack_forward(m, g);
-    if (!meet(m))
+    if (!barrier(m))
         return;
     if (m->row_blocks) {
         forward_row_blocks(m, g, stages);
         return;
     }
     for (ptrdiff_t s = t->range.s0, steps; t->plan.B > 0 && s < t->range.s1; s += steps) {
-        if (t->plan.first && !meet(m)) /* an item's place in the table is another row's in the next chunk */
+        if (t->plan.first && !barrier(m)) /* an item's place in the table is another row's in the next chunk */
             return;
         steps = chunk_steps(t, s, 1);
         if (!forward_chunk(m, g, stages, s, steps))

@@ -80,9 +80,9 @@ static inline int owns(const member *m, ptrdiff_t row)
 }
 
 /* Wait for the others. 0: leave, the team has ended. Member 0 then goes on alone, with all rows and all units. */
-static int meet(member *m)
+static int barrier(member *m)
 {
-    if (fr_meet(m->team, m->index))
+    if (fr_barrier(m->team, m->index))
         return 1;
     if (m->index != 0)
         return 0;

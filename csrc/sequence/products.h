@@ -94,7 +94,7 @@ static void pack_columns(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t columns
 
 /* ---- the weights --------------------------------------------------------------------------------------- */
 
-/* Some rows of one segment, all panels: the rows' dgates stay in the second cache while the panels go by. */
+/* Some rows of one segment, all panels: the rows' dgates stay in the L2 while the panels go by. */
 static void run_piece(member *m, const products *c, const segment *g, ptrdiff_t n, ptrdiff_t m0, ptrdiff_t m1)
 {
     const ptrdiff_t vectors = fr_ceil_div(g->N, W);
@@ -255,7 +255,7 @@ static void dx_tile(const member *m, const products *c, const item *e, int rows,
             v_store_n(e[r].dx + (p * 4 + v) * W, v_load(s + (r * 4 + v) * W), fr_min(W, m->I - (p * 4 + v) * W));
 }
 
-/* dx, in pieces of some items, dynamically scheduled: their dgates stay in the second cache while the panels go by. */
+/* dx, in pieces of some items, dynamically scheduled: their dgates stay in the L2 while the panels go by. */
 static void make_dx(member *m, const products *c, ptrdiff_t n)
 {
     const ptrdiff_t piece = fr_min(2 * MAX_ROWS, fr_ceil_div(n, 2 * m->members)), most = c->w ? MAX_ROWS : DIRECT_ROWS;
@@ -282,7 +282,7 @@ static int run_products(member *m, const products *c, ptrdiff_t n)
     sum_biases(m);
     if (m->call->d.dx.p)
         make_dx(m, c, n);
-    if (!meet(m))
+    if (!barrier(m))
         return 0;
     sum_weights(m, c, n);
     return 1;

@@ -69,13 +69,13 @@ static void run_stage(member *m, const stage *g, item *const *e, ptrdiff_t n, ra
     }
 }
 
-/* The items of a step, shared out: by rows (the caller has listed this member's), or by units with a meeting after each stage. 0: the
+/* The items of a step, shared out: by rows (the caller has listed this member's), or by units with a barrier after each stage. 0: the
  * team has ended. */
 static int run_step(member *m, const stage *g, int stages, item *const *e, ptrdiff_t n, int backwards)
 {
     for (int i = 0; i < stages; i++) {
         run_stage(m, &g[i], e, n, panels_of(m, g[i].panels), backwards);
-        if (m->units && !meet(m))
+        if (m->units && !barrier(m))
             return 0;
     }
     return 1;

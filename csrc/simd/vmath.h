@@ -21,7 +21,8 @@
  * Exponentials: n = round(x / ln2) by adding MAGIC = 1.5 * 2^MANTISSA + bias, which leaves n + bias in the
  * low bits; shifted into the exponent's place they are 2^n. r = x - n ln2 takes two steps (Cody and Waite
  * 1980): n times LN2_HI is exact, with no need of a fused multiply-add. The polynomials are near-minimax, by
- * tools/vmath_coefficients.py.
+ *
+ * csrc/tools/vmath_coefficients.py.
  */
 
 #ifndef FR_VMATH_H

@@ -1,16 +1,16 @@
 /* pool.c - a team of threads that runs one function together.
  *
  * A call publishes a ticket; workers that see it in time join the team, then the team closes and runs. A worker that does not get
- * a core in time is not waited for: results do not depend on the size of the team, so the caller goes on with fewer. In time is the
- * caller's to say, since waking a worker takes 50 to 100 us, a bargain for some calls and more than all of others. Whoever waits
- * spins for about a microsecond, then yields its core at every look, for some tenths of a millisecond, then naps; and a worker without
- * a call sleeps after a while.
+ * a core in time is not waited for: results do not depend on the size of the team, so the caller goes on with fewer. The caller says
+ * how long to wait: waking a worker takes 50 to 100 us, little for a long call, more than all of a short one. Whoever waits spins for
+ * about a microsecond, then yields its core at every look, for some tenths of a millisecond, then naps; and a worker without a call
+ * sleeps after a while.
  *
  * The system often wakes a worker on the core where its caller runs, and leaves both there for milliseconds, though another is idle.
- * So a worker that finds itself on the core of a member before it moves over.
+ * So a worker that starts on an earlier member's core moves to a free one.
  *
- * Where other processes want its cores, a team that meets often would lose a time slice of milliseconds at each meeting. So a team
- * in which somebody was late ends at its next meeting, where all data are complete, and member 0 goes on alone. And the pool
+ * Where other processes want its cores, a team that meets often would lose a time slice of milliseconds at each barrier. So a team
+ * in which somebody was late ends at its next barrier, where all data are complete, and member 0 goes on alone. And the pool
  * remembers, per kind and size of call, whether teams were faster than one thread would have been: if not, calls run on one thread
  * for a while, with rare probes.
  */
@@ -27,9 +27,9 @@ enum { MEMBERS = 0x3fff, OPEN = 0x4000, RUN = 0x8000 };
 static const long long AWAKE_NS = 200000;      /* how long a worker stays awake after a call */
 enum { SPINS = 64 };                           /* about a microsecond of pauses */
 enum { YIELDS = 500 };                         /* a fifth of a millisecond or so, if nobody else wants the core */
-enum { MAX_DOUBTS = 4 };                      /* halvings of the patience */
+enum { MAX_MISSED = 4 };                      /* halvings of the patience */
 
-static const long long MEET_NS = 500000;       /* a member is late that keeps member 0 waiting for longer than this, or a part of a long call,
+static const long long LATE_NS = 500000;       /* a member is late that keeps member 0 waiting for longer than this, or a part of a long call,
                                                   and for half of the call so far: other machines on the host take such slices, and the
                                                   shares of a long call differ by as much */
 enum { PAUSE = 8, LONGEST_PAUSE = 512 };       /* no team of a kind for so many calls after the first that did not pay, twice as many after
@@ -85,10 +85,10 @@ static void wait_for_round(fr_team *team, unsigned round)
         return;
     const long long now = now_ns(), waited = now - start;
     team->waited_ns += waited;
-    team->late |= waited > team->meet_ns && 2 * team->waited_ns > now - team->begun_ns;
+    team->late |= waited > team->late_ns && 2 * team->waited_ns > now - team->begun_ns;
 }
 
-int fr_meet(fr_team *team, int member)
+int fr_barrier(fr_team *team, int member)
 {
     if (team->n == 1) {
         atomic_store_explicit(&team->claimed, 0, memory_order_relaxed);
@@ -257,10 +257,10 @@ static int gather_team(fr_pool *pool, int threads, long long patience_ns)
     }
     int available = threads < pool->workers + 1 ? threads : pool->workers + 1;
     long long start = now_ns();
-    for (int looks = 0; (int)(atomic_load(&pool->ticket) & MEMBERS) < available && now_ns() - start < patience_ns >> pool->doubts;)
+    for (int looks = 0; (int)(atomic_load(&pool->ticket) & MEMBERS) < available && now_ns() - start < patience_ns >> pool->missed;)
         wait_a_little(&looks);
     int joined = atomic_fetch_and(&pool->ticket, ~(unsigned)OPEN) & MEMBERS;
-    pool->doubts = joined >= available ? 0 : pool->doubts < MAX_DOUBTS ? pool->doubts + 1 : MAX_DOUBTS;
+    pool->missed = joined >= available ? 0 : pool->missed < MAX_MISSED ? pool->missed + 1 : MAX_MISSED;
     return joined;
 }
 
@@ -343,7 +343,7 @@ static void run_team(fr_pool *pool, int threads, long long patience_ns, fr_exper
     atomic_store(&team->claimed, 0);
     atomic_store(&team->work, 0);
     team->late = 0;
-    team->meet_ns = pool->meet_ns ? pool->meet_ns : patience_ns / 16 > MEET_NS ? patience_ns / 16 : MEET_NS;
+    team->late_ns = pool->late_ns ? pool->late_ns : patience_ns / 16 > LATE_NS ? patience_ns / 16 : LATE_NS;
     team->waited_ns = team->own_work = 0;
     team->begun_ns = now_ns();
     atomic_fetch_or(&pool->ticket, RUN);
@@ -409,5 +409,5 @@ void fr_pool_after_fork(fr_pool *pool)
     atomic_store(&pool->ticket, 0);
     pool->workers = 0;
     pool->ready = 0;
-    pool->doubts = 0;
+    pool->missed = 0;
 }

@@ -10,22 +10,22 @@ enum { FR_MAX_THREADS = 256 };
 typedef struct fr_team {
     int n;
     atomic_int arrived;
-    atomic_uint round;      /* meetings passed */
-    atomic_uint last_round; /* the meeting after which member 0 goes on alone; 0: none */
-    atomic_int claimed;     /* pieces of work that were handed out since the last meeting */
+    atomic_uint round;      /* barriers passed */
+    atomic_uint last_round; /* the barrier after which member 0 goes on alone; 0: none */
+    atomic_int claimed;     /* pieces of work that were handed out since the last barrier */
     atomic_llong work;      /* multiply-adds, or another measure, that all members have done */
     /* of member 0 alone */
-    int late;               /* somebody kept it waiting for longer than meet_ns, and for half of the time since begun_ns */
-    long long meet_ns, begun_ns;
-    long long waited_ns;    /* in meetings, beyond a few microseconds each */
+    int late;               /* a wait was longer than late_ns, when all waits were more than half of the time since begun_ns */
+    long long late_ns, begun_ns;
+    long long waited_ns;    /* in barriers, beyond a few microseconds each */
     long long own_work;     /* its part of `work` */
 } fr_team;
 
-/* Wait for all members. Returns 1; or 0, if somebody was late at an earlier meeting, and the team ends with this one: everybody has
+/* Wait for all members. Returns 1; or 0, if somebody was late at an earlier barrier, and the team ends with this one: everybody has
  * come, member 0 goes on alone, and the others leave. */
-int fr_meet(fr_team *team, int member);
+int fr_barrier(fr_team *team, int member);
 
-/* The next piece of work, 0, 1, 2, ... since the last meeting: a member that was descheduled for a while takes fewer. */
+/* The next piece of work, 0, 1, 2, ... since the last barrier: a member that was descheduled for a while takes fewer. */
 static inline int fr_claim(fr_team *team)
 {
     return atomic_fetch_add_explicit(&team->claimed, 1, memory_order_relaxed);
@@ -41,8 +41,8 @@ typedef struct {
     char line[56];     /* a cache line each */
 } fr_row_block;
 
-/* Take that row block of n which is furthest behind `end` chunks, of those that nobody has; -1: there is none, and none will come that
- * its holder cannot go on with. fr_row_block_done puts it back, one chunk further. */
+/* Claim, of the n blocks that nobody holds and that have done fewer than `end` chunks, the one with the fewest; -1: there is none, and
+ * blocks that are held are finished by their holders. fr_row_block_done gives it back, one chunk further. */
 int fr_row_block_take(fr_row_block *blocks, int n, int end);
 void fr_row_block_done(fr_row_block *block);
 
@@ -54,8 +54,8 @@ typedef struct {
     long long team_ns;  /* how long they took */
     long long alone_ns; /* how long member 0 would have taken alone, by the time that its own part took */
     int pause;          /* how many calls run alone after one that did not pay; 0: teams have paid */
-    int skip;           /* of those, how many are left; */
-    long long until_ns; /* from then on they do not count */
+    int skip;           /* calls of the pause that are still to come */
+    long long until_ns; /* the pause ends at this time at the latest */
 } fr_experience;
 
 /* A team took so long for a call that would have taken one thread alone_ns. */
@@ -80,8 +80,8 @@ typedef struct fr_pool {
     fr_work *work;
     const void *task;
     fr_team team;
-    int doubts;          /* calls in a row for which somebody did not come */
-    long long meet_ns;   /* of its teams; 0 is the usual */
+    int missed;          /* calls in a row for which somebody did not come */
+    long long late_ns;   /* of its teams; 0 is the usual */
     int always;          /* form teams whatever they bring: for tests */
     fr_experience experience[FR_KINDS][FR_WORK_CLASSES];
 } fr_pool;

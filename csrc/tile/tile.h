@@ -1,9 +1,9 @@
-/* tile.h - the register tile: every product of the package ends here.
+/* tile.h - the register tile: every product with packed weights ends here; direct.h has those with weights as they lie.
  *
- * A tile is up to MR4 rows by a panel of nv <= 4 vectors of outputs; rows come in groups of up to MAX_ROWS, which are tiles one below
+ * A tile is up to MR<nv> rows by a panel of nv <= 4 vectors of outputs; rows come in groups of up to MAX_ROWS, which are tiles one below
  * the other. Its sums are added to the scratch s:
  *     s[r][v] += sum over k, in ascending order, of a[r][k] * panel[k][v]
- * one fused multiply-add at a time, FR_SUM terms at most; a longer sum is a sum of such sums, which keeps the rounding error of
+ * one fused multiply-add at a time, SUM_TERMS terms at most; a longer sum is a sum of such sums, which keeps the rounding error of
  * float32 near that of a BLAS. An element's bits depend on its own row and column alone: not on the rows beside it, not on the
  * vector width.
  *
@@ -13,7 +13,7 @@
 #define FR_TILE_H
 #include "simd/simd.h"
 
-enum { MAX_ROWS = 36 }; /* whole tiles of 3, 4 and 6 rows; with them a piece of a panel and its scratch fit the nearest cache */
+enum { MAX_ROWS = 36 }; /* whole tiles of 3, 4 and 6 rows; with them a piece of a panel and its scratch fit the L1 */
 
 /* Named vectors, not an array: compilers keep these in registers. */
 typedef struct {
@@ -187,7 +187,7 @@ static ALWAYS_INLINE void short_tile(int mr, int np, int nv, const REAL *const *
     }
 }
 
-/* The same for any K and up to MAX_ROWS rows. A piece of the panel stays in the nearest cache while all rows go by. */
+/* The same for any K and up to MAX_ROWS rows. A piece of the panel stays in the L1 while all rows go by. */
 static void tile(int n, int np, int nv, const REAL *const *a, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K, REAL *s)
 {
     if (n == 1) { /* a division takes as long as ten steps over k */

@@ -1,4 +1,4 @@
-"""Prints the polynomials of vmath.tmpl.h, near-minimax fits in mpmath; about half a minute.
+"""Prints the polynomials of csrc/simd/vmath.h, near-minimax fits in mpmath; about half a minute.
 
     python vmath_coefficients.py
 

@@ -15,11 +15,11 @@ _WORK_PER_WAIT = 80  # multiply-adds for each nanosecond of waiting for a thread
 _FORWARD_ITEMS = 256  # items per chunk when input products are made first
 _BACKWARD_ITEMS = 512  # items per chunk of the backward products
 _UNIT_ITEMS = 64  # items per chunk where units are shared: how much a thread that was late keeps the other waiting for
-_STEP_FOR_UNITS = 16000  # multiply-adds of a thread between two meetings that are worth one
+_STEP_FOR_UNITS = 16000  # multiply-adds of a thread between two barriers that are worth one
 _LARGE_WEIGHTS = 120_000  # weights of which each core would rather keep its part: 480 kB of float32
 _FEW_ROWS = 4  # rows per thread up to which input products are made first
 _ROWS_OF_A_BLOCK = 4  # at least, or tiles are too low
-_WEIGHTS_OF_BLOCKS = 150_000  # weights that a core has at hand however often it starts on other rows
+_WEIGHTS_OF_BLOCKS = 150_000  # weights that stay in the L2 of a core when it changes row blocks
 _DIRECT_ITEMS = 4  # items (rows times steps) up to which a packed copy of the weights is more work than it saves
 _BYTES_PER_THREAD = 6_400_000  # of an elementwise rule, below which a second thread costs more than it brings: 80 to 160 us
 _BYTES_PER_RELEASE = 1_600_000  # below which handing the GIL over costs more than the rule
@@ -145,7 +145,7 @@ def side_by_side(runs: int, T: int, B: int, I: int, H: int, G: int, threads: int
 
 def _shares_units(rows: int, I: int, H: int, G: int, threads: int) -> bool:
     """Do threads share the units? Where rows are fewer than they, or so few that a thread reads all weights for next to nothing;
-    and where a thread has enough to do between two meetings."""
+    and where a thread has enough to do between two barriers."""
     large_for_few = rows <= threads * _FEW_ROWS and G * H * (I + H) >= _LARGE_WEIGHTS
     return (rows < threads or large_for_few) and rows * G * H * H >= threads * _STEP_FOR_UNITS
 
@@ -156,7 +156,7 @@ def _row_blocks(rows: int, weights: int, threads: int) -> int:
 
 
 def _patience(work: int) -> int:
-    """A third of the time that the work takes alone, or less."""
+    """A quarter to a half of the time that the work takes alone."""
     return work // _WORK_PER_WAIT
 
 

@@ -94,7 +94,7 @@ static void make_plan(call *c)
     c->task.plan = c->plan.items;
 }
 
-/* What comes in, as engine.Task has it; and the plan. */
+/* What comes in, as _core.Task has it; and the plan. */
 static call open_call(const xla_frame *frame, int arguments, int results)
 {
     call c = {.frame = fr_frame_open(frame, arguments, results)};
@@ -332,32 +332,32 @@ static void *hold_backward(call *c)
     return more;
 }
 
-/* A task that makes gates and c of a segment again, in memory for its steps. */
-static fr_call prepare_again(call *c, ptrdiff_t most)
+/* A task that recomputes gates and c of a segment, in memory for its steps. */
+static fr_call prepare_recompute(call *c, ptrdiff_t most)
 {
-    fr_call again = c->task;
-    const ptrdiff_t row = c->B * again.H * c->size;
-    again.saved.recompute = 1;
-    again.saved.gates = kept_sequence(c, fr_arena_take(&c->memory, most * 4 * row), 4 * again.H);
-    again.saved.c = kept_sequence(c, is_lstm(c) ? fr_arena_take(&c->memory, (most + 1) * row) : NULL, again.H);
-    prepare(c, &again, &c->frame.options->again, 0);
-    return again;
+    fr_call recompute = c->task;
+    const ptrdiff_t row = c->B * recompute.H * c->size;
+    recompute.saved.recompute = 1;
+    recompute.saved.gates = kept_sequence(c, fr_arena_take(&c->memory, most * 4 * row), 4 * recompute.H);
+    recompute.saved.c = kept_sequence(c, is_lstm(c) ? fr_arena_take(&c->memory, (most + 1) * row) : NULL, recompute.H);
+    prepare(c, &recompute, &c->frame.options->recompute, 0);
+    return recompute;
 }
 
 static void backward_segments(call *c, ptrdiff_t most)
 {
-    fr_call *t = &c->task, again = prepare_again(c, most);
+    fr_call *t = &c->task, recompute = prepare_recompute(c, most);
     const ptrdiff_t steps = t->plan.T, bytes = c->B * t->H * c->size;
     const char *checkpoints = fr_argument(&c->frame, FR_C);
     t->saved.recompute = 1;
-    t->saved.c = again.saved.c;
-    t->saved.gates = again.saved.gates;
+    t->saved.c = recompute.saved.c;
+    t->saved.gates = recompute.saved.gates;
     for (ptrdiff_t k = (steps - 1) / most; !failed(c) && k >= 0; k--) {
         const ptrdiff_t s0 = k * most, s1 = s0 + most < steps ? s0 + most : steps;
-        if (again.saved.c.p)
-            memcpy(again.saved.c.p, checkpoints + k * bytes, (size_t)bytes);
-        t->saved.first_step = again.saved.first_step = s0;
-        run(c, &again, &c->frame.options->again, c->kernels->forward, s0, s1);
+        if (recompute.saved.c.p)
+            memcpy(recompute.saved.c.p, checkpoints + k * bytes, (size_t)bytes);
+        t->saved.first_step = recompute.saved.first_step = s0;
+        run(c, &recompute, &c->frame.options->recompute, c->kernels->forward, s0, s1);
         t->range.first = s1 == steps;
         t->range.last = s0 == 0;
         run(c, t, &c->frame.options->how, c->kernels->backward, s0, s1);

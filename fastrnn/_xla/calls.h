@@ -1,4 +1,4 @@
-/* calls.h - forward and backward of one layer in one direction as targets of XLA's custom calls: what fastrnn/engine.py does, without
+/* calls.h - forward and backward of one layer in one direction as targets of XLA's custom calls: what fastrnn/_engine/run.py does, without
  * Python, so that nothing waits for anything but the kernels. */
 #ifndef FR_XLA_CALLS_H
 #define FR_XLA_CALLS_H

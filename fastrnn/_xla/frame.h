@@ -22,7 +22,7 @@ typedef struct {
     int64_t cell, reverse, batch_first, hold;
     int64_t checkpoint;    /* 0, or how many steps apart a recorded LSTM or GRU keeps its state */
     int64_t fewer_threads; /* does a lower number of threads of the process hold, too? */
-    fr_how how, again; /* again: that of making gates again */
+    fr_how how, recompute; /* recompute: that of recomputing gates */
 } fr_options;
 
 typedef struct {

@@ -1,4 +1,4 @@
-/* plan.h - fastrnn/plan.py in C: lengths, resets and masks that are known only when the compiled program runs. */
+/* plan.h - fastrnn/_engine/plan.py in C: lengths, resets and masks that are known only when the compiled program runs. */
 #ifndef FR_XLA_PLAN_H
 #define FR_XLA_PLAN_H
 #include "fastrnn.h"

@@ -1,4 +1,4 @@
-/* sums.tmpl.h - what fastrnn/states.py adds up, for REAL being float or double; included once for each. */
+/* sums.tmpl.h - what fastrnn/_engine/states.py adds up, for REAL being float or double; included once for each. */
 
 /* A sum in NumPy's order, whose bits those of the functions are: eight sums side by side, halves where there are many. */
 static REAL NAME(pairwise)(const REAL *p, ptrdiff_t n, ptrdiff_t stride)

@@ -488,11 +488,11 @@ static fr_work *work_to_count;
 static long teams[2]; /* calls for two threads that were run by one, by two */
 static long ended;    /* teams that ended before their call, because somebody was late */
 
-/* In every other call whoever comes after member 0 is late, so that teams end at any of their meetings. */
+/* In every other call whoever comes after member 0 is late, so that teams end at any of their barriers. */
 static void choose_patience(void)
 {
     static int call = 0;
-    pool.meet_ns = call++ % 2 ? 1 : 1LL << 60;
+    pool.late_ns = call++ % 2 ? 1 : 1LL << 60;
     pool.always = 1;
 }
 

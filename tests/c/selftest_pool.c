@@ -27,22 +27,22 @@ static fr_pool pool;
 
 /* ---- a member that is late ------------------------------------------------------------------------------- */
 
-enum { MEETINGS = 4 };
+enum { BARRIERS = 4 };
 typedef struct {
-    int written[2][MEETINGS]; /* plain memory: a meeting makes it visible */
-    int passed[2];            /* meetings after which the team went on */
+    int written[2][BARRIERS]; /* plain memory: a barrier makes it visible */
+    int passed[2];            /* barriers after which the team went on */
     int members, complete;
 } record;
 
-/* Member 1 sleeps before its second meeting: the team ends at the third. */
+/* Member 1 sleeps before its second barrier: the team ends at the third. */
 static void late(const void *task, int member, fr_team *team)
 {
     record *r = (record *)task;
     if (member == 0) r->members = team->n;
-    for (int i = 0; i < MEETINGS && team->n == 2; i++) {
+    for (int i = 0; i < BARRIERS && team->n == 2; i++) {
         if (member == 1 && i == 1) sleep_us(5000);
         r->written[member][i] = 1;
-        const int on = fr_meet(team, member);
+        const int on = fr_barrier(team, member);
         if (member == 0) r->complete += r->written[1][i];
         if (!on) break;
         r->passed[member]++;
@@ -56,15 +56,15 @@ static void check_lateness(void)
     for (int i = 0; i < 1000 && !ended; i++) { /* on a busy machine no worker may come, or member 0 may not see that another is late */
         record r = {.members = 0};
         pool.always = 1;
-        pool.meet_ns = 500000;
+        pool.late_ns = 500000;
         fr_pool_run(&pool, 2, 0, 1000000000, late, &r);
         if (r.members != 2) continue;
-        const int expected = r.passed[0] < MEETINGS ? r.passed[0] + 1 : MEETINGS;
+        const int expected = r.passed[0] < BARRIERS ? r.passed[0] + 1 : BARRIERS;
         check_that(r.passed[0] == r.passed[1], "the members do not agree on when the team ends");
         check_that(r.complete == expected, "the team went on, or ended, with data missing");
         ended = r.passed[0] <= 2;
     }
-    check_that(ended, "no team ended at the meeting after that for which somebody was late");
+    check_that(ended, "no team ended at the barrier after that for which somebody was late");
 }
 
 /* ---- what teams brought lately --------------------------------------------------------------------------- */

@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# The folder from which fastrnn is imported here, for other processes: the tree, or where the package is installed.
+IMPORTED_FROM = str(Path(find_spec("fastrnn").origin).parents[1])
 # What each kernel file is compiled with, as setup.py does.
 ISA_FLAGS = {
     "scalar": [],

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from building import ROOT
+from building import IMPORTED_FROM
 from fastrnn import _core
 from fastrnn.compat import madmom, numpy_ml
 from fastrnn.train import SGD, Adagrad, Adam, AdamW, Average, DataParallel, Linear, OutputRNN, PreactivationRNN, RMSprop
@@ -68,7 +68,7 @@ def bits(*arrays):
 @pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has its lock for good")
 def test_the_import_leaves_the_lock_off():
     code = "import sys, fastrnn; sys.exit(sys._is_gil_enabled())"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"} | {"PYTHONPATH": str(ROOT)}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"} | {"PYTHONPATH": IMPORTED_FROM}
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment).returncode == 0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from building import ROOT, run_python
+from building import IMPORTED_FROM, ROOT, run_python
 from fastrnn import config
 from fastrnn._engine import cores
 
@@ -20,9 +20,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's affinity and
 
 def started(code="", **environment):
     """get_num_threads() and show_config()'s line of a Python that begins with this code."""
-    clean = {"FASTRNN_NUM_THREADS": "", "OMP_NUM_THREADS": "", "PYTHON_CPU_COUNT": "default", "PYTHONPATH": str(ROOT)}
+    clean = {"FASTRNN_NUM_THREADS": "", "OMP_NUM_THREADS": "", "PYTHON_CPU_COUNT": "default", "PYTHONPATH": IMPORTED_FROM}
     code += "\nimport fastrnn; print(fastrnn.get_num_threads()); fastrnn.show_config()"
-    number, *config = run_python("-c", code, cwd=ROOT, **{**clean, **environment}).splitlines()
+    number, *config = run_python("-c", code, cwd=Path(IMPORTED_FROM), **{**clean, **environment}).splitlines()
     return int(number), next(line.removeprefix("threads").strip() for line in config if line.startswith("threads"))
 
 
@@ -196,7 +196,7 @@ print(fastrnn.get_num_threads())
 @pytest.mark.parametrize("before, after", [("import threadpoolctl", ""), ("", "import threadpoolctl")])
 def test_limits_hold_whichever_is_imported_first(before, after, threadpoolctl):
     code = before + LIMITED.replace("import fastrnn", f"import fastrnn\n{after}")
-    assert run_python("-c", code, cwd=ROOT, PYTHONPATH=str(ROOT)).split() == ["1", "4"]
+    assert run_python("-c", code, cwd=Path(IMPORTED_FROM), PYTHONPATH=IMPORTED_FROM).split() == ["1", "4"]
 
 
 def test_limits_hold_in_all_threads_and_end_with_their_blocks(threadpoolctl, asked):
@@ -274,7 +274,7 @@ def test_the_core_of_another_package_is_not_taken_for_ours(threadpoolctl, tmp_pa
 @pytest.mark.parametrize("text", ["raise ImportError", "register = None"], ids=["absent", "old"])
 def test_without_threadpoolctl(text, tmp_path):
     (tmp_path / "threadpoolctl.py").write_text(text)
-    run_python("-c", "import fastrnn", cwd=ROOT, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    run_python("-c", "import fastrnn", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{IMPORTED_FROM}")
 
 
 # --- joblib ------------------------------------------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_joblibs_workers(backend, limit, threadpoolctl, monkeypatch):
     joblib = pytest.importorskip("joblib", reason="the package joblib is not installed")
     for name in ("FASTRNN_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([IMPORTED_FROM, str(ROOT / "tests")]))
     layer, x = fastrnn.LSTM(3, 5, rng=0), np.ones((4, 2, 3), np.float32)
     more = {} if limit is None else {"inner_max_num_threads": limit}
     with joblib.parallel_config(backend=backend, n_jobs=2, **more), threadpoolctl.threadpool_limits(1):
@@ -313,4 +313,4 @@ def test_the_programs_of_the_page(program, tmp_path):
     for package in re.findall(r"^(?:import|from) (joblib|threadpoolctl|torch)", program, re.MULTILINE):
         pytest.importorskip(package, reason=f"the package {package} is not installed")
     (tmp_path / "program.py").write_text(program)
-    run_python("program.py", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    run_python("program.py", cwd=tmp_path, PYTHONPATH=IMPORTED_FROM)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from building import ROOT, run_python
+from building import IMPORTED_FROM, run_python
 from cases import CELLS, FLOATS, Case, Problem, call, outputs, problem, results, table
 from fastrnn import config
 from fastrnn._engine import schedule
@@ -611,4 +611,4 @@ for x in big, infinite, -infinite:
 @pytest.mark.skipif(not X86 or platform.libc_ver()[0] != "glibc", reason="traps are there on x86 with glibc")
 def test_nothing_traps_and_traps_are_kept(tmp_path):
     """In a process of its own, which a trap would end."""
-    assert run_python("-c", TRAPS, cwd=tmp_path, PYTHONPATH=str(ROOT)).split() == ["True"] * 3
+    assert run_python("-c", TRAPS, cwd=tmp_path, PYTHONPATH=IMPORTED_FROM).split() == ["True"] * 3

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from building import ROOT
+from building import IMPORTED_FROM
 from cases import CELLS, Case, problem, results
 from fastrnn import config
 from fastrnn._engine import blas, cores
@@ -137,7 +137,7 @@ print(together)
 @linux
 @pytest.mark.skipif(cores._affinity() < 2, reason="this process may use one core")
 def test_a_worker_moves_away_from_the_core_of_its_caller():
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": IMPORTED_FROM, "OPENBLAS_NUM_THREADS": "1"}
     together = subprocess.check_output([sys.executable, "-c", MOVE_OVER], env=environment, text=True)
     assert int(together) <= 10
 
@@ -248,7 +248,7 @@ def python(code, **environment):
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("FASTRNN_", "OMP_", "PYTHON_CPU_"))}
     command = [sys.executable, "-c", code]
     done = subprocess.run(
-        command, env={**clean, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True, timeout=120
+        command, env={**clean, "PYTHONPATH": IMPORTED_FROM, **environment}, capture_output=True, text=True, timeout=120
     )
     return done.stdout.strip(), done.stderr.strip()
 

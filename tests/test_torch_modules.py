@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from building import ROOT, run_python
+from building import IMPORTED_FROM, ROOT, run_python
 
 if os.environ.get("FASTRNN_SANITIZED") == "1":
     pytest.skip("PyTorch is not run under sanitizers", allow_module_level=True)
@@ -584,7 +584,7 @@ def test_shared_parameters_that_another_process_has_trained_are_seen_here():
 
 def test_fastrnn_alone_imports_no_torch():
     code = "import sys, fastrnn; print('torch' in sys.modules, 'fastrnn.torch' in sys.modules)"
-    assert run_python("-c", code, cwd=ROOT).split() == ["False", "False"]
+    assert run_python("-c", code, cwd=Path(IMPORTED_FROM)).split() == ["False", "False"]
 
 
 def test_the_documentation_runs():

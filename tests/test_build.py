@@ -183,4 +183,4 @@ def test_without_a_package_the_build_says_what_to_install(package):
     code = f"import runpy, sys; sys.modules[{package!r}] = None; runpy.run_path('setup.py', run_name='__main__')"
     said = failing_python("-c", code, cwd=ROOT)
     assert said.startswith(f"error: the build of fastrnn needs the package {package}, which is not installed.")
-    assert "pip install 'setuptools>=77' 'Cython>=3.0' 'numpy>=2.0'" in said
+    assert "pip install 'setuptools>=77' 'Cython>=3.1' 'numpy>=2.0'" in said

@@ -59,7 +59,7 @@ def clock_ticking():
 @pytest.mark.parametrize("threads", [1, 2])
 def test_other_threads_run_during_a_call(threads, own):
     """Between two ticks of a clock there is never half a call; on a busy machine, not each time."""
-    p = problem(Case("lstm", T=3000, B=8, I=64, H=64), np.float32)
+    p = problem(Case("lstm", T=20_000, B=8, I=64, H=64), np.float32)  # so long that no time slice is half of it
     gaps = []
     for _ in range(5):
         with clock_ticking() as ticks:

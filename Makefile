@@ -8,6 +8,7 @@
 #   make systems   the tests beside other systems    make packages           how much faster than other packages
 #   make pythons   build, import and test on every Python from 3.10 on that is found here
 #   make wheel     dist/*.whl                        make clean              remove everything made here
+#   make mutants   does the suite notice faults? tests/mutants.py puts them in, one at a time; ARGS="--only csrc/cells" for some
 #   make free-threaded  the suite on a Python without its lock, which is built for it once; ARGS=10 for ten minutes of six threads
 #
 # PYTHON=python3.12 chooses the Python that .venv is made of; ARGS="-k lstm" goes to pytest, to the demo or, by make compare, to
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: free-threaded demo examples test pythons bench compare systems systems-old packages lint types sanitize wheel clean
+.PHONY: free-threaded mutants demo examples test pythons bench compare systems systems-old packages lint types sanitize wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
@@ -60,6 +61,9 @@ systems: $(VENV)/with-test $(VENV)/with-systems
 systems-old: $(OLD)/installed
 	PYTHONPATH=. $(OLD)/bin/pytest -q --all-installed -k "chainer or madmom" \
 	    $(patsubst %,tests/test_%.py,formats_systems clients compat_madmom) $(ARGS)
+
+mutants: $(VENV)/with-test $(VENV)/with-systems
+	$(BIN)/python tests/mutants.py --jobs 2 $(ARGS)
 
 packages: $(VENV)/with-systems
 	$(BIN)/python bench/packages.py $(ARGS)

@@ -194,6 +194,18 @@ def test_a_dynamically_quantised_lstm_becomes_a_layer(per_channel, options, kind
     np.testing.assert_allclose(y, theirs, rtol=0, atol=0.05)
 
 
+def test_zero_points_are_taken_off():
+    W, R = np.random.default_rng(1).integers(0, 256, (2, 1, I, 4 * H), np.uint8)
+    stored = {"W": W, "R": R, "W_zero": np.array([3], np.uint8), "R_zero": np.array([200], np.uint8)}
+    stored |= {"W_scale": np.array([0.5], np.float32), "R_scale": np.array([0.25], np.float32)}
+    names = ["x", "W", "R", *[""] * 5, "W_scale", "W_zero", "R_scale", "R_zero"]
+    node = helper.make_node("DynamicQuantizeLSTM", names, ["y"], domain="com.microsoft", hidden_size=H)
+    with pytest.warns(UserWarning, match="8 bits"):
+        (found,) = fastrnn.onnx.nodes(model_of([node], stored, domains=["com.microsoft"]))
+    assert np.array_equal(found.constants["W"], 0.5 * (W.swapaxes(1, 2) - 3.0))
+    assert np.array_equal(found.constants["R"], 0.25 * (R.swapaxes(1, 2) - 200.0))
+
+
 def with_weights_of(kind, layer, state=False):
     """The layer as a model, with its float tensors in another kind, its input too."""
     model = fastrnn.onnx.to_model(layer, state=state)

@@ -82,6 +82,16 @@ def test_lightning(package, configured):
     assert losses == pytest.approx(lightning_run(package, [], configured=configured)[1], rel=1e-6)
 
 
+def test_lightning_reports_once(package):
+    """Validation starts within the fit, when there is nothing left to do."""
+    from fastrnn.torch.lightning import Accelerate
+
+    callback, model = Accelerate(), torch.nn.Sequential(torch.nn.GRU(3, 8))
+    callback.on_fit_start(None, model)
+    callback.on_validation_start(None, model)
+    assert callback.report.replaced == {"0": "GRU(3, 8)"}
+
+
 def test_lightning_in_bfloat16(package):
     """Where the callback finds a module in bfloat16, and where the model was accelerated before."""
     from fastrnn.torch.lightning import Accelerate

@@ -209,6 +209,34 @@ def test_an_average_of_what_dies_is_never_denormal():
     assert (average.average[0] < 2 * np.finfo(F32).tiny).all()  # where its half would be denormal, it stays
 
 
+def test_a_gradient_that_stays_the_same_has_no_variance():
+    """Rounding would leave one below 0, and its root is no number."""
+    p, g = np.zeros(3, F32), np.full(3, 0.1, F32)
+    rmsprop = RMSprop(p, centered=True, eps=1.0)
+    for _ in range(2000):
+        rmsprop.step(g)
+    assert (rmsprop.v[0] < rmsprop.m[0] * rmsprop.m[0]).all()  # it would
+    assert np.isfinite(p).all()
+
+
+def test_without_decay_no_parameter_is_looked_at():
+    """Not even to multiply it by 0, where one is infinite."""
+    p = np.array([np.inf, 1.0])
+    SGD(p, 0.5).step(np.ones(2))
+    assert p.tolist() == [np.inf, 0.5]
+
+
+def test_a_gradient_may_be_a_part_of_the_parameters(monkeypatch, small_work_is_shared_out):
+    """Shifted by one number: of two threads, one would change what the other has yet to read."""
+    spread_over(2, monkeypatch)
+    memory = np.random.default_rng(0).standard_normal(50 * 4096 + 1)
+    p, g = memory[:-1], memory[1:]
+    for _ in range(20):
+        wanted = p - 0.5 * g
+        SGD(p, 0.5).step(g)
+        assert np.array_equal(p, wanted)
+
+
 def test_an_array_that_was_closed_behind_the_optimisers_back():
     for p in (np.zeros(4), np.zeros(8)[::2]):
         adam = Adam(p)
@@ -489,6 +517,14 @@ def test_every_generator_goes_on(kind, tmp_path):
     load(tmp_path / "rng", rng=other)
     assert np.array_equal(other.random(1000, dtype=F32), rng.random(1000, dtype=F32))
     assert np.array_equal(other.standard_normal(1000), rng.standard_normal(1000))
+
+
+@pytest.mark.parametrize("make", [Adam, Average])
+def test_a_state_of_another_dtype_is_refused(make):
+    kept = make(np.zeros(2, F32))
+    wide = {name: a.astype(F64) if a.dtype == F32 else a for name, a in kept.state_dict().items()}
+    with pytest.raises(TypeError, match=r"\.0: expected dtype float32, got float64"):
+        kept.load_state_dict(wide)
 
 
 def test_what_does_not_fit_changes_nothing(tmp_path):

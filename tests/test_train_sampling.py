@@ -8,6 +8,7 @@ import pytest
 
 import fastrnn
 from fastrnn.train import Linear, beam_search, draw, sample
+from fastrnn.train.beam import _Beams
 from wrong import names_the_argument
 
 F32 = np.float32
@@ -170,6 +171,13 @@ def test_a_wide_beam_finds_the_best_of_all_sequences(seed, penalty):
         assert beam.ended
         assert tuple(beam.ids) == ids
         assert beam.log_probability == pytest.approx(found[ids], rel=1e-5)
+
+
+def test_beams_that_end_make_room_for_others():
+    beams = _Beams(width=2, start=0, end=1, steps=3, length_penalty=0.0)
+    beams.extend(np.log([[0.05, 0.6, 0.25, 0.1]] * 2))
+    assert beams.last.tolist() == [2, 3] and np.allclose(np.exp(beams.scores), [0.25, 0.1])
+    assert [beam.ids.tolist() for beam in beams.ended] == [[1]]
 
 
 def test_a_beam_of_one_is_greedy():

@@ -473,8 +473,9 @@ def test_denormals_are_zeros(dtype, isa):
     """They come in through x, h0 and the weights, arise by decay, and leave nowhere."""
     tiny = np.finfo(dtype).smallest_normal
     one, small = np.ones((1, 1), dtype), np.full((1, 1), tiny / 4, dtype)
-    for x, w_ih, h0 in [(small, one, None), (one, small, None), (0 * one, one, small)]:
-        y, _, _ = fastrnn.rnn(x[None], w_ih, one, h0=h0, nonlinearity="relu")
+    large = one / tiny  # of which a product with a denormal number would not be denormal
+    for x, w_ih, h0 in [(small, large, None), (large, small, None), (0 * one, one, small)]:
+        y, _, _ = fastrnn.rnn(x[None], w_ih, large, h0=h0, nonlinearity="relu")
         assert not y.any()
     y, _, tape = fastrnn.rnn(np.zeros((6, 1, 1), dtype), one, one / 2, h0=one * tiny * 4, nonlinearity="relu", record=True)
     assert (y.ravel() / tiny).tolist() == [2, 1, 0, 0, 0, 0]

@@ -274,6 +274,11 @@ def test_a_call_starts_no_more_threads_than_it_may_use(engine):
     assert out.split() == ["0", "2", "2", "2"], err
 
 
+def test_a_blas_with_more_threads_than_a_call_may_use_is_left_alone(monkeypatch):
+    monkeypatch.setattr(blas, "_get_num_threads", lambda: lambda: 4)
+    assert [blas.within(n) for n in (1, 3, 4, 64)] == [False, False, True, True]
+
+
 @pytest.fixture
 def num_threads():
     before = fastrnn.get_num_threads()

@@ -120,6 +120,19 @@ def test_neighbours_and_strides_change_nothing(name):
     assert not strided[:, 1::2].any()
 
 
+@each_optimizer
+def test_several_arrays_are_as_each_alone(name):
+    """Those before one have pieces of their own; of the last piece a few numbers are left."""
+    rng = np.random.default_rng(0)
+    starts = [rng.standard_normal(n).astype(dtype) for n, dtype in [(5000, F64), (3, F64), (4096, F32), (1, F32), (9000, F64)]]
+    gradients = [rng.standard_normal(start.shape).astype(start.dtype) for start in starts]
+    alone, together = [start.copy() for start in starts], [start.copy() for start in starts]
+    for p, g in zip(alone, gradients):
+        MAKE[name](p).step(g)
+    MAKE[name](together).step(gradients)
+    assert all(np.array_equal(a, b) and (a != start).all() for a, b, start in zip(alone, together, starts))
+
+
 def whole_training(name, params):
     """All bits of five clipped steps with an average, of parameters of both dtypes."""
     rng = np.random.default_rng(1)

@@ -180,6 +180,14 @@ def test_beams_that_end_make_room_for_others():
     assert [beam.ids.tolist() for beam in beams.ended] == [[1]]
 
 
+@pytest.mark.parametrize("penalty, settled", [(0.0, True), (1.0, False)])
+def test_a_penalty_leaves_hope_for_longer_sequences(penalty, settled):
+    """At the full length, what goes on with 0.4 may still overtake what has ended with 0.6."""
+    beams = _Beams(width=1, start=0, end=1, steps=100, length_penalty=penalty)
+    beams.extend(np.log([[0.4, 0.6]]))
+    assert beams.settled() == settled
+
+
 def test_a_beam_of_one_is_greedy():
     for seed in range(5):
         layer, readout = model_of(fastrnn.GRU, seed)

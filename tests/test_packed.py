@@ -24,6 +24,13 @@ def test_the_order_of_rows_is_that_of_length():
     assert packed.sorted_indices.tolist() == [1, 0, 3, 2] and packed.unsorted_indices.tolist() == [1, 0, 3, 2]
 
 
+def test_an_order_that_is_not_its_own_inverse():
+    packed = fastrnn.pack(np.arange(5)[:, None] * 10 + np.arange(4), [3, 1, 5, 3])
+    assert packed.sorted_indices.tolist() == [2, 0, 3, 1] and packed.unsorted_indices.tolist() == [1, 3, 0, 2]
+    x, lengths = fastrnn.unpack(packed)
+    assert lengths.tolist() == [3, 1, 5, 3] and x[0].tolist() == [0, 1, 2, 3] and x[4].tolist() == [0, 0, 42, 0]
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i8", "?", "U3"])
 @pytest.mark.parametrize("more", [(), (3,), (3, 2)], ids=str)
 @pytest.mark.parametrize("batch_first", [False, True])

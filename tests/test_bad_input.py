@@ -988,3 +988,10 @@ def test_each_allocation_fails_once(kind, threads):
     )
     assert done.returncode == 0, done.stderr
     assert "kinds of failure" in done.stdout
+
+
+def test_a_projection_makes_h_narrower():
+    """A square w_hr fits w_hh, and is refused all the same."""
+    x, w_ih, w_hh, w_hr = (np.ones(shape) for shape in ((2, 1, 2), (12, 2), (12, 3), (3, 3)))
+    with pytest.raises(ValueError, match=r"w_hr: expected \(P, H\) with 1 <= P < H, got \(3, 3\)"):
+        fastrnn.lstm(x, w_ih, w_hh, w_hr=w_hr)

@@ -399,7 +399,7 @@ def test_what_is_made_again_is_what_was_there(cell, dtype, isa, B, options, monk
         p.keywords["lengths"][0] = 290  # several segments
     expected = results(fastrnn, p)
     expected.pop("c", None)
-    for how in (ALONE, SCHEDULES[4], SCHEDULES[6]):
+    for how in (ALONE, SCHEDULES[4], SCHEDULES[6], SCHEDULES[11]):
         for direction in ("forward", "recompute", "backward"):
             monkeypatch.setattr(schedule, direction, lambda *sizes, how=how: how)
         for k in (1, 130, 10**30):

@@ -109,6 +109,14 @@ def test_the_gradients_of_the_states_inside_a_stack(bidirectional):
             np.testing.assert_allclose(norms["h" + suffix][t], np.linalg.norm(gradient, axis=1), rtol=1e-6)
 
 
+def test_a_cut_is_between_two_steps_from_either_side():
+    layer, x, dy, reset = make("gru", bidirectional=True), normal(T, B, I), np.zeros((T, B, 2 * H)), np.zeros((T, B), bool)
+    dy[2], reset[3] = 1, True
+    norms = gradient_norms(layer, x, dy, reset=reset)
+    assert norms["h_l0"].any(axis=1).nonzero()[0].tolist() == [0, 1, 2]
+    assert norms["h_l0_reverse"].any(axis=1).nonzero()[0].tolist() == [2]
+
+
 def test_batch_first_and_float32():
     layer = make("lstm", dtype=F32, batch_first=True)
     other = make("lstm", dtype=F32)

@@ -24,7 +24,7 @@ def of(file: str, *faults: tuple[str, ...]) -> list[Mutant]:
     return [Mutant(file, *fault) for fault in faults]
 
 
-MEET = "if (!meet(m))\n"
+BARRIER = "if (!barrier(m))\n"
 
 COMPILED = [
     # --- the pool, its guards, what is around the kernels ----------------------------------------------------------------
@@ -38,7 +38,7 @@ COMPILED = [
             "run_together or several_chunks",
         ),
         ("e->team_ns <= e->alone_ns - e->alone_ns / 16", "e->team_ns >= e->alone_ns - e->alone_ns / 16", "cross", "race and pool"),
-        ("team->late |= waited > team->meet_ns && ", "team->late |= 0 && ", "cross", "race and pool"),
+        ("team->late |= waited > team->late_ns && ", "team->late |= 0 && ", "cross", "race and pool"),
         (
             "    run_team(pool, threads, patience_ns, e);\n    atomic_store(&pool->busy, 0);",
             "    run_team(pool, threads, patience_ns, e);",
@@ -176,7 +176,7 @@ COMPILED = [
     ),
     *of(
         "csrc/sequence/stage.h",
-        ("if (m->units && !meet(m))", "if (0)", "promises cross", "schedule_changes or run_together or race"),
+        ("if (m->units && !barrier(m))", "if (0)", "promises cross", "schedule_changes or run_together or race"),
         ("if (nv < g->nv && np > 1) {", "if (0) {", "cells single_steps"),
     ),
     *of(
@@ -190,7 +190,7 @@ COMPILED = [
             "run_together or by_the_schedule",
         ),
         (
-            f"    {MEET}        return 0;\n    sum_weights",
+            f"    {BARRIER}        return 0;\n    sum_weights",
             "    sum_weights",
             "promises cross",
             "schedule_changes or run_together or race",
@@ -215,7 +215,7 @@ COMPILED = [
     ),
     *of(
         "csrc/sequence/forward.h",
-        ("if (t->plan.first && !meet(m))", "if (0)", "promises cross", "far_ahead or run_together or race"),
+        ("if (t->plan.first && !barrier(m))", "if (0)", "promises cross", "far_ahead or run_together or race"),
         (
             "t->range.s0 + m->row_blocks[i].chunks * most;",
             "m->row_blocks[i].chunks * most;",
@@ -240,12 +240,12 @@ COMPILED = [
             "schedule_changes",
         ),
         (
-            f"        {MEET}            return;\n        if (t->d.dgates)",
+            f"        {BARRIER}            return;\n        if (t->d.dgates)",
             "        if (t->d.dgates)",
             "promises cross",
             "schedule_changes or run_together or race",
         ),
-        ("if (m->units && !meet(m)) /*", "if (0) /*", "promises cross", "schedule_changes or run_together or race"),
+        ("if (m->units && !barrier(m)) /*", "if (0) /*", "promises cross", "schedule_changes or run_together or race"),
         ("e->dh_carry = m->cell->direct_dh || !m->next_dgates[b] ? e->dh : m->zero;", "e->dh_carry = e->dh;", "cells", "lstm"),
         ("sizes->dgates_x = c->dgates_x * t->H;", "sizes->dgates_x = 0;", "cells", "gru-after and blas"),
     ),

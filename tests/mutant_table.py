@@ -366,7 +366,7 @@ PYTHON = [
     *of(
         "fastrnn/functional.py",
         ("if not 0 < P < H:", "if not 0 < P <= H:", "bad_input"),
-        ("    y.flags.writeable = False\n", "", "layers stacks single_steps cells"),
+        ("    y.flags.writeable = False\n", "", "engine"),
     ),
     *of(
         "fastrnn/layers.py",

@@ -122,3 +122,10 @@ def test_a_tape_with_checkpoints_has_no_c():
     _, _, tape = call(fastrnn, "lstm", p.arrays, record=True, checkpoint=5)
     with pytest.raises(RuntimeError, match=r"tape.c: expected a tape without checkpoints"):
         tape.c  # noqa: B018
+
+
+def test_only_the_output_that_a_tape_reads_is_read_only():
+    x, w_ih, w_hh = np.ones((3, 2, 4)), np.ones((5, 4)), np.ones((5, 5))
+    for record in (False, True):
+        y, _, _ = fastrnn.rnn(x, w_ih, w_hh, record=record)
+        assert y.flags.writeable != record

@@ -217,3 +217,11 @@ def test_the_vector_cannot_be_exchanged(name):
     with pytest.raises(AttributeError):
         module.params.flat = np.zeros_like(module.flat)
     assert_one_vector(module)
+
+
+def test_a_state_may_be_the_layers_own_in_another_order():
+    layer = fastrnn.GRU(3, 4, rng=0)
+    before = layer.state_dict()
+    ih, hh = "bias_ih_l0", "bias_hh_l0"
+    layer.load_state_dict({**layer.params, ih: layer.params[hh], hh: layer.params[ih]})
+    assert np.array_equal(layer.params[ih], before[hh]) and np.array_equal(layer.params[hh], before[ih])

@@ -391,7 +391,7 @@ PYTHON = [
     ),
     *of(
         "fastrnn/config.py",
-        ("if not 1 <= n <= _MAX_THREADS:", "if not 0 <= n <= _MAX_THREADS:", "threads", "wish"),
+        ("if not 1 <= n <= _MAX_THREADS:", "if not 0 <= n <= _MAX_THREADS:", "threads", "stops_the_import"),
         ("after_in_child=_core.after_fork", "after_in_child=lambda: None", "threads", "fork"),
     ),
     # --- other frameworks ----------------------------------------------------------------------------------------------------

@@ -371,3 +371,10 @@ def test_the_picture(tmp_path):
     np.testing.assert_allclose(axes.lines[2].get_ydata(), np.median(gradients, axis=1))
     with pytest.raises(ValueError, match=r"norms\['x'\]: expected \(n,\) or \(n, B\), got \(1, 1, 1\)"):
         plot({"x": np.zeros((1, 1, 1))})
+
+
+def test_a_step_in_reverse_is_counted_from_the_start():
+    layer = make("gru", bidirectional=True)
+    layer.params["bias_ih_l0_reverse"][0] = np.inf
+    found = watch(layer, normal(T, B, I))
+    assert (found.step, found.cell) == (T - 1, "l0_reverse")

@@ -44,7 +44,8 @@ def clock_ticking():
     ticks, stop = [], threading.Event()
 
     def tick():
-        while not stop.wait(0.001):
+        while not stop.is_set():
+            time.sleep(0.001)  # without the GIL, waiting for an Event yields its core again and again, and gets it back late
             ticks.append(time.perf_counter())
 
     thread = threading.Thread(target=tick)

@@ -9,7 +9,7 @@
 #   make pythons   build, import and test on every Python from 3.10 on that is found here
 #   make wheel     dist/*.whl                        make clean              remove everything made here
 #   make mutants   does the suite notice faults? tests/mutants.py puts them in, one at a time; ARGS="--only csrc/cells" for some
-#   make free-threaded  the suite on a Python without its lock, which is built for it once; ARGS=10 for ten minutes of six threads
+#   make free-threaded  the suite on a Python without the GIL, which is built for it once; ARGS=10 for ten minutes of six threads
 #
 # PYTHON=python3.12 chooses the Python that .venv is made of; ARGS="-k lstm" goes to pytest, to the demo or, by make compare, to
 # bench/compare.py.

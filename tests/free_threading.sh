@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The suite on a Python without its lock, a part of it under pytest-run-parallel, six threads on three layers under ThreadSanitizer,
+# The suite on a Python without the GIL, a part of it under pytest-run-parallel, six threads on three layers under ThreadSanitizer,
 # and the same for MINUTES.
 #
 #   tests/free_threading.sh [MINUTES]        half a minute if it is not said
@@ -82,7 +82,7 @@ $venv/bin/python - <<'END'
 import sys
 import fastrnn.train
 print("Python", sys.version)
-assert not sys._is_gil_enabled(), "importing fastrnn brought Python's lock back"
+assert not sys._is_gil_enabled(), "importing fastrnn brought the GIL back"
 END
 $venv/bin/python -m pytest -q -n auto --dist loadfile -m "not alone"
 # Not what looks at the whole process: its threads, its memory, its settings.

@@ -52,7 +52,7 @@ def main(minutes, steps=STEPS):
         wrong += wrong_steps(steps)
         runs += 1
     lock = "with" if getattr(sys, "_is_gil_enabled", lambda: True)() else "without"
-    print(f"{runs} runs of {THREADS} x {steps} steps {lock} Python's lock: {wrong} wrong")
+    print(f"{runs} runs of {THREADS} x {steps} steps {lock} the GIL: {wrong} wrong")
     return 1 if wrong else 0
 
 

@@ -1,6 +1,6 @@
 """Python threads on the same objects: each gets what it would get alone, or a RuntimeError that says what is in its way.
 
-Nothing crashes, with Python's lock or without: `make free-threaded` runs the suite on an interpreter that has none.
+Nothing crashes, with the GIL or without it: `make free-threaded` runs the suite on an interpreter that has none.
 """
 
 import os
@@ -65,7 +65,7 @@ def bits(*arrays):
 # --- what is shared, and what a caller's other threads change meanwhile --------------------------------------------------------
 
 
-@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python has its lock for good")
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python is not free-threaded")
 def test_the_import_leaves_the_lock_off():
     code = "import sys, fastrnn; sys.exit(sys._is_gil_enabled())"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHON_GIL"} | {"PYTHONPATH": IMPORTED_FROM}
@@ -119,7 +119,7 @@ def test_a_layer_is_pickled_before_its_first_call_ends():
         assert not errors
 
 
-@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="then NumPy itself does not survive it")
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="without the GIL NumPy itself crashes")
 def test_arguments_change_their_shape_meanwhile():
     """What was checked is what is read."""
     p = {"x": draw(64, 8, 8), "w_ih": draw(32, 8), "w_hh": draw(32, 8)}

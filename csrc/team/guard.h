@@ -1,4 +1,4 @@
-/* guard.h - what guards state that several threads come to, with Python's lock or without it. */
+/* guard.h - guards for state that several threads share, with the GIL or without it. */
 #ifndef FR_GUARD_H
 #define FR_GUARD_H
 #include <sched.h>

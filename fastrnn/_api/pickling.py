@@ -117,7 +117,7 @@ def _generator(name: str, state: Mapping[str, Any], seed: Mapping[str, Any] | No
 
 def _seed_of(bits: Any) -> Any:
     """What its children are made from, as the arguments of a SeedSequence; None if it is of another kind."""
-    seed = getattr(bits, "seed_seq", None) or getattr(bits, "_seed_seq", None)  # the name before NumPy 1.25
+    seed = bits.seed_seq
     return None if type(seed) is not np.random.SeedSequence else portable(_members(seed.state))
 
 

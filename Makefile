@@ -129,7 +129,7 @@ sanitize: $(SAN)/built
 	cd $(SAN) && env FASTRNN_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR)/$(SAN) \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 \
 	    LD_PRELOAD="$$($(SAN_CC) -print-file-name=libasan.so) $$($(SAN_CC) -print-file-name=libstdc++.so)" \
-	    $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys $(PARALLEL) --share $(SHARE) $(UNSANITIZED) $(ARGS)
+	    $(CURDIR)/$(BIN)/python -m pytest -q --capture=sys $(PARALLEL) -m "not alone" --share $(SHARE) $(UNSANITIZED) $(ARGS)
 
 $(SAN)/built: $(COMPILED) tests/c/planted.c | $(VENV)/with-test
 	rm -rf $(SAN)

@@ -74,6 +74,7 @@ typedef struct fr_gradients {
     void *dh, *dc;            /* (B, P), (B, H): in, gradient of the final state; out, of the initial state */
     fr_seq dx;                /* (T, B, I) or absent */
     fr_weights dw;            /* added to; NULL: not wanted */
+    int fresh;                /* dw is uninitialised: as if it were all 0 */
     void *dgates;             /* (items, dgates_width): where the gradients of the preactivations of the range's steps go, in descending
                                  order of steps; NULL: workspace, and the products run here */
     ptrdiff_t truncate;       /* no gradient flows from a row's step k, 2k, ... to the one before; 0: all flows */

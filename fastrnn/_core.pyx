@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=True, embedsignature=False, freethreading_compatible=True
-"""Arrays to pointers and sizes to one call without the GIL. Arguments are checked by the Python around it, but for the steps of a
-stream and the arrays of optimisers. The policies that are here: when to keep the GIL, and the free list.
+"""Arrays to pointers and sizes to one call without the GIL. Arguments are checked by the Python around it, but for plain calls,
+the steps of a stream and the arrays of optimisers. The policies that are here: when to keep the GIL, and the free list.
 
 Python without a GIL may run all of this in many threads at once. What they share is guarded here: the blocks of memory by `list_guard`,
 the pool by itself, an object with a state by its `InUse`.
@@ -75,6 +75,7 @@ cdef extern from "fastrnn.h" nogil:
         void *dc
         fr_seq dx
         fr_weights dw
+        int fresh
         void *dgates
         ptrdiff_t truncate
     ctypedef struct fr_schedule:
@@ -136,6 +137,12 @@ cdef extern from "_xla/calls.h" nogil:
 cdef fr_pool pool
 cdef fr_shared isa  # index of the instruction set in use
 cdef fr_shared threads  # how many a call may use that is not told a number of its own
+cdef fr_shared gemm  # what makes the large products
+
+cdef enum:
+    GEMM_UNSET  # the kernels, but for the scalar instruction set
+    GEMM_OWN
+    GEMM_BLAS
 
 
 def after_fork():
@@ -176,6 +183,15 @@ def use_threads(int n):
 
 def threads_in_use():
     return fr_shared_get(&threads)
+
+
+def use_gemm(int engine):
+    """For the large products of the calls that follow: 1 the kernels, 2 NumPy's BLAS, 0 what suits the instruction set."""
+    fr_shared_set(&gemm, engine)
+
+
+def gemm_in_use():
+    return fr_shared_get(&gemm)
 
 
 cdef int isa_now() noexcept nogil:
@@ -396,6 +412,11 @@ cdef enum:
     PACKING = 8  # multiply-adds that take as long as packing one weight
 
 
+cdef inline bint is_short(int threads, double items, bint packed, double weights) noexcept:
+    """Of a call that passes each of so many weights for each of these items, on so many threads."""
+    return threads == 1 and (items + (0 if packed else PACKING)) * weights < SHORT
+
+
 cdef class Task:
     """One layer in one direction over one batch: what forward was given, for it and for its backward."""
     cdef fr_call t
@@ -524,8 +545,8 @@ cdef class Task:
 
     cdef bint is_short(self):
         cdef double items = <double>(self.t.range.s1 - self.t.range.s0) * self.t.plan.B
-        cdef double packing = 0 if self.t.memory.packed_ready else PACKING
-        return self.threads == 1 and (items * (2 if self.kernel == self.kernels.backward else 1) + packing) * self.weights < SHORT
+        items *= 2 if self.kernel == self.kernels.backward else 1
+        return is_short(self.threads, items, self.t.memory.packed_ready, self.weights)
 
     def run(self):
         """Do what was said to be next."""
@@ -538,6 +559,9 @@ cdef class Task:
             with nogil:
                 fr_pool_run(&pool, self.threads, self.kind, self.patience_ns, self.kernel, &self.t)
         self.t.memory.packed_ready = True
+
+
+include "_plain.pxi"
 
 
 cdef enum:

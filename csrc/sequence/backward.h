@@ -203,7 +203,8 @@ static void finish(member *m, const stage *g)
 static void backward_steps(member *m, const stage *g, int stages, const products *c, REAL *edge)
 {
     const fr_call *t = m->call;
-    for (ptrdiff_t s = t->range.s1 - 1, steps; t->plan.B > 0 && s >= t->range.s0; s -= steps) {
+    m->fresh = t->d.fresh && t->range.first;
+    for (ptrdiff_t s = t->range.s1 - 1, steps; t->plan.B > 0 && s >= t->range.s0; s -= steps, m->fresh = 0) {
         keep_edges(m, edge);
         if (!barrier(m))
             return;

@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
 
 from .cells import GRUCell, LSTMCell, RNNCell
 from .config import __version__, available_isas, get_num_threads, set_gemm, set_num_threads, show_config
+from .frozen import FrozenCell, FrozenLayer
 from .functional import gru, lstm, rnn
 from .gradcheck import GradcheckError, gradcheck
 from .layers import GRU, IRNN, LSTM, RNN
@@ -28,6 +29,8 @@ __all__ = [
     "IRNN",
     "LSTM",
     "RNN",
+    "FrozenCell",
+    "FrozenLayer",
     "GRUCell",
     "GradcheckError",
     "LSTMCell",

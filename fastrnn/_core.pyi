@@ -31,6 +31,9 @@ class InUse:
     def __enter__(self) -> None: ...
     def __exit__(self, kind: object, error: object, trace: object) -> None: ...
 
+class PackedWeights:
+    def __init__(self, cell: int, w: Any) -> None: ...
+
 class Task:
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Recorded:
 def run_together(tasks: Sequence[Task]) -> None: ...
 
 class Stepper:
+    def _refresh(self) -> None: ...
     h: Array
     c: Array | None
     _in_use: InUse

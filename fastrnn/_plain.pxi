@@ -172,6 +172,7 @@ cdef inline bint gemm_is_own() noexcept:
 cdef class PlainCalls:
     """The plain calls of the layers of a stack, in one direction, or of a cell: what they are, and where their weights stand."""
     cdef int cell, gates, type_number
+    cdef int isa  # of packed weights; -1: that in use
     cdef ptrdiff_t layers, size, P, H
     cdef bint has_c, saves
     cdef fr_call *calls  # of each layer: cell, sizes and weights
@@ -180,7 +181,7 @@ cdef class PlainCalls:
 
     def __cinit__(self, int cell, form, list weights, cnp.ndarray flat):
         """Of weights that are parts of a vector."""
-        self.cell, self.gates = cell, <int>len(form.letters)
+        self.cell, self.gates, self.isa = cell, <int>len(form.letters), -1
         self.has_c, self.saves = form.has_c, form.saves
         self.type_number = cnp.PyArray_TYPE(flat)
         self.size = cnp.PyArray_ITEMSIZE(flat)
@@ -194,7 +195,14 @@ cdef class PlainCalls:
         for k in range(self.layers):
             self.calls[k].cell = cell
             self.counts[k] = take_weights(&self.calls[k], weights[k])
+            if weights[k].packed is not None:
+                self.take_packed(&self.calls[k], weights[k].packed)
         self.P, self.H = self.calls[0].P, self.calls[0].H
+
+    cdef int take_packed(self, fr_call *t, PackedWeights packed) except -1:
+        self.isa = packed.isa
+        t.memory.packed, t.memory.packed_ready = packed.memory.start, True
+        return 0
 
     def __dealloc__(self):
         PyMem_RawFree(self.calls)
@@ -229,7 +237,8 @@ cdef class PlainCalls:
 
     cdef int run(self, ptrdiff_t k, fr_call *t, bint backward) except -1:
         """Choose the schedule, allocate, run."""
-        cdef const fr_kernels *kernels = fr_kernels_of(fr_shared_get(&isa), self.type_number == cnp.NPY_DOUBLE)
+        cdef const fr_kernels *kernels = fr_kernels_of(
+            fr_shared_get(&isa) if self.isa < 0 else self.isa, self.type_number == cnp.NPY_DOUBLE)
         cdef Remembered r
         cdef fr_sizes sizes
         cdef fr_team alone
@@ -237,15 +246,19 @@ cdef class PlainCalls:
         r.T, r.B, r.I, r.H = t.plan.T, t.plan.B, t.I, t.H
         choose(&r)
         t.schedule = r.schedule
+        if t.memory.packed_ready:
+            t.schedule.direct = False
         if backward:
             kernels.backward_sizes(t, r.team, &sizes)
         else:
             kernels.forward_sizes(t, r.team, &sizes)
-        cdef Memory memory = Memory(sizes.packed_bytes + sizes.work_bytes)
-        t.memory.packed = memory.start
-        t.memory.work = <char *>memory.start + sizes.packed_bytes
+        cdef ptrdiff_t packing = 0 if t.memory.packed_ready else sizes.packed_bytes
+        cdef Memory memory = Memory(packing + sizes.work_bytes)
+        if not t.memory.packed_ready:
+            t.memory.packed = memory.start
+        t.memory.work = <char *>memory.start + packing
         cdef fr_work *kernel = kernels.backward if backward else kernels.forward
-        if is_short(r.team, <double>t.plan.T * t.plan.B * (1 + backward), False, self.counts[k]):
+        if is_short(r.team, <double>t.plan.T * t.plan.B * (1 + backward), t.memory.packed_ready, self.counts[k]):
             memset(&alone, 0, sizeof(alone))
             alone.n = 1
             kernel(t, 0, &alone)

@@ -16,6 +16,7 @@ from ._core import PlainCalls, Recorded
 from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from ._engine.plan import Plan
 from ._engine.run import Run
+from .frozen import FrozenCell
 
 Array = NDArray[Any]
 
@@ -179,6 +180,27 @@ class RecurrentCell(Module):
             return new, CellTape(self, kept)
         run, unbatched = self._step(x, state, record=True)
         return self._new(run, unbatched), CellTape(self, (run, unbatched))
+
+    def frozen(self) -> FrozenCell:
+        """The cell for inference alone, with a snapshot of its weights that is packed once: see fastrnn.FrozenCell.
+
+        Returns
+        -------
+        frozen : fastrnn.FrozenCell
+
+        Raises
+        ------
+        MemoryError
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> cell, x_t = fastrnn.GRUCell(3, 4, rng=0), np.ones((2, 3), np.float32)
+        >>> np.array_equal(cell.frozen()(x_t), cell(x_t))
+        True
+        """
+        return FrozenCell(self)
 
     @cached_property
     def _plain(self) -> PlainCalls:

@@ -21,6 +21,7 @@ from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from ._engine.plan import Plan, make_plan
 from ._engine.run import Run
 from ._engine.stack import Options, Pass
+from .frozen import FrozenLayer
 from .stream import Stream, make_stream
 
 Array = NDArray[Any]
@@ -188,7 +189,7 @@ class Recurrent(Portable):
         Returns
         -------
         stream : fastrnn.Stream
-            With a snapshot of the weights, and a state of zeros.
+            With a snapshot of the weights, which stream.refresh() takes anew, and a state of zeros.
 
         Raises
         ------
@@ -212,6 +213,27 @@ class Recurrent(Portable):
                 "but the reverse direction starts at the end of the sequence"
             )
         return make_stream(self._cell, self._weights(), batch_size)
+
+    def frozen(self) -> FrozenLayer:
+        """The layer for inference alone, with a snapshot of its weights that is packed once: see fastrnn.FrozenLayer.
+
+        Returns
+        -------
+        frozen : fastrnn.FrozenLayer
+
+        Raises
+        ------
+        MemoryError
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> layer, x = fastrnn.GRU(3, 4, rng=0), np.ones((7, 2, 3), np.float32)
+        >>> np.array_equal(layer.frozen()(x)[0], layer(x)[0])
+        True
+        """
+        return FrozenLayer(self)
 
     @property
     def _directions(self) -> int:

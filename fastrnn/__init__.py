@@ -20,6 +20,7 @@ from .gradcheck import GradcheckError, gradcheck
 from .layers import GRU, IRNN, LSTM, RNN
 from .packed import Packed, pack, unpack
 from .stream import Stream
+from .unrolled import UnrolledCell
 
 if TYPE_CHECKING:
     from . import reference
@@ -37,6 +38,7 @@ __all__ = [
     "Packed",
     "RNNCell",
     "Stream",
+    "UnrolledCell",
     "__version__",
     "available_isas",
     "get_num_threads",

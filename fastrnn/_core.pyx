@@ -77,6 +77,7 @@ cdef extern from "fastrnn.h" nogil:
         fr_weights dw
         int fresh
         void *dgates
+        int make_dx
         ptrdiff_t truncate
     ctypedef struct fr_schedule:
         int split_units, row_blocks, input_first, direct
@@ -85,7 +86,7 @@ cdef extern from "fastrnn.h" nogil:
         ptrdiff_t s0, s1
         int first, last
     ctypedef struct fr_memory:
-        int packed_ready
+        int packed_ready, back_ready
         void *packed
         void *work
     ctypedef struct fr_call:
@@ -112,6 +113,7 @@ cdef extern from "fastrnn.h" nogil:
         void (*backward_sizes)(const fr_call *, int threads, fr_sizes *) noexcept nogil
         fr_work *forward
         fr_work *backward
+        fr_work *accumulate
         void (*input_matrix)(const fr_call *, void *matrix, void *bias) noexcept nogil
         void (*vmath)(int function, ptrdiff_t n, const void *x, void *y) noexcept nogil
         fr_work *update
@@ -602,6 +604,7 @@ cdef class Task:
 
 
 include "_plain.pxi"
+include "_unrolled.pxi"
 
 
 cdef enum:

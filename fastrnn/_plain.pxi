@@ -210,7 +210,7 @@ cdef class PlainCalls:
 
     cdef bint read(self, object x, object state, bint one_step, bint batch_first, Form *f):
         """Is the call plain? Then f is what came."""
-        if not gemm_is_own() or not plain_rows(x, self.type_number, self.calls[0].I, one_step, batch_first, f):
+        if not plain_rows(x, self.type_number, self.calls[0].I, one_step, batch_first, f):
             return False
         if <double>f.T * f.B * (self.calls[0].I + 6 * self.H) > 1e15:
             return False
@@ -235,10 +235,16 @@ cdef class PlainCalls:
         t.c0 = NULL if f.c0 == NULL else f.c0 + k * f.B * self.H * self.size
         return 0
 
+    cdef inline const fr_kernels *kernels(self) noexcept:
+        return fr_kernels_of(fr_shared_get(&isa) if self.isa < 0 else self.isa, self.type_number == cnp.NPY_DOUBLE)
+
     cdef int run(self, ptrdiff_t k, fr_call *t, bint backward) except -1:
+        """Layer k."""
+        cdef const fr_kernels *kernels = self.kernels()
+        return self.run_kernel(kernels, kernels.backward if backward else kernels.forward, self.counts[k], t, backward)
+
+    cdef int run_kernel(self, const fr_kernels *kernels, fr_work *kernel, double weights, fr_call *t, bint backward) except -1:
         """Choose the schedule, allocate, run."""
-        cdef const fr_kernels *kernels = fr_kernels_of(
-            fr_shared_get(&isa) if self.isa < 0 else self.isa, self.type_number == cnp.NPY_DOUBLE)
         cdef Remembered r
         cdef fr_sizes sizes
         cdef fr_team alone
@@ -257,8 +263,7 @@ cdef class PlainCalls:
         if not t.memory.packed_ready:
             t.memory.packed = memory.start
         t.memory.work = <char *>memory.start + packing
-        cdef fr_work *kernel = kernels.backward if backward else kernels.forward
-        if is_short(r.team, <double>t.plan.T * t.plan.B * (1 + backward), t.memory.packed_ready, self.counts[k]):
+        if is_short(r.team, <double>t.plan.T * t.plan.B * (1 + backward), t.memory.packed_ready, weights):
             memset(&alone, 0, sizeof(alone))
             alone.n = 1
             kernel(t, 0, &alone)
@@ -314,7 +319,7 @@ cdef class PlainCalls:
         """The new state of a cell in inference, or None."""
         cdef Form f
         cdef fr_call t
-        if not self.read(x, state, True, False, &f):
+        if not gemm_is_own() or not self.read(x, state, True, False, &f):
             return None
         self.begin(0, &f, &f.x, &t)
         try:
@@ -337,7 +342,7 @@ cdef class PlainCalls:
     def infer(self, x, state, bint batch_first):
         """(y, state) of a layer in inference, or None."""
         cdef Form f
-        if not self.read(x, state, False, batch_first, &f):
+        if not gemm_is_own() or not self.read(x, state, False, batch_first, &f):
             return None
         try:
             return self._infer(&f)
@@ -373,15 +378,20 @@ cdef class PlainCalls:
 
     def record(self, x, state, bint one_step, bint batch_first):
         """(y, state, Recorded) of a layer, or of a cell, whose y is the new h; or None."""
+        if not gemm_is_own():
+            return None
+        try:
+            return self.recorded(x, state, one_step, batch_first)
+        except (MemoryError, ValueError):
+            return None
+
+    cdef object recorded(self, x, state, bint one_step, bint batch_first):
         cdef Form f
         if not self.read(x, state, one_step, batch_first, &f):
             return None
         cdef Recorded tape = Recorded.__new__(Recorded)
-        try:
-            tape.set_up(self, &f, x, state, one_step)
-            return tape.forward()
-        except (MemoryError, ValueError):
-            return None
+        tape.set_up(self, &f, x, state, one_step)
+        return tape.forward()
 
 
 cdef class Recorded:
@@ -465,31 +475,33 @@ cdef class Recorded:
 
     def backward(self, dy, dstate):
         """(dx, dstate of the initial state, the parameters' gradients as one vector), or None where the arguments are not plain."""
-        cdef PlainCalls of = self.of
         cdef Form d = self.form
         cdef const char *dh
-        cdef const char *dc = NULL
-        cdef ptrdiff_t cells = 0 if self.one_step else of.layers
+        cdef const char *dc
         d.x.p = NULL
-        if not gemm_is_own() or (dy is None and dstate is None):
+        if not gemm_is_own() or not self.read_dstate(dstate, &dh, &dc) or (dy is None and dh == NULL and dc == NULL):
             return None
         if dy is not None:
-            if self.one_step or not plain_rows(dy, of.type_number, of.P, False, d.rows_first, &d):
+            if self.one_step or not plain_rows(dy, self.of.type_number, self.of.P, False, d.rows_first, &d):
                 return None
             if d.T != self.form.T or d.B != self.form.B or d.unbatched != self.form.unbatched:
                 return None
-        if of.has_c and dstate is not None:
-            if type(dstate) is not tuple or len(<tuple>dstate) != 2:
-                return None
-            if not plain_state((<tuple>dstate)[1], of.type_number, cells, of.H, &d, &dc):
-                return None
-            dstate = (<tuple>dstate)[0]
-        if not plain_state(dstate, of.type_number, cells, of.P, &d, &dh) or (dy is None and dh == NULL and dc == NULL):
-            return None
         try:
             return self._backward(&d.x, dh, dc)
         except (MemoryError, ValueError):
             return None
+
+    cdef bint read_dstate(self, object dstate, const char **dh, const char **dc) noexcept:
+        """Is this the plain gradient of a final state, or None?"""
+        cdef ptrdiff_t cells = 0 if self.one_step else self.of.layers
+        dc[0] = NULL
+        if self.of.has_c and dstate is not None:
+            if type(dstate) is not tuple or len(<tuple>dstate) != 2:
+                return False
+            if not plain_state((<tuple>dstate)[1], self.of.type_number, cells, self.of.H, &self.form, dc):
+                return False
+            dstate = (<tuple>dstate)[0]
+        return plain_state(dstate, self.of.type_number, cells, self.of.P, &self.form, dh)
 
     cdef object _backward(self, const fr_seq *dy, const char *dh, const char *dc):
         cdef PlainCalls of = self.of
@@ -527,6 +539,10 @@ cdef class Recorded:
         a = new_array(1 if f.unbatched else 2, 0, f.B, I, self.of.type_number)
         to.p, to.st, to.sb = cnp.PyArray_DATA(<cnp.ndarray>a), 0, I
         return a
+
+    def rows(self):
+        """B, and whether x came without a batch."""
+        return self.form.B, bool(self.form.unbatched)
 
     def parts(self):
         """For the general way: x, state, the lists of y, c and gates of each layer, and whether x is (B, T, I)."""

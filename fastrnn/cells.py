@@ -17,6 +17,7 @@ from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from ._engine.plan import Plan
 from ._engine.run import Run
 from .frozen import FrozenCell
+from .unrolled import UnrolledCell
 
 Array = NDArray[Any]
 
@@ -201,6 +202,32 @@ class RecurrentCell(Module):
         True
         """
         return FrozenCell(self)
+
+    def unrolled(self) -> UnrolledCell:
+        """Steps for training in a loop that is written by hand, within a ``with`` block: see fastrnn.UnrolledCell.
+
+        The weights are packed once, and the parameters' gradients of all steps are added up.
+
+        Returns
+        -------
+        steps : fastrnn.UnrolledCell
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> cell, h, tapes = fastrnn.GRUCell(3, 4, rng=0), None, []
+        >>> with cell.unrolled() as steps:
+        ...     for x_t in np.ones((7, 2, 3), np.float32):
+        ...         h, tape = steps.forward(x_t, h)
+        ...         tapes.append(tape)
+        ...     dh = h - 1  # of half the sum of (h - 1)**2
+        ...     for tape in reversed(tapes):
+        ...         dh = tape.backward(dh).state
+        >>> steps.grads.flat.shape
+        (108,)
+        """
+        return UnrolledCell(self)
 
     @cached_property
     def _plain(self) -> PlainCalls:

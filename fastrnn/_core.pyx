@@ -605,6 +605,7 @@ cdef class Task:
 
 include "_plain.pxi"
 include "_unrolled.pxi"
+include "_tensors.pxi"
 
 
 cdef enum:

@@ -238,6 +238,9 @@ cdef class PlainCalls:
     cdef inline const fr_kernels *kernels(self) noexcept:
         return fr_kernels_of(fr_shared_get(&isa) if self.isa < 0 else self.isa, self.type_number == cnp.NPY_DOUBLE)
 
+    cdef int most_threads(self) except -1:
+        return fr_shared_get(&threads)
+
     cdef int run(self, ptrdiff_t k, fr_call *t, bint backward) except -1:
         """Layer k."""
         cdef const fr_kernels *kernels = self.kernels()
@@ -248,7 +251,7 @@ cdef class PlainCalls:
         cdef Remembered r
         cdef fr_sizes sizes
         cdef fr_team alone
-        r.gates, r.threads, r.backward = self.gates, fr_shared_get(&threads), backward
+        r.gates, r.threads, r.backward = self.gates, self.most_threads(), backward
         r.T, r.B, r.I, r.H = t.plan.T, t.plan.B, t.I, t.H
         choose(&r)
         t.schedule = r.schedule

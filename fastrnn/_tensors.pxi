@@ -130,8 +130,8 @@ cdef object new_tensor(object like, int ndim, ptrdiff_t a, ptrdiff_t b, ptrdiff_
 # --- the calls of a layer or a cell ---------------------------------------------------------------------------------------
 
 cdef class TensorCalls(PlainCalls):
-    """Plain calls whose weights come with each call, in PyTorch's order. It is made of weights of the right shapes, and keeps nothing
-    from one call to the next: any number of modules and threads may share it."""
+    """Plain calls whose weights come with each call, in PyTorch's order; it is made of weights of the right shapes. In inference None
+    is for those of which it was made, a snapshot. Nothing is kept from one call to the next: any number of threads may share it."""
 
     cdef int most_threads(self) except -1:
         return min(fr_shared_get(&threads), <int>torch_threads())
@@ -171,6 +171,9 @@ cdef class TensorCalls(PlainCalls):
 
     cdef bint look_at_weights(self, list weights, ptrdiff_t k, fr_weights *to) except -1:
         """Those of layer k."""
+        if weights is None:
+            to[0] = self.calls[k].w
+            return True
         cdef fr_call *t = &self.calls[k]
         cdef fr_weights *known = &t.w
         cdef ptrdiff_t rows = self.gates * t.H, n = len(weights) // self.layers, at = k * n

@@ -38,8 +38,8 @@ class RecurrentCell:
         MemoryError
         """
         if watched():
-            return left_to_torch(_theirs(self), self, input, hx)
-        cell = _cell_of(self)
+            return left_to_torch(theirs(self), self, input, hx)
+        cell = cell_of(self)
         named = shapes(cell, self.input_size, self.hidden_size, self.bias)
         own = self._parameters  # asked first, as the way by getattr is longer; hooks and parametrisations make others
         weights = [own[name] if name in own else getattr(self, name) for name in named]
@@ -47,22 +47,22 @@ class RecurrentCell:
         if new is not None:
             return new
         if not computed_here(input, hx, weights):
-            return left_to_torch(_theirs(self), self, input, hx)
+            return left_to_torch(theirs(self), self, input, hx)
         dtype = weights[0].dtype
         x = argument("input", input, dtype, (1, 2), self.input_size, "input_size")
-        states = _states(cell, hx, dtype, x, self.hidden_size)
+        states = states_of(cell, hx, dtype, x, self.hidden_size)
         final = outputs_of(GeneralStep(cell, dtype, named, len(states)), x, *states, *weights)
         return final if cell.is_lstm else final[0]
 
     __prepare_scriptable__ = scriptable
 
 
-def _theirs(module: Any) -> Any:
+def theirs(module: Any) -> Any:
     kinds = torch.nn.LSTMCell, torch.nn.GRUCell, torch.nn.RNNCell
     return next(kind for kind in kinds if isinstance(module, kind))
 
 
-def _cell_of(module: Any) -> Cell:
+def cell_of(module: Any) -> Cell:
     if isinstance(module, torch.nn.LSTMCell):
         return Cell.LSTM
     if isinstance(module, torch.nn.GRUCell):
@@ -72,7 +72,7 @@ def _cell_of(module: Any) -> Cell:
     return NONLINEARITIES[module.nonlinearity]
 
 
-def _states(cell: Cell, hx: Any, dtype: Any, x: Tensor, H: int) -> list[Tensor]:
+def states_of(cell: Cell, hx: Any, dtype: Any, x: Tensor, H: int) -> list[Tensor]:
     """[h_0], [h_0, c_0], or [] for zeros; of the right shapes."""
     if hx is None:
         return []

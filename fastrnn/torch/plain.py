@@ -21,12 +21,17 @@ from .tensors import DTYPES
 
 _can_look = use_tensors(torch.Tensor, torch.nn.Parameter, torch.get_num_threads)
 _autocasts = torch.is_autocast_enabled
-_hooks = torch._C._autograd._top_saved_tensors_default_hooks if _can_look else None
+_hooks: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
+def nothing_special() -> bool:
+    """Can tensors be looked at, with no autocast and no hooks on what is saved for backward?"""
+    return bool(_can_look and not _autocasts("cpu") and _hooks(False) is None)
 
 
 def calls_of(cell: Cell, I: int, H: int, proj_size: int, layers: int, bias: bool, weights: list[Any]) -> TensorCalls | None:
     """The plain calls of modules of these sizes, or None where none is plain now."""
-    if not _can_look or _autocasts("cpu") or _hooks(False) is not None:
+    if not nothing_special():
         return None
     return _calls(cell, I, H, proj_size, layers, bias, getattr(weights[0], "dtype", None))
 
@@ -35,8 +40,15 @@ def calls_of(cell: Cell, I: int, H: int, proj_size: int, layers: int, bias: bool
 def _calls(cell: Cell, I: int, H: int, proj_size: int, layers: int, bias: bool, dtype: Any) -> TensorCalls | None:
     if dtype not in DTYPES:
         return None
-    nothing, P, names, weights = np.zeros(1, DTYPES[dtype]), proj_size or H, [NAMES[own] for own in Weights.NAMES], []
+    nothing, P, weights = np.zeros(1, DTYPES[dtype]), proj_size or H, []
     for k in range(layers):
         shapes = shapes_of(cell, P if k else I, H, P, bias)
-        weights.append(Weights(*[np.broadcast_to(nothing, shapes[name]) if name in shapes else None for name in names]))
+        named: dict[str, Any] = dict.fromkeys(Weights.NAMES)
+        named |= {own: np.broadcast_to(nothing, shapes[name]) for own, name in NAMES.items() if name in shapes}
+        weights.append(Weights(**named))
     return TensorCalls(cell, cell.form, weights, nothing)
+
+
+def calls_of_snapshot(cell: Cell, weights: list[Weights]) -> TensorCalls:
+    """The plain calls on these weights, which are packed: with None for the weights of a call."""
+    return TensorCalls(cell, cell.form, weights, weights[0].w_ih[:0, 0])

@@ -1,5 +1,5 @@
-"""Steps of cells on tensors, forward and backward: the plain ones, whose graph makes the parameters' gradients of all steps of a loop
-at once, and those that go the general way."""
+"""Steps of cells on tensors, forward and backward: the plain ones, whose graph makes the parameters' gradients of all steps of a
+loop at once, and those that go the general way."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def plain_step(module: Any, cell: Cell, named: Shapes, x: Any, hx: Any, weights:
 
 
 class Parameters:
-    """The parameters of a cell in the graph of its steps: an attribute of the module. A copy or a pickle of the module has a new one.
+    """The parameters of a cell in the graph of its steps: an attribute of the module, and each copy or pickle of it has its own.
 
     One tensor stands for all of them. The way back behind it, _Parameters, runs when those of all steps have run that a backward
     goes through; so it can make the gradients of many steps in one product. Where one of the parameters is another tensor, wants
@@ -197,14 +197,14 @@ class GeneralStep:
 
     exposed = 0  # the new state is a copy of what the way back reads
 
-    def __init__(self, cell: Cell, dtype: Any, shapes: Shapes, states: int) -> None:
-        self.cell, self.dtype, self.shapes, self.states = cell, dtype, shapes, states
+    def __init__(self, cell: Cell, dtype: Any, shapes: Shapes, states: int, snapshot: Weights | None = None) -> None:
+        """snapshot: weights in the place of the parameters, which the given tensors then lack: for inference."""
+        self.cell, self.dtype, self.shapes, self.states, self.snapshot = cell, dtype, shapes, states, snapshot
         self._run: Run | None = None
 
     def run(self, given: tuple[Tensor, ...], record: bool) -> tuple[Tensor, ...]:
         first = 1 + self.states
-        named = [parameter(name, w, self.dtype, shape) for (name, shape), w in zip(self.shapes.items(), given[first:])]
-        weights = Weights(named[0], named[1], *(named[2:] or (None, None)))
+        weights = self.snapshot or self._weights(given[first:])
         x = checks.rows_contiguous("input", array(given[0]))
         self.unbatched = x.ndim == 1
         x = x[None, None] if self.unbatched else x[None]
@@ -213,6 +213,10 @@ class GeneralStep:
         run.forward(record)
         self._run = run if record else None
         return tensors(self._outward(end) for end in (run.h_n, run.c_n) if end is not None)
+
+    def _weights(self, parameters: tuple[Tensor, ...]) -> Weights:
+        named = [parameter(name, w, self.dtype, shape) for (name, shape), w in zip(self.shapes.items(), parameters)]
+        return Weights(named[0], named[1], *(named[2:] or (None, None)))
 
     def has_tape(self) -> bool:
         return self._run is not None

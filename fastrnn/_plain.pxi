@@ -272,8 +272,11 @@ cdef class PlainCalls:
             kernel(t, 0, &alone)
         else:
             with nogil:
-                fr_pool_run(&pool, r.team, 2 * r.schedule.split_units + backward, r.patience_ns, kernel, t)
+                self.run_team(r.team, 2 * r.schedule.split_units + backward, r.patience_ns, kernel, t)
         return 0
+
+    cdef void run_team(self, int team, int kind, long long patience_ns, fr_work *kernel, const fr_call *t) noexcept nogil:
+        fr_pool_run(&pool, team, kind, patience_ns, kernel, t)
 
     cdef object new_sequence(self, const Form *f, ptrdiff_t n, fr_seq *to):
         """An array in the form of x, with n numbers in a row."""

@@ -57,6 +57,21 @@ def use_tensors(kind, parameter, threads_of):
     return True
 
 
+cdef fr_lender lender
+
+
+def borrow_threads(uintptr_t parallel, uintptr_t number, uintptr_t count):
+    """Form the teams of tensors' calls of the threads behind these functions, an fr_lender's."""
+    lender.number, lender.count = <int (*)() noexcept nogil>number, <int (*)() noexcept nogil>count
+    lender.parallel = <void (*)(void (*)(void *) noexcept nogil, void *, unsigned, unsigned) noexcept nogil>parallel
+
+
+cdef void give_back_threads() noexcept:
+    """A forked child has none of these either, and their library may wait for them."""
+    lender.parallel = NULL
+    fr_pool_after_fork(&borrowed_pool)
+
+
 # --- arguments ----------------------------------------------------------------------------------------------------------
 
 cdef bint look(object tensor, int bits, fr_tensor *t) except -1:
@@ -135,6 +150,12 @@ cdef class TensorCalls(PlainCalls):
 
     cdef int most_threads(self) except -1:
         return min(fr_shared_get(&threads), <int>torch_threads())
+
+    cdef void run_team(self, int team, int kind, long long patience_ns, fr_work *kernel, const fr_call *t) noexcept nogil:
+        if lender.parallel == NULL:
+            fr_pool_run(&pool, team, kind, patience_ns, kernel, t)
+        else:
+            fr_pool_run_borrowed(&borrowed_pool, &lender, team, kind, patience_ns, kernel, t)
 
     cdef inline int bits(self) noexcept:
         return <int>(8 * self.size)

@@ -1,4 +1,4 @@
-"""fastrnn.torch's plain calls: the bits of the general way, and the graph in which the parameters of a loop's steps have one node."""
+"""fastrnn.torch's plain calls: the bits of the general way; the graph of the steps of a loop; PyTorch's threads; frozen modules."""
 
 import copy
 import os
@@ -11,6 +11,8 @@ if os.environ.get("FASTRNN_SANITIZED") == "1":
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; `pip install 'fastrnn[torch]'` brings it")
 
 import fastrnn.torch  # noqa: E402
+from building import IMPORTED_FROM, run_python  # noqa: E402
+from fastrnn import _core  # noqa: E402
 from fastrnn.torch import plain, steps  # noqa: E402
 
 CELLS = ["RNNCell", "GRUCell", "LSTMCell"]
@@ -57,7 +59,7 @@ def general(monkeypatch):
     monkeypatch.setattr(plain, "nothing_special", lambda: False)
 
 
-# --- the same bits ------------------------------------------------------------------------------------------------------------------
+# --- the same bits ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -120,7 +122,7 @@ def test_what_does_not_stand_in_memory_as_it_is_goes_the_general_way(kind):
         close(a, b)
 
 
-# --- the graph ------------------------------------------------------------------------------------------------------------------------
+# --- the graph --------------------------------------------------------------------------------------------------------------------
 
 
 def changed_by_data(cell, t):
@@ -144,8 +146,7 @@ def test_parameters_may_change_between_steps(kind, between):
     for cell in made(kind, 3, 4):
         first = list(cell.parameters())
         states = loop(cell, data(), between=lambda t, cell=cell: between(cell, t))
-        every = [p for p in {*first, *cell.parameters()} if p.requires_grad]
-        every.sort(key=lambda p: [k for k, q in enumerate((*first, *cell.parameters())) if q is p][0])
+        every = [p for p in {id(p): p for p in (*first, *cell.parameters())}.values() if p.requires_grad]
         loss = sum(h_of(s).square().sum() for s in states)
         results.append([loss, *torch.autograd.grad(loss, every, allow_unused=True)])
     for a, b in zip(*results, strict=True):
@@ -283,7 +284,78 @@ def test_hooks_on_what_is_saved_and_autocast_go_the_general_way(monkeypatch):
         cell.float()(data(dtype=torch.float32)[0])
 
 
-# --- frozen ---------------------------------------------------------------------------------------------------------------------------
+# --- threads ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def teams():
+    """Two threads, and teams of them whatever else the machine does."""
+    before = torch.get_num_threads(), fastrnn.get_num_threads()
+    _core.always_form_teams(True)
+    torch.set_num_threads(2)
+    fastrnn.set_num_threads(2)
+    yield
+    _core.always_form_teams(False)
+    torch.set_num_threads(before[0])
+    fastrnn.set_num_threads(before[1])
+
+
+def large(cell, rows=96):
+    """A step that is worth two threads, and its gradients."""
+    x = torch.randn(rows, 128, generator=torch.Generator().manual_seed(3))
+    h = cell(x)
+    return [h, *torch.autograd.grad(torch.tanh(h).sum(), list(cell.parameters()))]
+
+
+@pytest.mark.skipif(not plain._borrows, reason="this PyTorch lends no threads")
+def test_a_team_of_pytorchs_threads_has_the_bits_of_one_thread(teams):
+    _, cell = made("GRUCell", 128, 128, dtype=torch.float32)
+    found = [large(cell) for _ in range(20)]
+    torch.set_num_threads(1)
+    expected = large(cell)
+    for one in found:
+        for a, b in zip(one, expected, strict=True):
+            same(a, b)
+
+
+@pytest.mark.skipif(not plain._borrows, reason="this PyTorch lends no threads")
+def test_a_team_of_pytorchs_threads_from_many_threads_at_once(teams):
+    _, cell = made("LSTMCell", 128, 128, dtype=torch.float32)
+    x = torch.randn(96, 128)
+    with torch.no_grad():
+        expected = cell(x)
+    wrong = []
+
+    def work():
+        with torch.no_grad():
+            wrong.extend(1 for _ in range(30) if not torch.equal(cell(x)[0], expected[0]))
+
+    workers = [threading.Thread(target=work) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child_does_not_wait_for_pytorchs_threads():
+    """In a process of its own, as a fork may not come where other threads are at work."""
+    code = """
+import os, torch, fastrnn.torch
+torch.set_num_threads(2)
+cell, x = fastrnn.torch.LSTMCell(128, 128), torch.ones(96, 128)
+with torch.no_grad():
+    expected = [cell(x)[0] for _ in range(20)][-1].numpy()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if (cell(x)[0].numpy() == expected).all() else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    run_python("-c", code, cwd=IMPORTED_FROM)
+
+
+# --- frozen -----------------------------------------------------------------------------------------------------------------------
 
 
 def frozen(kind, *sizes, **options):
@@ -293,7 +365,7 @@ def frozen(kind, *sizes, **options):
     return theirs.eval(), ours
 
 
-@pytest.mark.parametrize("options", [{}, {"bias": False}, {"num_layers": 2, "dropout": 0.5}, {"bidirectional": True}, {"proj_size": 2}])
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"num_layers": 2}, {"bidirectional": True}, {"proj_size": 2}])
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
 @torch.no_grad()
 def test_a_frozen_layer_computes_what_it_did(kind, options):
@@ -356,7 +428,7 @@ def test_a_frozen_module_notices_that_its_parameters_have_changed(kind, change):
     x = data() if kind == "GRU" else data()[0]
     change(module)
     with torch.no_grad():
-        with pytest.raises(RuntimeError, match=r"have changed since it was frozen; call fastrnn\.torch\.accelerate\(model, frozen=True\)"):
+        with pytest.raises(RuntimeError, match=r"have changed since it was frozen; call .*accelerate\(model, frozen=True\)"):
             module(x)
         expected = type(module).forward(module, x)
         fastrnn.torch.accelerate(module, frozen=True)

@@ -7,6 +7,7 @@ calls.py, with the same bits.
 
 from __future__ import annotations
 
+import ctypes
 from functools import lru_cache
 from typing import Any
 
@@ -14,12 +15,27 @@ import numpy as np
 import torch
 
 from .._api.parameters import NAMES, shapes_of
-from .._core import TensorCalls, use_tensors
+from .._core import TensorCalls, borrow_threads, use_tensors
 from .._engine.cells import Cell
 from .._engine.weights import Weights
 from .tensors import DTYPES
 
 _can_look = use_tensors(torch.Tensor, torch.nn.Parameter, torch.get_num_threads)
+
+
+def _borrow_threads() -> bool:
+    """PyTorch's threads, those of its OpenMP, spin for a while after each of its operations: a call in between is faster on them
+    than on threads of our own, which would have to take the cores from them. Are they to be had?"""
+    try:
+        library = ctypes.CDLL(torch._C.__file__)
+        functions = [getattr(library, name) for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")]
+    except (OSError, AttributeError, TypeError):  # PyTorch is built on another library
+        return False
+    borrow_threads(*[ctypes.cast(function, ctypes.c_void_p).value or 0 for function in functions])
+    return True
+
+
+_borrows = _can_look and torch.backends.openmp.is_available() and _borrow_threads()
 _autocasts = torch.is_autocast_enabled
 _hooks: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 

@@ -9,7 +9,7 @@ cdef enum:
 
 cdef struct Remembered:
     # A call's sizes, and the schedule that was chosen for them.
-    int gates, threads, backward
+    int gates, threads, backward, lent
     ptrdiff_t T, B, I, H
     fr_schedule schedule
     int team
@@ -34,7 +34,7 @@ def forget_schedules():
 
 cdef inline bint same_sizes(const Remembered *a, const Remembered *b) noexcept:
     return a.T == b.T and a.B == b.B and a.I == b.I and a.H == b.H and (
-        a.gates == b.gates and a.threads == b.threads and a.backward == b.backward)
+        a.gates == b.gates and a.threads == b.threads and a.backward == b.backward and a.lent == b.lent)
 
 
 cdef int choose(Remembered *r) except -1:
@@ -49,7 +49,7 @@ cdef int choose(Remembered *r) except -1:
     fr_guard_leave(&remembered_guard)
     if known:
         return 0
-    how = (schedules.backward if r.backward else schedules.forward)(r.T, r.B, r.I, r.H, r.gates, r.threads)
+    how = (schedules.backward if r.backward else schedules.forward)(r.T, r.B, r.I, r.H, r.gates, r.threads, r.lent)
     cdef fr_schedule *s = &r.schedule
     r.team, s.split_units, s.input_first, s.chunk, r.patience_ns, s.row_blocks, s.direct = how
     fr_guard_wait(&remembered_guard)
@@ -238,6 +238,10 @@ cdef class PlainCalls:
     cdef inline const fr_kernels *kernels(self) noexcept:
         return fr_kernels_of(fr_shared_get(&isa) if self.isa < 0 else self.isa, self.type_number == cnp.NPY_DOUBLE)
 
+    cdef bint borrows(self) noexcept:
+        """Are the threads another library's?"""
+        return False
+
     cdef int most_threads(self) except -1:
         return fr_shared_get(&threads)
 
@@ -251,7 +255,7 @@ cdef class PlainCalls:
         cdef Remembered r
         cdef fr_sizes sizes
         cdef fr_team alone
-        r.gates, r.threads, r.backward = self.gates, self.most_threads(), backward
+        r.gates, r.threads, r.backward, r.lent = self.gates, self.most_threads(), backward, self.borrows()
         r.T, r.B, r.I, r.H = t.plan.T, t.plan.B, t.I, t.H
         choose(&r)
         t.schedule = r.schedule

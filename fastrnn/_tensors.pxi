@@ -148,6 +148,9 @@ cdef class TensorCalls(PlainCalls):
     """Plain calls whose weights come with each call, in PyTorch's order; it is made of weights of the right shapes. In inference None
     is for those of which it was made, a snapshot. Nothing is kept from one call to the next: any number of threads may share it."""
 
+    cdef bint borrows(self) noexcept:
+        return lender.parallel != NULL
+
     cdef int most_threads(self) except -1:
         return min(fr_shared_get(&threads), <int>torch_threads())
 

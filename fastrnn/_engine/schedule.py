@@ -14,6 +14,7 @@ from typing import NamedTuple
 from .. import _core
 
 _WORK_PER_THREAD = 2_000_000  # multiply-adds below which a second thread costs more than it brings
+_WORK_PER_LENT_THREAD = 60_000  # the same for threads of another library that are awake: two microseconds
 _WORK_PER_WAIT = 80  # multiply-adds for each nanosecond of waiting for a thread: a core does 20 to 45 in it
 _FORWARD_ITEMS = 256  # items per chunk when input products are made first
 _BACKWARD_ITEMS = 512  # items per chunk of the backward products
@@ -69,7 +70,7 @@ class Schedule(NamedTuple):
 
 
 @lru_cache
-def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
+def forward(T: int, B: int, I: int, H: int, G: int, threads: int, lent: bool = False) -> Schedule:
     """The schedule of a forward call.
 
     Parameters
@@ -78,6 +79,8 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
         Steps, rows, inputs, hidden units, gates: 1 of an RNN, 3 of a GRU, 4 of an LSTM.
     threads : int
         At most so many.
+    lent : bool, default False
+        They are another library's, and awake.
 
     Returns
     -------
@@ -92,8 +95,9 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     work = T * B * G * H * (I + H)
     if _shares_units(B, I, H, G, threads):
         chunk = max(_UNIT_ITEMS, B)
-        return Schedule(_useful_threads(work, threads), True, I >= 16 and T > 1, chunk, _patience(work), 0, T * B <= _DIRECT_ITEMS)
-    threads = _useful_threads(work, min(threads, B))
+        threads = _useful_threads(work, threads, lent)
+        return Schedule(threads, True, I >= 16 and T > 1, chunk, _patience(work), 0, T * B <= _DIRECT_ITEMS)
+    threads = _useful_threads(work, min(threads, B), lent)
     input_first = -(-B // threads) <= _FEW_ROWS and I >= 16 and T > 1
     row_blocks = _row_blocks(B, G * H * (I + H), threads)
     return Schedule(
@@ -109,7 +113,7 @@ def recompute(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
 
 
 @lru_cache
-def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
+def backward(T: int, B: int, I: int, H: int, G: int, threads: int, lent: bool = False) -> Schedule:
     """The schedule of a backward call.
 
     Parameters
@@ -118,6 +122,8 @@ def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
         Steps, rows, inputs, hidden units, gates: 1 of an RNN, 3 of a GRU, 4 of an LSTM.
     threads : int
         At most so many.
+    lent : bool, default False
+        They are another library's, and awake.
 
     Returns
     -------
@@ -131,9 +137,9 @@ def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """
     work = 2 * T * B * G * H * (I + H)
     if _shares_units(B, I, H, G, threads):
-        threads, units = _useful_threads(work, threads), True
+        threads, units = _useful_threads(work, threads, lent), True
     else:
-        threads, units = _useful_threads(work, min(threads, B)), False
+        threads, units = _useful_threads(work, min(threads, B), lent), False
     return Schedule(threads, units, False, max(_BACKWARD_ITEMS, B), _patience(work), 0, T * B <= _DIRECT_ITEMS)
 
 
@@ -163,8 +169,8 @@ def _patience(work: int) -> int:
     return work // _WORK_PER_WAIT
 
 
-def _useful_threads(work: int, most: int) -> int:
-    return max(1, min(most, work // _WORK_PER_THREAD))
+def _useful_threads(work: int, most: int, lent: bool = False) -> int:
+    return max(1, min(most, work // (_WORK_PER_LENT_THREAD if lent else _WORK_PER_THREAD)))
 
 
 class Elementwise(NamedTuple):

@@ -14,11 +14,15 @@ from typing import NamedTuple
 from .. import _core
 
 _WORK_PER_THREAD = 2_000_000  # multiply-adds below which a second thread costs more than it brings
+_WORK_PER_AWAKE_THREAD = 700_000  # likewise, for a thread that has just finished another call
+_MAX_AWAKE = 4  # threads that are asked for such calls
+_WORK_OF_PASS = 2  # multiply-adds that take as long as reading or packing a weight
 _WORK_PER_WAIT = 80  # multiply-adds for each nanosecond of waiting for a thread: a core does 20 to 45 in it
 _FORWARD_ITEMS = 256  # items per chunk when input products are made first
 _BACKWARD_ITEMS = 512  # items per chunk of the backward products
 _UNIT_ITEMS = 64  # items per chunk where units are shared: how much a thread that was late keeps the other waiting for
 _STEP_FOR_UNITS = 16000  # multiply-adds of a thread between two barriers that are worth one
+_UNITS_OF_STEP = 64  # units per thread from which their vectors come out even
 _LARGE_WEIGHTS = 120_000  # weights of which each core would rather keep its part: 480 kB of float32
 _FEW_ROWS = 4  # rows per thread up to which input products are made first
 _ROWS_OF_A_BLOCK = 4  # at least, or tiles are too low
@@ -90,8 +94,8 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     >>> print(schedule.forward(T=100, B=1, I=256, H=256, G=4, threads=2))
     2 threads share the hidden units, input products first, 64 items a chunk
     """
-    work = T * B * G * H * (I + H)
-    if _shares_units(B, I, H, G, threads):
+    work = (T * B + _WORK_OF_PASS) * G * H * (I + H)
+    if _shares_units(T, B, I, H, G, threads):
         chunk = max(_UNIT_ITEMS, B)
         threads = _useful_threads(work, threads)
         return Schedule(threads, True, I >= 16 and T > 1, chunk, _patience(work), 0, _is_direct(T, B, True))
@@ -130,8 +134,8 @@ def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     >>> print(schedule.backward(T=100, B=32, I=256, H=256, G=4, threads=2))
     2 threads share the rows, 512 items a chunk
     """
-    work = 2 * T * B * G * H * (I + H)
-    if _shares_units(B, I, H, G, threads):
+    work = (2 * T * B + _WORK_OF_PASS) * G * H * (I + H)
+    if _shares_units(T, B, I, H, G, threads):
         threads, units = _useful_threads(work, threads), True
     else:
         threads, units = _useful_threads(work, min(threads, B)), False
@@ -143,16 +147,17 @@ def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
 def side_by_side(runs: int, T: int, B: int, I: int, H: int, G: int, threads: int) -> bool:
     """Does each of so many runs of this size, which do not need each other, go whole on a thread of its own? Where that takes more
     threads than the rows of one would, unless its units take even more."""
-    if not max(1, min(B, threads)) < runs <= threads or (threads > runs and _shares_units(B, I, H, G, threads)):
+    if not max(1, min(B, threads)) < runs <= threads or (threads > runs and _shares_units(T, B, I, H, G, threads)):
         return False
     return _useful_threads(runs * T * B * G * H * (I + H), runs) == runs
 
 
-def _shares_units(rows: int, I: int, H: int, G: int, threads: int) -> bool:
-    """Do threads share the units? Where rows are fewer than they, or so few that a thread reads all weights for next to nothing;
-    and where a thread has enough to do between two barriers."""
+def _shares_units(T: int, rows: int, I: int, H: int, G: int, threads: int) -> bool:
+    """Do threads share the units? Where rows are fewer than they, or so few that a thread reads all weights for next to nothing, or
+    where all weights are read for a single step; and where a thread has enough to do between two barriers."""
     large_for_few = rows <= threads * _FEW_ROWS and G * H * (I + H) >= _LARGE_WEIGHTS
-    return (rows < threads or large_for_few) and rows * G * H * H >= threads * _STEP_FOR_UNITS
+    once = T == 1 and H >= threads * _UNITS_OF_STEP
+    return (rows < threads or large_for_few or once) and rows * G * H * H >= threads * _STEP_FOR_UNITS
 
 
 def _is_direct(T: int, B: int, once: bool) -> bool:
@@ -172,7 +177,8 @@ def _patience(work: int) -> int:
 
 
 def _useful_threads(work: int, most: int) -> int:
-    return max(1, min(most, work // _WORK_PER_THREAD))
+    awake = min(work // _WORK_PER_AWAKE_THREAD, _MAX_AWAKE)
+    return max(1, min(most, max(work // _WORK_PER_THREAD, awake)))
 
 
 class Elementwise(NamedTuple):

@@ -54,10 +54,10 @@ def missed(run: Run) -> list[str]:
     for key, records in by_figure(run).items():
         figure, mean = FIGURES[key], mean_of(records)
         if mean < figure.mean:
-            lines.append(f"{key}: mean {mean:.2f}, not {figure.mean}")
+            lines.append(f"{key}: mean {mean:.3f}, not {figure.mean}")
         for record in sorted(records, key=ratio):
             if ratio(record) < figure.worst:
-                lines.append(f"{key}: {name_of(record)} {ratio(record):.2f}, not {figure.worst}")
+                lines.append(f"{key}: {name_of(record)} {ratio(record):.3f}, not {figure.worst}")
     return lines
 
 
@@ -214,7 +214,7 @@ def readme(run: Run) -> str:
 
 
 def draw(run: Run, path: Path) -> None:
-    """A line per figure and on it a dot per case, by its ratio to the best peer; the mean, and the target for it."""
+    """A line per figure and on it a dot per case, by its ratio to the best peer; the mean, and its target."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -225,25 +225,27 @@ def draw(run: Run, path: Path) -> None:
     if not figures:
         print("no picture: nothing was measured")
         return
-    figure, panel = plt.subplots(figsize=(10, 0.62 * len(figures) + 1.6), layout="constrained")
+    figure, panel = plt.subplots(figsize=(10, 0.55 * len(figures) + 1.8), layout="constrained")
     for line, (key, records) in enumerate(figures.items()):
         dots(panel, line, records)
-        mean, target = mean_of(records), FIGURES[key].mean
+        mean, target, worst = mean_of(records), FIGURES[key].mean, ratio(slowest_of(records))
         panel.plot([mean, mean], [line - 0.36, line + 0.36], color="black", linewidth=2, label="mean")
-        panel.plot([target], [line + 0.42], marker="^", color="black", markersize=5, linestyle="", label="target")
-        panel.text(mean, line - 0.4, f"{mean:.2f}", fontsize=8, ha="center", va="bottom")
+        panel.plot([target, target], [line - 0.36, line + 0.36], color="black", linewidth=1, linestyle=":", label="its target")
+        panel.text(1.01, line, f"{mean:.2f}\n({worst:.2f})", fontsize=8, va="center", transform=panel.get_yaxis_transform())
+    panel.text(1.01, -0.8, "mean\n(slowest)", fontsize=8, va="center", transform=panel.get_yaxis_transform())
     titles = [f"{GROUPS[f.group].title}\n{f.title.replace('`', '')}; {threads_of(f)}" for f in map(FIGURES.get, figures)]
     panel.set_yticks(range(len(figures)), titles, fontsize=8)
-    panel.set_ylim(len(figures) - 0.3, -0.8)
+    panel.set_ylim(len(figures) - 0.5, -0.5)
     panel.set_xscale("log", base=2)
-    panel.xaxis.set_major_locator(FixedLocator([2.0**k for k in range(-5, 8)]))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} x"))
+    panel.xaxis.set_major_locator(FixedLocator([2.0**k for k in range(-6, 8)]))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g} x"))
     panel.xaxis.set_minor_locator(NullLocator())
+    panel.tick_params(axis="x", labelsize=8)
     panel.axvline(1, color="black", linewidth=0.8)
     panel.spines[["top", "right"]].set_visible(False)
     look = "; a quick look, no measurement" if run["quick"] else ""
-    panel.set_title(f"Short calls, times as fast as the best peer{look}", loc="left")
-    panel.legend(*in_order(panel), ncols=6, frameon=False, loc="upper left", bbox_to_anchor=(0, 1.0), fontsize=8)
+    figure.suptitle(f"Short calls, times as fast as the best peer{look}", fontsize=11)
+    panel.legend(*in_order(panel), ncols=6, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
     figure.supxlabel(f"{run['machine']}\n{versions(run)}", fontsize=7, color="#555555")
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -260,6 +262,7 @@ def dots(panel: Any, line: int, records: list[Record]) -> None:
 
 def in_order(panel: Any) -> tuple[list[Any], list[str]]:
     """Handles and names of the legend, each name once."""
-    named = dict(zip(reversed(panel.get_legend_handles_labels()[1]), reversed(panel.get_legend_handles_labels()[0])))
-    names = [name for name in (*LABELS.values(), "mean", "target") if name in named]
+    handles, labels = panel.get_legend_handles_labels()
+    named = dict(zip(labels, handles))
+    names = [name for name in (*LABELS.values(), "mean", "its target") if name in named]
     return [named[name] for name in names], names

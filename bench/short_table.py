@@ -84,7 +84,9 @@ GROUPS = {
         square((LOOP,), (1, 16), (8, 32, 64, 128, 256, 512)),
         square((LOOP,), (1, 16), (8, 128, 512)),
     ),
-    "packages": Group("Ten shapes of other people's packages", 2, ("lstm", "gru-after", "relu"), PACKAGES, PACKAGES[1::6] + PACKAGES[-1:]),
+    "packages": Group(
+        "Ten shapes of other people's packages", 2, ("lstm", "gru-after", "relu"), PACKAGES, PACKAGES[1::6] + PACKAGES[-1:]
+    ),
     "pytorch": Group("PyTorch models, accelerated", 2, ("lstm", "gru-after"), MODELS, MODELS[1::2] + MODELS[-1:]),
 }
 

@@ -89,12 +89,6 @@ class FrozenLayer(Contestant):
 
     name, modules, trains = "frozen", ("fastrnn",), False
 
-    @classmethod
-    def missing(cls) -> list[str]:
-        import fastrnn
-
-        return [] if hasattr(fastrnn.LSTM, "frozen") else ["frozen"]
-
     def __init__(self, cell: str, arrays: dict[str, Array], dy: Array, threads: int) -> None:
         self.frozen, self.x = fastrnn_module("", cell, arrays, threads).frozen(), arrays["x"]
 

@@ -107,7 +107,7 @@ FIGURES = {
         "packages", "inference", "`layer.frozen()(x)`", "frozen", "frozen", (NUMPY, TORCH, JAX, ORT, OPENVINO), 1.6
     ),
     "package, training": Figure("packages", "training", TRAINING_OF_LAYER, "with gradients", "layer", (NUMPY, TORCH, JAX), 2.2),
-    "accelerated": Figure("pytorch", "model", "`accelerate(model)`", "beside the same model before", "accelerated", (TORCH,), 1.8),
+    "accelerated": Figure("pytorch", "model", "`accelerate(model)`", "beside PyTorch itself", "accelerated", (TORCH,), 1.8),
 }
 
 

@@ -58,12 +58,6 @@ class Cell(Steps):
 class FrozenCell(Cell):
     name, trains = "frozen", False
 
-    @classmethod
-    def missing(cls) -> list[str]:
-        import fastrnn
-
-        return [] if hasattr(fastrnn.LSTMCell, "frozen") else ["frozen"]
-
     def __init__(self, p: Problem) -> None:
         super().__init__(p)
         self.step = self.step.frozen()

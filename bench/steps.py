@@ -66,12 +66,6 @@ class FrozenCell(Cell):
 class UnrolledCell(Steps):
     name, modules = "unrolled", ("fastrnn",)
 
-    @classmethod
-    def missing(cls) -> list[str]:
-        import fastrnn
-
-        return [] if hasattr(fastrnn.LSTMCell, "unrolled") else ["unrolled"]
-
     def __init__(self, p: Problem) -> None:
         super().__init__(p)
         self.module = self.own()

@@ -40,9 +40,12 @@ def options() -> argparse.Namespace:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """The figures of all processes, with the machine and the versions."""
-    run: dict[str, Any] = {"quick": args.quick, "groups": args.only, "machine": machine(), "versions": versions(), "records": []}
+    run: dict[str, Any] = {"quick": args.quick, "groups": [], "machine": machine(), "versions": versions(), "records": []}
     for group in args.only:
         chosen = [name for name in GROUPS[group].cells if args.cells is None or name in [CELLS[cell] for cell in args.cells]]
+        if not chosen:
+            continue
+        run["groups"].append(group)
         asked = {"group": group, "cells": chosen, "quick": args.quick, "rounds": args.rounds, "turn": 0.01 if args.quick else 0.03}
         for line in lines_of("short_worker.py", asked):
             if "fastrnn" in line:

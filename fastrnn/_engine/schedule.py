@@ -156,7 +156,7 @@ def _shares_units(T: int, rows: int, I: int, H: int, G: int, threads: int) -> bo
     """Do threads share the units? Where rows are fewer than they, or so few that a thread reads all weights for next to nothing, or
     where all weights are read for a single step; and where a thread has enough to do between two barriers."""
     large_for_few = rows <= threads * _FEW_ROWS and G * H * (I + H) >= _LARGE_WEIGHTS
-    once = T == 1 and H >= threads * _UNITS_OF_STEP
+    once = T == 1 and threads * _UNITS_OF_STEP <= H
     return (rows < threads or large_for_few or once) and rows * G * H * H >= threads * _STEP_FOR_UNITS
 
 

@@ -370,7 +370,7 @@ def _plain(
     h_n, c_n = state if cell.is_lstm else (state, None)
     if kept is None:
         return y, h_n, c_n, None
-    tape = Tape.of_plain(kept, lambda kept: _general(cell, weights, threads, kept), batch_first and y.ndim == 3, y.ndim == 2)
+    tape = Tape._of_plain(kept, lambda kept: _general(cell, weights, threads, kept), batch_first and y.ndim == 3, y.ndim == 2)
     return y, h_n, c_n, tape
 
 

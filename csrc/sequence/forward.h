@@ -145,16 +145,18 @@ static int forward_stages(const fr_call *t, const cell *c, stage *g, int index, 
         const ptrdiff_t panels = panels_in(o, vectors);
         g[i] = (stage){.panels = panels, .vectors = vectors, .nv = nv, .narrow = o->nx == 1, .h_at = o->h_at, .operand = o->operand};
         g[i].xw_at = xw_at;
-        g[i].bias = take(base, used, panels * 4 * W * real);
+        g[i].bias = take(base, used, panels * 4 * W * real); /* before all panels: pieces of a call may have teams of other sizes */
         g[i].forward = o;
         g[i].one_panel = packs_one_panel(t);
-        g[i].wx = take_panels(t, panels, nv, t->I, index, members, base, used);
-        g[i].wh = take_panels(t, panels, nv, t->P, index, members, base, used);
         g[i].epilogue = o->epilogue;
         g[i].pack = pack_panel;
         g[i].tile = forward_tile;
         g[i].terms = nv * ((t->schedule.input_first ? 0 : t->I) + t->P);
         xw_at += panels;
+    }
+    for (int i = 0; i < c->stages; i++) {
+        g[i].wx = take_panels(t, g[i].panels, g[i].nv, t->I, index, members, base, used);
+        g[i].wh = take_panels(t, g[i].panels, g[i].nv, t->P, index, members, base, used);
     }
     if (!projects(t))
         return c->stages;

@@ -127,13 +127,13 @@ class Tape(TapeBase):
     _general: Callable[[Recorded], Run]
 
     @classmethod
-    def of_plain(cls, kept: Recorded, general: Callable[[Recorded], Run], batch_first: bool, unbatched: bool) -> Tape:
+    def _of_plain(cls, kept: Recorded, general: Callable[[Recorded], Run], batch_first: bool, unbatched: bool) -> Tape:
         """Of a plain call, and who makes a run of it."""
         tape = cls(None, batch_first, unbatched)
         tape._kept, tape._general = kept, general
         return tape
 
-    def general(self) -> Run | None:
+    def _whole_run(self) -> Run | None:
         """The run, in place of what a plain call has kept; None where the tape has been used."""
         if self._kept is not None:
             self._run, self._kept = self._general(self._kept), None
@@ -166,7 +166,7 @@ class Tape(TapeBase):
             return self._c()
 
     def _c(self) -> Array:
-        run = self.general()
+        run = self._whole_run()
         if run is None:
             raise RuntimeError("tape.c: this tape has been used; a tape can be used once, call forward again for a new one")
         if not run.cell.is_lstm:
@@ -241,7 +241,7 @@ class Tape(TapeBase):
                     if plain is not None:
                         self._kept = None
                         return _named(*plain)
-                run = self.general()
+                run = self._whole_run()
                 into = run.weights.zeros_like() if run is not None else None
                 dx, state = self._backward(dy, dstate, into, dc, truncate)  # type: ignore[arg-type]
         except MemoryError as error:

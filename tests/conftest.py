@@ -49,13 +49,13 @@ def pytest_sessionfinish(session):
 
 @pytest.fixture
 def use(monkeypatch):
-    """use(isa="v3", gemm="own") for the rest of the test."""
+    """use(isa="v3", gemm="own") for the rest of the test; isa="best" is that of this processor."""
     isa = _core.isa_in_use()
     monkeypatch.setattr(blas, "_engine", blas._engine)
 
     def use(isa: str | None = None, gemm: str | None = None) -> None:
         if isa is not None:
-            config.use_isa(isa)
+            config.use_isa(config.available_isas()[-1] if isa == "best" else isa)
         if gemm is not None:
             config.set_gemm(gemm)
 
@@ -83,8 +83,19 @@ def own(use):
     use(gemm="own")
 
 
-@pytest.fixture(params=config.available_isas())
+@pytest.fixture(params=["best", "scalar"])
 def isa(request, use, own):
-    """Each instruction set in turn, with the engine "own"."""
+    """The widest vectors with fused multiply-adds, and plain C without, with the engine "own".
+
+    The others are made of the same kernels, and have the bits of one of these two: test_promises.py says so over the whole table
+    of cases, test_cross.py for every schedule.
+    """
+    use(isa=request.param)
+    return request.param
+
+
+@pytest.fixture(params=config.available_isas())
+def every_isa(request, use, own):
+    """Each instruction set in turn, for what is written once for each of them."""
     use(isa=request.param)
     return request.param

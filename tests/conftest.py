@@ -17,7 +17,21 @@ def pytest_addoption(parser):
     )
 
 
+# Files that take long by themselves, the longest first: of a parallel run's processes none is then left with one at the end.
+LONGEST = ["cross", "build", "package", "example_programs", "promises", "cells", "bad_input", "stacks", "threads", "sessions", "import"]
+
+
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # pytest-xdist would begin with the files of many tests
+
+
+def _place(item):
+    name = item.path.stem.removeprefix("test_")
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=_place)
     left_out = {item for item in items if "slow" in item.keywords and not config.getoption("--slow")}
     left_out |= _not_drawn([item for item in items if item not in left_out], config.getoption("--share"))
     if left_out:

@@ -90,7 +90,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment: a change of the C or Cython sources compiles the editable install anew --------------------
-COMPILED := setup.py pyproject.toml $(wildcard fastrnn/*.pyx fastrnn/*.pxd fastrnn/_xla/*.[ch] csrc/*.h csrc/*/*.[ch])
+COMPILED := setup.py pyproject.toml $(wildcard fastrnn/*.pyx fastrnn/*.pxi fastrnn/*.pxd fastrnn/_xla/*.[ch] csrc/*.h csrc/*/*.[ch])
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -74,8 +74,10 @@ typedef struct fr_gradients {
     void *dh, *dc;            /* (B, P), (B, H): in, gradient of the final state; out, of the initial state */
     fr_seq dx;                /* (T, B, I) or absent */
     fr_weights dw;            /* added to; NULL: not wanted */
+    int fresh;                /* dw is uninitialised: as if it were all 0 */
     void *dgates;             /* (items, dgates_width): where the gradients of the preactivations of the range's steps go, in descending
                                  order of steps; NULL: workspace, and the products run here */
+    int make_dx;              /* with dgates: dx is made here all the same, and the weights' gradients alone are left to the caller */
     ptrdiff_t truncate;       /* no gradient flows from a row's step k, 2k, ... to the one before; 0: all flows */
 } fr_gradients;
 
@@ -97,7 +99,8 @@ typedef struct fr_range {
 
 /* The caller's memory, 64-byte aligned, of the sizes that forward_sizes and backward_sizes give; pieces of one call share it. */
 typedef struct fr_memory {
-    int packed_ready;         /* `packed` was filled by an earlier call */
+    int packed_ready;         /* forward: `packed` was filled by an earlier call */
+    int back_ready;           /* backward: likewise */
     void *packed, *work;
 } fr_memory;
 
@@ -167,6 +170,9 @@ typedef struct fr_kernels {
     void (*backward_sizes)(const fr_call *, int threads, fr_sizes *);
     fr_work *forward;  /* (fr_call, member of the team) */
     fr_work *backward;
+    /* The weights' gradients alone, of T steps of B rows whose dgates are there, summed in this order; work of backward_sizes. Here
+     * y is (T, B, P) the h before each step, and saved.c (T, 2, B, H) the c before and after, where a cell has peepholes. */
+    fr_work *accumulate;
     void (*input_matrix)(const fr_call *, void *matrix, void *bias); /* w_ih as (I, xw_width), bias (xw_width): xw = x matrix + bias */
     void (*vmath)(int function, ptrdiff_t n, const void *x, void *y); /* 0 exp, 1 tanh, 2 sigmoid */
     fr_work *update; /* (fr_update, member of the team) */

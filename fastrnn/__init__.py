@@ -14,11 +14,13 @@ except ModuleNotFoundError as error:
 
 from .cells import GRUCell, LSTMCell, RNNCell
 from .config import __version__, available_isas, get_num_threads, set_gemm, set_num_threads, show_config
+from .frozen import FrozenCell, FrozenLayer
 from .functional import gru, lstm, rnn
 from .gradcheck import GradcheckError, gradcheck
 from .layers import GRU, IRNN, LSTM, RNN
 from .packed import Packed, pack, unpack
 from .stream import Stream
+from .unrolled import UnrolledCell
 
 if TYPE_CHECKING:
     from . import reference
@@ -28,12 +30,15 @@ __all__ = [
     "IRNN",
     "LSTM",
     "RNN",
+    "FrozenCell",
+    "FrozenLayer",
     "GRUCell",
     "GradcheckError",
     "LSTMCell",
     "Packed",
     "RNNCell",
     "Stream",
+    "UnrolledCell",
     "__version__",
     "available_isas",
     "get_num_threads",

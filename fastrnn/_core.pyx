@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, binding=True, embedsignature=False, freethreading_compatible=True
-"""Arrays to pointers and sizes to one call without the GIL. Arguments are checked by the Python around it, but for the steps of a
-stream and the arrays of optimisers. The policies that are here: when to keep the GIL, and the free list.
+"""Arrays to pointers and sizes to one call without the GIL. Arguments are checked by the Python around it, but for plain calls,
+the steps of a stream and the arrays of optimisers. The policies that are here: when to keep the GIL, and the free list.
 
 Python without a GIL may run all of this in many threads at once. What they share is guarded here: the blocks of memory by `list_guard`,
 the pool by itself, an object with a state by its `InUse`.
@@ -75,7 +75,9 @@ cdef extern from "fastrnn.h" nogil:
         void *dc
         fr_seq dx
         fr_weights dw
+        int fresh
         void *dgates
+        int make_dx
         ptrdiff_t truncate
     ctypedef struct fr_schedule:
         int split_units, row_blocks, input_first, direct
@@ -84,7 +86,7 @@ cdef extern from "fastrnn.h" nogil:
         ptrdiff_t s0, s1
         int first, last
     ctypedef struct fr_memory:
-        int packed_ready
+        int packed_ready, back_ready
         void *packed
         void *work
     ctypedef struct fr_call:
@@ -111,6 +113,7 @@ cdef extern from "fastrnn.h" nogil:
         void (*backward_sizes)(const fr_call *, int threads, fr_sizes *) noexcept nogil
         fr_work *forward
         fr_work *backward
+        fr_work *accumulate
         void (*input_matrix)(const fr_call *, void *matrix, void *bias) noexcept nogil
         void (*vmath)(int function, ptrdiff_t n, const void *x, void *y) noexcept nogil
         fr_work *update
@@ -136,6 +139,12 @@ cdef extern from "_xla/calls.h" nogil:
 cdef fr_pool pool
 cdef fr_shared isa  # index of the instruction set in use
 cdef fr_shared threads  # how many a call may use that is not told a number of its own
+cdef fr_shared gemm  # what makes the large products
+
+cdef enum:
+    GEMM_UNSET  # the kernels, but for the scalar instruction set
+    GEMM_OWN
+    GEMM_BLAS
 
 
 def after_fork():
@@ -176,6 +185,15 @@ def use_threads(int n):
 
 def threads_in_use():
     return fr_shared_get(&threads)
+
+
+def use_gemm(int engine):
+    """For the large products of the calls that follow: 1 the kernels, 2 NumPy's BLAS, 0 what suits the instruction set."""
+    fr_shared_set(&gemm, engine)
+
+
+def gemm_in_use():
+    return fr_shared_get(&gemm)
 
 
 cdef int isa_now() noexcept nogil:
@@ -389,11 +407,53 @@ cdef double take_weights(fr_call *t, object w):
     return weights if w.w_hr is None else weights + <double>cnp.PyArray_SIZE(<cnp.ndarray>w.w_hr)
 
 
+cdef class PackedWeights:
+    """Weights in the order in which forward reads them, for an instruction set: packed once, never changed."""
+    cdef Memory memory
+    cdef int isa
+
+    def __init__(self, int cell, w):
+        self.isa = fr_shared_get(&isa)
+        cdef fr_call t
+        memset(&t, 0, sizeof(t))
+        t.cell = cell
+        take_weights(&t, w)
+        t.plan.B = t.schedule.chunk = 1
+        self.memory = pack(&t, fr_kernels_of(self.isa, is_double(w.w_ih)))
+
+    def __reduce__(self):
+        raise TypeError("packed weights are of their process; pickle the weights")
+
+
+cdef inline bint is_double(object array):
+    return cnp.PyArray_TYPE(<cnp.ndarray>array) == cnp.NPY_DOUBLE
+
+
+cdef Memory pack(fr_call *t, const fr_kernels *kernels):
+    """The packed weights of a forward call, in memory that is theirs."""
+    cdef fr_sizes sizes
+    cdef fr_team alone
+    kernels.forward_sizes(t, 1, &sizes)
+    cdef Memory packed = Memory(sizes.packed_bytes), work = Memory(sizes.work_bytes)
+    t.memory.packed, t.memory.work = packed.start, work.start
+    t.memory.packed_ready = t.range.s0 = t.range.s1 = 0  # no steps: it packs
+    memset(&alone, 0, sizeof(alone))
+    alone.n = 1
+    kernels.forward(t, 0, &alone)
+    t.memory.packed_ready = True
+    return packed
+
+
 # Handing the GIL over and back takes microseconds beside a busy Python thread, and whoever wants it back waits for up to
 # sys.getswitchinterval(): a call that is about as short keeps it.
 cdef enum:
     SHORT = 200000  # multiply-adds of about 20 us
     PACKING = 8  # multiply-adds that take as long as packing one weight
+
+
+cdef inline bint is_short(int threads, double items, bint packed, double weights) noexcept:
+    """Of a call that passes each of so many weights for each of these items, on so many threads."""
+    return threads == 1 and (items + (0 if packed else PACKING)) * weights < SHORT
 
 
 cdef class Task:
@@ -408,10 +468,12 @@ cdef class Task:
     cdef int kind  # of it, for the pool's experience: 0 forward, 1 backward; 2 and 3 where units are shared
     cdef object inputs, outputs, gradients  # keep the arrays alive
     cdef Memory packed, work
+    cdef PackedWeights frozen  # or None
 
     def __init__(self, int cell, bint double, plan, x, w, h0, c0):
         self.inputs = (plan, x, w, h0, c0)
-        self.kernels = fr_kernels_of(fr_shared_get(&isa), double)
+        self.frozen = w.packed
+        self.kernels = fr_kernels_of(fr_shared_get(&isa) if self.frozen is None else self.frozen.isa, double)
         cdef fr_call *t = &self.t
         t.cell = cell
         t.plan.T = plan.steps
@@ -437,7 +499,7 @@ cdef class Task:
 
     cdef reserve(self):
         """Memory of the sizes that the call needs."""
-        self.packed = Memory(self.sizes.packed_bytes)
+        self.packed = Memory(self.sizes.packed_bytes) if self.frozen is None else self.frozen.memory
         self.work = Memory(self.sizes.work_bytes)
         self.t.memory.packed = self.packed.start
         self.t.memory.work = self.work.start
@@ -461,7 +523,8 @@ cdef class Task:
     def prepare_forward(self, how):
         cdef fr_call *t = &self.t
         self.follow(how)
-        t.memory.packed_ready = False
+        t.memory.packed_ready = self.frozen is not None
+        t.schedule.direct = t.schedule.direct and self.frozen is None
         self.kernels.forward_sizes(t, self.threads, &self.sizes)
         self.reserve()
 
@@ -524,8 +587,8 @@ cdef class Task:
 
     cdef bint is_short(self):
         cdef double items = <double>(self.t.range.s1 - self.t.range.s0) * self.t.plan.B
-        cdef double packing = 0 if self.t.memory.packed_ready else PACKING
-        return self.threads == 1 and (items * (2 if self.kernel == self.kernels.backward else 1) + packing) * self.weights < SHORT
+        items *= 2 if self.kernel == self.kernels.backward else 1
+        return is_short(self.threads, items, self.t.memory.packed_ready, self.weights)
 
     def run(self):
         """Do what was said to be next."""
@@ -538,6 +601,10 @@ cdef class Task:
             with nogil:
                 fr_pool_run(&pool, self.threads, self.kind, self.patience_ns, self.kernel, &self.t)
         self.t.memory.packed_ready = True
+
+
+include "_plain.pxi"
+include "_unrolled.pxi"
 
 
 cdef enum:
@@ -600,7 +667,7 @@ cdef class Stepper:
     cdef bint stacked  # are there layers below?
     cdef readonly InUse _in_use
     cdef readonly object h, c  # (B, P), (B, H): live
-    cdef object keep
+    cdef object weights, peephole
 
     def __cinit__(self, *arguments, **keywords):
         self._in_use = InUse("stream", "make a stream for each thread")
@@ -609,34 +676,45 @@ cdef class Stepper:
     def __init__(self, int cell, bint double, w, h, c, ptrdiff_t chunk, bint stacked=False):
         if self.packed is not None:
             raise RuntimeError("stream: expected one that is new, got one that is made already")
-        self.kernels = fr_kernels_of(fr_shared_get(&isa), double)
+        self.kernels = fr_kernels_of(fr_shared_get(&isa) if w.packed is None else (<PackedWeights>w.packed).isa, double)
         self.type_number = cnp.NPY_DOUBLE if double else cnp.NPY_FLOAT
         self.h, self.c = h, c
         self.alone.n = 1
         cdef fr_call *t = &self.t
-        cdef fr_sizes sizes
         t.cell = cell
         t.plan.T = 1 << 20  # for the sizes: no fewer steps than any chunk has
         t.plan.B = cnp.PyArray_DIM(<cnp.ndarray>h, 0)
+        self.weights = w
         self.step_work = t.plan.B * take_weights(t, w)
         t.h0 = data(h)
         t.c0 = t.saved.c.p = data(c)
         t.saved.c.sb = t.H
         t.schedule.chunk = chunk
         t.schedule.input_first = True
+        cdef fr_sizes sizes
         self.kernels.forward_sizes(t, 1, &sizes)
-        self.packed = Memory(sizes.packed_bytes)
         self.work = Memory(sizes.work_bytes)
-        t.memory.packed = self.packed.start
-        t.memory.work = self.work.start
-        self.kernels.forward(t, 0, &self.alone)  # no steps: packs
-        t.memory.packed_ready = True
-        t.w.w_ih = t.w.w_hh = t.w.w_hr = t.w.b_ih = t.w.b_hh = NULL  # from here on only the packed snapshot is read
-        if w.peephole is not None:
-            self.keep = w.peephole.copy()
-            t.w.peephole = data(self.keep)
+        self.snapshot()
         self.stacked = stacked
         fr_guard_leave(&self._in_use.guard)
+
+    cdef int snapshot(self) except -1:
+        """Pack the weights of now; from here on nothing else of them is read."""
+        cdef fr_call *t = &self.t
+        cdef PackedWeights frozen = self.weights.packed
+        set_weights(&t.w, self.weights)
+        self.packed = pack(t, self.kernels) if frozen is None else frozen.memory
+        t.memory.packed, t.memory.work, t.memory.packed_ready = self.packed.start, self.work.start, True
+        t.w.w_ih = t.w.w_hh = t.w.w_hr = t.w.b_ih = t.w.b_hh = NULL
+        if self.weights.peephole is not None:
+            self.peephole = self.weights.peephole.copy()
+            t.w.peephole = data(self.peephole)
+        return 0
+
+    def _refresh(self):
+        """Take the weights of now."""
+        with self._in_use:
+            self.snapshot()
 
     def __call__(self, x, out=None):
         if not fr_guard_take(&self._in_use.guard):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,21 +11,25 @@ from numpy.typing import DTypeLike, NDArray
 from . import config
 from ._api import checks
 from ._api.parameters import Module, shapes_of
-from ._api.tape import Gradients, State, is_nothing, tape_in_use
+from ._api.tape import Gradients, OneUse, State, gradients, is_nothing
+from ._core import PlainCalls, Recorded
 from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from ._engine.plan import Plan
 from ._engine.run import Run
+from .frozen import FrozenCell
+from .unrolled import UnrolledCell
 
 Array = NDArray[Any]
 
 
-class CellTape:
+class CellTape(OneUse):
     """What a step of a cell kept for its backward; made by cell.forward."""
 
-    def __init__(self, owner: RecurrentCell, run: Run, unbatched: bool) -> None:
-        self._owner, self._unbatched = owner, unbatched
-        self._run: Run | None = run
-        self._in_use = tape_in_use()
+    def __init__(self, owner: RecurrentCell, kept: Recorded | tuple[Run, bool]) -> None:
+        """Of a plain call, or of any other and whether it was without a batch."""
+        super().__init__()
+        self._owner = owner
+        self._kept: Recorded | tuple[Run, bool] | None = kept
 
     def backward(self, dstate: State) -> Gradients:
         """Gradients of sum(h * dh), of an LSTM of sum(h * dh) + sum(c * dc).
@@ -62,20 +67,27 @@ class CellTape:
             return self._backward(dstate)
 
     def _backward(self, dstate: State) -> Gradients:
-        run, owner = self._run, self._owner
-        if run is None:
+        kept, owner = self._kept, self._owner
+        if kept is None:
             raise RuntimeError("tape.backward: this tape has been used; a tape can be used once, call forward again for a new one")
+        if isinstance(kept, Recorded):
+            plain = kept.backward(None, dstate)
+            if plain is not None:
+                self._kept = None
+                return gradients(owner, *plain)
+            kept = self._kept = owner._general(kept)
+        run, unbatched = kept
         if is_nothing(dstate):
             raise ValueError("dstate: expected the gradient of the new state, got None")
-        given = owner._split_state("dstate", dstate, len(run.h_n), self._unbatched)
+        given = owner._split_state("dstate", dstate, len(run.h_n), unbatched)
         ends = (run.h_n,) if run.c_n is None else (run.h_n, run.c_n)
         state = [np.zeros_like(end) if d is None else d.copy() for d, end in zip(given, ends)]
         into = owner._zeros()
-        self._run = None
+        self._kept = None
         dx = run.backward(None, state[0], state[1] if len(state) > 1 else None, owner._by_cell(into.named)[0])
         assert dx is not None
         return Gradients(
-            x=dx[0, 0] if self._unbatched else dx[0], state=owner._joined(state, self._unbatched), params=into, flat=into.flat
+            x=dx[0, 0] if unbatched else dx[0], state=owner._joined(state, unbatched), params=into, flat=into.flat
         )
 
 
@@ -119,6 +131,9 @@ class RecurrentCell(Module):
         >>> h.shape
         (2, 4)
         """
+        new = self._plain.step(x, state)
+        if new is not None:
+            return new
         run, unbatched = self._step(x, state, record=False)
         return self._new(run, unbatched)
 
@@ -160,22 +175,89 @@ class RecurrentCell(Module):
         >>> dh.shape, dflat.shape
         ((2, 4), (108,))
         """
+        plain = self._plain.record(x, state, True, False)
+        if plain is not None:
+            _, new, kept = plain
+            return new, CellTape(self, kept)
         run, unbatched = self._step(x, state, record=True)
-        return self._new(run, unbatched), CellTape(self, run, unbatched)
+        return self._new(run, unbatched), CellTape(self, (run, unbatched))
+
+    def frozen(self) -> FrozenCell:
+        """The cell for inference alone, with a snapshot of its weights that is packed once: see fastrnn.FrozenCell.
+
+        Returns
+        -------
+        frozen : fastrnn.FrozenCell
+
+        Raises
+        ------
+        MemoryError
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> cell, x_t = fastrnn.GRUCell(3, 4, rng=0), np.ones((2, 3), np.float32)
+        >>> np.array_equal(cell.frozen()(x_t), cell(x_t))
+        True
+        """
+        return FrozenCell(self)
+
+    def unrolled(self) -> UnrolledCell:
+        """Steps for training in a loop that is written by hand, within a ``with`` block: see fastrnn.UnrolledCell.
+
+        The weights are packed once, and the parameters' gradients of all steps are added up.
+
+        Returns
+        -------
+        steps : fastrnn.UnrolledCell
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> cell, h, tapes = fastrnn.GRUCell(3, 4, rng=0), None, []
+        >>> with cell.unrolled() as steps:
+        ...     for x_t in np.ones((7, 2, 3), np.float32):
+        ...         h, tape = steps.forward(x_t, h)
+        ...         tapes.append(tape)
+        ...     dh = h - 1  # of half the sum of (h - 1)**2
+        ...     for tape in reversed(tapes):
+        ...         dh = tape.backward(dh).state
+        >>> steps.grads.flat.shape
+        (108,)
+        """
+        return UnrolledCell(self)
+
+    @cached_property
+    def _plain(self) -> PlainCalls:
+        return PlainCalls(self._cell, self._cell.form, self._weights(), self.flat)
+
+    def _general(self, kept: Recorded) -> tuple[Run, bool]:
+        """A plain call as if it had gone the general way."""
+        x, state, (y,), c, gates, _ = kept.parts()
+        x, h, c0, unbatched = self._arguments(x, state)
+        saved = (y, c[0] if c else None, gates[0] if gates else None)
+        run = Run.recorded(self._cell, _one_step(x), x, self._weights()[0], h, c0, config.get_num_threads, False, saved)
+        return run, unbatched
 
     def _step(self, x: Any, state: State, record: bool) -> tuple[Run, bool]:
+        x, h, c, unbatched = self._arguments(x, state)
+        try:
+            run = Run(self._cell, _one_step(x), x, self._weights()[0], h, c, config.get_num_threads)
+            run.forward(record)
+        except MemoryError as error:
+            raise checks.out_of_memory("x", error) from None
+        return run, unbatched
+
+    def _arguments(self, x: Any, state: State) -> tuple[Array, Array | None, Array | None, bool]:
+        """x (1, B, I), h and c (B, H) or None, and whether there was no batch."""
         x = checks.rows_contiguous("x", checks.floats("x", x, self.dtype, (1, 2)))
         if x.shape[-1] != self.input_size:
             raise ValueError(f"x: expected the last axis to be equal to input_size = {self.input_size}, got shape {x.shape}")
         unbatched = x.ndim == 1
         x = x[None, None] if unbatched else x[None]
-        h, c = self._split_state("state", state, x.shape[1], unbatched)
-        try:
-            run = Run(self._cell, Plan(1, x.shape[1], False), x, self._weights()[0], h, c, config.get_num_threads)
-            run.forward(record)
-        except MemoryError as error:
-            raise checks.out_of_memory("x", error) from None
-        return run, unbatched
+        return x, *self._split_state("state", state, x.shape[1], unbatched), unbatched
 
     def _split_state(self, name: str, state: Any, B: int, unbatched: bool) -> tuple[Array | None, Array | None]:
         """h and c (B, H), or None for what is none."""
@@ -196,6 +278,10 @@ class RecurrentCell(Module):
     def _joined(self, members: list[Array], unbatched: bool) -> State:
         members = [m[0] if unbatched else m for m in members]
         return tuple(members) if self._cell.is_lstm else members[0]
+
+
+def _one_step(x: Array) -> Plan:
+    return Plan(1, x.shape[1], False)
 
 
 class RNNCell(RecurrentCell):

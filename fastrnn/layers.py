@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,12 @@ from ._api.layout import Layout
 from ._api.parameters import shapes_of
 from ._api.portable import Portable
 from ._api.tape import State
+from ._core import PlainCalls, Recorded
 from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from ._engine.plan import Plan, make_plan
+from ._engine.run import Run
 from ._engine.stack import Options, Pass
+from .frozen import FrozenLayer
 from .stream import Stream, make_stream
 
 Array = NDArray[Any]
@@ -88,6 +92,10 @@ class Recurrent(Portable):
         >>> y.shape, h_n.shape
         ((7, 2, 4), (2, 2, 4))
         """
+        calls = self._plain_calls(lengths, reset, mask, masked)
+        plain = None if calls is None else calls.infer(x, state, self.batch_first)
+        if plain is not None:
+            return plain
         layout, done = self._apply(x, state, lengths, reset, mask, masked)
         return layout.returned(done.y), self._final(layout, done)
 
@@ -158,11 +166,17 @@ class Recurrent(Portable):
         >>> grads.x.shape, grads.params["weight_hh_l0"].shape
         ((7, 2, 3), (16, 4))
         """
+        calls = self._plain_calls(lengths, reset, mask, masked)
+        if calls is not None and checkpoint is None and not self._drops:
+            plain = calls.record(x, state, False, self.batch_first)
+            if plain is not None:
+                y, state, kept = plain
+                return y, state, LayerTape(self, kept)
         k = None if checkpoint is None else checks.integer("checkpoint", checkpoint, 1)
         layout, done = self._apply(x, state, lengths, reset, mask, masked, True, k)
         y = done.y.view()
         y.flags.writeable = False
-        return layout.returned(y), self._final(layout, done), LayerTape(self, layout, done)
+        return layout.returned(y), self._final(layout, done), LayerTape(self, (layout, done))
 
     def stream(self, batch_size: int = 1) -> Stream:
         """Inference step by step: a stream that keeps the state.
@@ -175,7 +189,7 @@ class Recurrent(Portable):
         Returns
         -------
         stream : fastrnn.Stream
-            With a snapshot of the weights, and a state of zeros.
+            With a snapshot of the weights, which stream.refresh() takes anew, and a state of zeros.
 
         Raises
         ------
@@ -200,6 +214,27 @@ class Recurrent(Portable):
             )
         return make_stream(self._cell, self._weights(), batch_size)
 
+    def frozen(self) -> FrozenLayer:
+        """The layer for inference alone, with a snapshot of its weights that is packed once: see fastrnn.FrozenLayer.
+
+        Returns
+        -------
+        frozen : fastrnn.FrozenLayer
+
+        Raises
+        ------
+        MemoryError
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> layer, x = fastrnn.GRU(3, 4, rng=0), np.ones((7, 2, 3), np.float32)
+        >>> np.array_equal(layer.frozen()(x)[0], layer(x)[0])
+        True
+        """
+        return FrozenLayer(self)
+
     @property
     def _directions(self) -> int:
         return 2 if self.bidirectional else 1
@@ -213,6 +248,40 @@ class Recurrent(Portable):
     def _output_symbol(self) -> str:
         """The last axis of y in letters."""
         return ("2*" if self.bidirectional else "") + ("P" if self.proj_size else "H")
+
+    @property
+    def _drops(self) -> bool:
+        """Does forward apply dropout?"""
+        return self.dropout > 0 and self.num_layers > 1
+
+    @cached_property
+    def _plain(self) -> PlainCalls | None:
+        """The plain calls of layers in one direction."""
+        return None if self.bidirectional else PlainCalls(self._cell, self._cell.form, self._weights(), self.flat)
+
+    def _plain_calls(self, lengths: Any, reset: Any, mask: Any, masked: Any) -> PlainCalls | None:
+        """Who may take a call with these arguments, if x and the state are plain."""
+        if lengths is None and reset is None and mask is None and type(masked) is str and masked == "zero":
+            return self._plain
+        return None
+
+    def _general(self, kept: Recorded) -> tuple[Layout, Pass]:
+        """A plain call as if it had gone the general way."""
+        x, state, ys, cs, gates, batch_first = kept.parts()
+        layout = Layout(x, self.dtype, self.input_size, batch_first)
+        h0, c0 = self._split_state(layout, "state", state)
+        threads = config.get_num_threads
+        options = Options(self._cell, 1, layout.rows_first, threads, True)
+        plans = self._plans(layout, None, None, None, "zero")
+        done = Pass(options, plans, self._weights())
+        x = layout.x
+        for k, weights in enumerate(done.weights):
+            y = ys[k] if k + 1 < len(ys) else layout.turned(ys[k])
+            saved = y, cs[k] if cs else None, gates[k] if gates else None
+            h, c = None if h0 is None else h0[k], None if c0 is None else c0[k]
+            done.add(Run.recorded(self._cell, plans[0], x, weights, h, c, threads, layout.rows_first, saved))
+            x = y
+        return layout, done
 
     def _apply(
         self,
@@ -228,7 +297,7 @@ class Recurrent(Portable):
         layout = Layout(x, self.dtype, self.input_size, self.batch_first)
         h0, c0 = self._split_state(layout, "state", state)
         plans = self._plans(layout, lengths, reset, mask, checks.choice("masked", masked, "zero", "hold"))
-        dropout = self.dropout if record and self.num_layers > 1 else 0.0
+        dropout = self.dropout if record and self._drops else 0.0
         threads = config.get_num_threads
         options = Options(self._cell, self._directions, layout.rows_first, threads, record, dropout, self._draw, checkpoint)
         try:

@@ -25,8 +25,8 @@ class Stream(Stepper):
     ``stream(x, out=None)`` takes one step, x (B, I), or (I,) where B is 1, and returns y (B, P) or (P,); or n steps, x (n, B, I),
     and returns (n, B, P). With ``out``, a C-contiguous array of the result's shape and dtype that does not overlap x, a step
     allocates nothing. P is H without a projection. The bits are those of the layer's call on the whole sequence, unless that uses
-    the BLAS (`set_gemm`). The weights are a snapshot: later changes of the layer are not seen. A stream serves one thread at a
-    time; different streams run side by side.
+    the BLAS (`set_gemm`). The weights are a snapshot: later changes of the layer are not seen before `refresh()`. A stream serves
+    one thread at a time; different streams run side by side.
 
     Raises
     ------
@@ -151,6 +151,29 @@ class Stream(Stepper):
                         array[index] = 0
         except (IndexError, TypeError, ValueError) as error:
             raise type(error)(f"rows: expected an index of {self.batch_size} rows, got {rows!r:.60}: {error}") from None
+
+    def refresh(self) -> None:
+        """Take the layer's weights of now in place of those that the stream was made with. The state stays.
+
+        Raises
+        ------
+        RuntimeError
+            Another thread is in a call of the same stream.
+        MemoryError
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastrnn
+        >>> layer, x_t = fastrnn.GRU(3, 4, rng=0), np.ones(3, np.float32)
+        >>> stream = layer.stream()
+        >>> layer.flat *= 0.5  # a step of training
+        >>> stream.refresh()
+        >>> np.allclose(stream(x_t), layer(x_t[None])[0][0], atol=1e-6)
+        True
+        """
+        for layer in self._layers:
+            layer._refresh()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a stream holds packed weights of this process; pickle the layer and stream.state")

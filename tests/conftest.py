@@ -6,7 +6,7 @@ from collections import defaultdict
 import pytest
 
 from fastrnn import _core, config
-from fastrnn._engine import blas, schedule
+from fastrnn._engine import schedule
 
 
 def pytest_addoption(parser):
@@ -62,10 +62,9 @@ def pytest_sessionfinish(session):
 
 
 @pytest.fixture
-def use(monkeypatch):
+def use():
     """use(isa="v3", gemm="own") for the rest of the test; isa="best" is that of this processor."""
-    isa = _core.isa_in_use()
-    monkeypatch.setattr(blas, "_engine", blas._engine)
+    isa, engine = _core.isa_in_use(), _core.gemm_in_use()
 
     def use(isa: str | None = None, gemm: str | None = None) -> None:
         if isa is not None:
@@ -75,6 +74,7 @@ def use(monkeypatch):
 
     yield use
     config.use_isa(isa)
+    _core.use_gemm(engine)
 
 
 @pytest.fixture
@@ -84,11 +84,13 @@ def small_work_is_shared_out(monkeypatch):
     monkeypatch.setattr(schedule, "_WORK_PER_THREAD", 1)
     for choose in remembered:
         choose.cache_clear()
+    _core.forget_schedules()
     _core.always_form_teams(True)
     yield
     _core.always_form_teams(False)
     for choose in remembered:
         choose.cache_clear()
+    _core.forget_schedules()
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ RETURNED = {  # classes that users meet as results alone: their methods have exa
     "fastrnn._api.layer_tape": ["LayerTape"],
     "fastrnn._api.parameters": ["Parameters"],
     "fastrnn.cells": ["CellTape"],
+    "fastrnn.unrolled": ["UnrolledTape"],
     "fastrnn.train.readout": ["LinearTape"],
     "fastrnn.train.recurrences": ["PreactivationTape", "OutputTape"],
     "fastrnn.diagnostics": ["Finding", "JacobianNorms", "Spectrum"],

@@ -39,6 +39,7 @@ const fr_kernels FR_THIS_TABLE = {
     .backward_sizes = backward_sizes,
     .forward = forward,
     .backward = backward,
+    .accumulate = accumulate,
     .input_matrix = input_matrix,
     .vmath = vmath,
     .update = update,

@@ -203,7 +203,8 @@ static void finish(member *m, const stage *g)
 static void backward_steps(member *m, const stage *g, int stages, const products *c, REAL *edge)
 {
     const fr_call *t = m->call;
-    for (ptrdiff_t s = t->range.s1 - 1, steps; t->plan.B > 0 && s >= t->range.s0; s -= steps) {
+    m->fresh = t->d.fresh && t->range.first;
+    for (ptrdiff_t s = t->range.s1 - 1, steps; t->plan.B > 0 && s >= t->range.s0; s -= steps, m->fresh = 0) {
         keep_edges(m, edge);
         if (!barrier(m))
             return;
@@ -216,7 +217,7 @@ static void backward_steps(member *m, const stage *g, int stages, const products
                 return;
         if (!barrier(m))
             return;
-        if (t->d.dgates)
+        if (t->d.dgates && !t->d.make_dx)
             sum_biases(m);
         else if (!run_products(m, c, n))
             return;
@@ -239,11 +240,45 @@ static void backward(const void *call, int index, fr_team *team)
             memset((REAL *)m->zero, 0, m->dgates_width * sizeof(REAL));
             memset((void *)m->next_dgates, 0, t->plan.B * sizeof(REAL *));
         }
-        if (!t->schedule.direct)
+        if (!t->schedule.direct && !t->memory.back_ready)
             pack_backward(m, g);
     }
     if (barrier(m))
         backward_steps(m, g, stages, &b.products, b.edge);
+    fr_report_work(team, index, m->work);
+    fr_fp_leave(state);
+}
+
+/* ---- the weights' gradients alone ---------------------------------------------------------------------- */
+
+static void list_kept_items(const member *m)
+{
+    const fr_call *t = m->call;
+    for (ptrdiff_t s = 0, slot = 0; s < t->plan.T; s++)
+        for (ptrdiff_t b = 0; b < t->plan.B; b++, slot++) {
+            item *e = &m->items[slot];
+            *e = (item){.x = at(&t->x, s, b), .h_prev = at(&t->y, s, b), .c_prev = at(&t->saved.c, s, b), .gates = at(&t->saved.gates, s, b)};
+            e->c = t->saved.c.p ? (REAL *)e->c_prev + t->plan.B * t->H : NULL;
+            e->dgates = m->dgates + slot * m->dgates_width;
+        }
+}
+
+static void accumulate(const void *call, int index, fr_team *team)
+{
+    const fr_call *t = call;
+    const fr_fpstate state = fr_fp_enter();
+    const ptrdiff_t n = t->plan.T * t->plan.B;
+    ptrdiff_t work = 0;
+    backward_member b = backward_member_of(t, NULL, index, team->n, team, t->memory.work, &work);
+    member *m = &b.m;
+    m->fresh = t->d.fresh;
+    m->sums = 1;
+    m->sum_first[0] = 0;
+    m->sum_first[1] = n;
+    if (index == 0)
+        list_kept_items(m);
+    if (barrier(m))
+        run_products(m, &b.products, n);
     fr_report_work(team, index, m->work);
     fr_fp_leave(state);
 }

@@ -47,6 +47,7 @@ typedef struct {
     ptrdiff_t *mine_first;     /* (steps of the chunk + 1) offsets into mine */
     ptrdiff_t *sum_first;      /* (sums + 1) the items at which a new sum of the weights' gradients begins */
     ptrdiff_t sums;
+    int fresh;                 /* backward: the weights' gradients hold nothing yet */
     const REAL **next_dgates;  /* (B) backward: dgates of the step last seen, NULL before any */
     REAL *scratch_gates;       /* (B, 4*H) where a step needs gates that are not saved */
     REAL *scratch_m;           /* (B, H) for a projection, and for h_t that is there already */

@@ -94,6 +94,12 @@ static void pack_columns(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t columns
 
 /* ---- the weights --------------------------------------------------------------------------------------- */
 
+/* `lanes` numbers of a gradient, so far. */
+static ALWAYS_INLINE vec so_far(const member *m, const REAL *out, ptrdiff_t lanes)
+{
+    return m->fresh ? v_zero() : v_load_n(out, lanes);
+}
+
 /* Some rows of one segment, all panels: the rows' dgates stay in the L2 while the panels go by. */
 static void run_piece(member *m, const products *c, const segment *g, ptrdiff_t n, ptrdiff_t m0, ptrdiff_t m1)
 {
@@ -108,7 +114,7 @@ static void run_piece(member *m, const products *c, const segment *g, ptrdiff_t 
             for (int r = 0; r < rows; r++) {
                 a[r] = c->dgates + (g->column + r0 + r) * c->ld;
                 for (int v = 0; v < nv; v++)
-                    v_store(s + (r * 4 + v) * W, v_load_n(out + r * g->N + v * W, fr_min(W, g->N - (p * 4 + v) * W)));
+                    v_store(s + (r * 4 + v) * W, so_far(m, out + r * g->N + v * W, fr_min(W, g->N - (p * 4 + v) * W)));
             }
             for (ptrdiff_t i = 0; i < m->sums; i++) {
                 ptrdiff_t k0 = m->sum_first[i], terms = m->sum_first[i + 1] - k0;
@@ -162,6 +168,11 @@ static void sum_columns(const member *m, ptrdiff_t column, ptrdiff_t M, REAL *ou
     for (ptrdiff_t b = vectors.from, nv; b < vectors.to; b += nv) {
         const ptrdiff_t u = b * W, lanes = fr_min(W, M - u);
         nv = b + 4 <= vectors.to && u + 4 * W <= M ? 4 : 1;
+        for (ptrdiff_t v = u; m->fresh && v < fr_min(M, u + nv * W); v++) {
+            out[v] = 0;
+            if (also)
+                also[v] = 0;
+        }
         for (ptrdiff_t i = 0; i < m->sums; i++) {
             const item *e = m->items + m->sum_first[i], *end = m->items + m->sum_first[i + 1];
             if (nv == 4) {
@@ -185,6 +196,8 @@ static void sum_peephole(const member *m, ptrdiff_t column, cell_state c, REAL *
     const range vectors = share_of(m, fr_ceil_div(m->H, W));
     for (ptrdiff_t u = vectors.from * W; u < fr_min(vectors.to * W, m->H); u += W) {
         const ptrdiff_t lanes = fr_min(W, m->H - u);
+        for (ptrdiff_t v = u; m->fresh && v < u + lanes; v++)
+            out[v] = 0;
         for (ptrdiff_t i = 0; i < m->sums; i++) {
             vec sum = v_zero();
             for (const item *e = m->items + m->sum_first[i]; e < m->items + m->sum_first[i + 1]; e++)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._core import Recorded
 from .._engine.run import Run
 from .._engine.stack import Pass
 from . import checks
 from .layout import Layout
-from .tape import Gradients, State, is_nothing, tape_in_use
+from .tape import Gradients, OneUse, State, gradients, is_nothing
 
 if TYPE_CHECKING:
     from ..layers import Recurrent
@@ -29,13 +30,14 @@ class Outputs(dict[str, Array]):
         raise KeyError(f"{name!r}: expected one of {list(self)}{self.without}")
 
 
-class LayerTape:
+class LayerTape(OneUse):
     """What a layer's forward kept: for one backward(), and to look at before that in `outputs`. Made by layer.forward."""
 
-    def __init__(self, layer: Recurrent, layout: Layout, done: Pass) -> None:
-        self._layer, self._layout = layer, layout
-        self._pass: Pass | None = done
-        self._in_use = tape_in_use()
+    def __init__(self, layer: Recurrent, kept: Recorded | tuple[Layout, Pass]) -> None:
+        """Of a plain call, or of any other."""
+        super().__init__()
+        self._layer = layer
+        self._kept: Recorded | tuple[Layout, Pass] | None = kept
 
     @property
     def outputs(self) -> Outputs:
@@ -74,7 +76,7 @@ class LayerTape:
             return self._found()
 
     def _found(self) -> Outputs:
-        done = self._open()
+        layout, done = self._open()
         found = Outputs()
         if done.options.checkpoint is not None:
             found.without = ", because with checkpoints a tape does not keep c and gates"
@@ -82,7 +84,8 @@ class LayerTape:
             rows = run.cell.gates * run.H
             cells = None if run.c is None else run.cells()
             parts = {"h": run.y, "c": cells, "gates": None if run.gates is None else run.gates[..., :rows]}
-            found |= {name + suffix: self._shown(run, part, name == "gates") for name, part in parts.items() if part is not None}
+            there = {name: part for name, part in parts.items() if part is not None}
+            found |= {name + suffix: _shown(layout, run, part, name == "gates") for name, part in there.items()}
         return found
 
     def backward(
@@ -132,7 +135,13 @@ class LayerTape:
             return self._backward(dy, dstate, doutputs, truncate)
 
     def _backward(self, dy: Any, dstate: State, doutputs: Mapping[str, Array] | None, truncate: int | None) -> Gradients:
-        done, layer, layout = self._open(), self._layer, self._layout
+        kept, layer = self._kept, self._layer
+        if isinstance(kept, Recorded) and doutputs is None and truncate is None:
+            plain = kept.backward(dy, dstate)
+            if plain is not None:
+                self._kept = None
+                return gradients(layer, *plain)
+        layout, done = self._open()
         if dy is None and is_nothing(dstate) and not doutputs:
             raise ValueError("tape.backward: expected one or more of dy, dstate and doutputs, got none")
         if truncate is not None:
@@ -142,10 +151,10 @@ class LayerTape:
             dy = None if dy is None else layout.sequence("dy", dy, done.y.shape[2], layer._output_symbol)
             dh, dc = self._zeros_or_copies(done, *layer._split_state(layout, "dstate", dstate))
             named = self._named(done, doutputs)
-            dhs = self._of_cells("h", named, P, "P" if layer.proj_size else "H")
-            dcs = self._of_cells("c", named, layer.hidden_size, "H")
+            dhs = self._of_cells(layout, "h", named, P, "P" if layer.proj_size else "H")
+            dcs = self._of_cells(layout, "c", named, layer.hidden_size, "H")
             into = layer._zeros()
-            self._pass = None
+            self._kept = None
             dx = done.backward(dy, dhs, dcs, dh, dc, layer._by_cell(into.named), truncate)
             assert dx is not None
         except MemoryError as error:
@@ -154,20 +163,12 @@ class LayerTape:
         state = dh if dc is None else (dh, layout.returned_state(dc))
         return Gradients(x=layout.returned(dx), state=state, params=into, flat=into.flat)
 
-    def _open(self) -> Pass:
-        if self._pass is None:
+    def _open(self) -> tuple[Layout, Pass]:
+        if self._kept is None:
             raise RuntimeError("tape.backward: this tape has been used; a tape can be used once, call forward again for a new one")
-        return self._pass
-
-    def _shown(self, run: Run, part: Array, gates: bool) -> Array:
-        """For the caller to read. Gates that the kernels left unwritten become 0."""
-        if gates and run.plan.first is not None:
-            there = np.zeros(part.shape[:2], np.bool_)
-            there[run.plan.time, run.plan.row] = True
-            part[~there] = 0
-        view = self._layout.outward(part).view()
-        view.flags.writeable = False
-        return view
+        if isinstance(self._kept, Recorded):
+            self._kept = self._layer._general(self._kept)
+        return self._kept
 
     def _zeros_or_copies(self, done: Pass, dh: Array | None, dc: Array | None) -> tuple[Array, Array | None]:
         """New arrays for the gradients of the state: backward writes into them."""
@@ -188,10 +189,21 @@ class LayerTape:
             raise ValueError(f"doutputs: expected names among {names}, got {unknown}")
         return doutputs
 
-    def _of_cells(self, kind: str, named: Mapping[str, Array], n: int, symbol: str) -> list[Array | None]:
+    def _of_cells(self, layout: Layout, kind: str, named: Mapping[str, Array], n: int, symbol: str) -> list[Array | None]:
         """(T, B, n) of each cell: the gradients of its sequence h or c."""
         if not named:
             return [None] * len(self._layer._suffixes)
         given = [named.get(kind + suffix) for suffix in self._layer._suffixes]
         names = [f"doutputs['{kind}{suffix}']" for suffix in self._layer._suffixes]
-        return [None if d is None else self._layout.sequence(name, d, n, symbol) for name, d in zip(names, given)]
+        return [None if d is None else layout.sequence(name, d, n, symbol) for name, d in zip(names, given)]
+
+
+def _shown(layout: Layout, run: Run, part: Array, gates: bool) -> Array:
+    """For the caller to read. Gates that the kernels left unwritten become 0."""
+    if gates and run.plan.first is not None:
+        there = np.zeros(part.shape[:2], np.bool_)
+        there[run.plan.time, run.plan.row] = True
+        part[~there] = 0
+    view = layout.outward(part).view()
+    view.flags.writeable = False
+    return view

@@ -38,7 +38,7 @@ class Layout:
         x = checks.rows_contiguous("x", x)
         self.unbatched = x.ndim == 2
         self.batch_first = batch_first and not self.unbatched
-        self.x = self._turned(x)
+        self.x = self.turned(x)
         self.T, self.B = self.x.shape[:2]
 
     @property
@@ -46,7 +46,7 @@ class Layout:
         """Is y stored as (B, T, .)?"""
         return self.batch_first and self.packed is None
 
-    def _turned(self, a: Array) -> Array:
+    def turned(self, a: Array) -> Array:
         """From an array in the caller's form to (T, B, .)."""
         return a[:, None] if self.unbatched else a.swapaxes(0, 1) if self.batch_first else a
 
@@ -70,7 +70,7 @@ class Layout:
         value = checks.floats(name, value, self.dtype)
         if value.shape != self.shape(n):
             raise ValueError(f"{name}: expected {self.symbols(symbol)} = {self.shape(n)}, got {value.shape}")
-        return self._turned(checks.rows_contiguous(name, value))
+        return self.turned(checks.rows_contiguous(name, value))
 
     def shape(self, *n: int) -> tuple[int, ...]:
         """The shape of an array over steps and rows in the caller's form."""

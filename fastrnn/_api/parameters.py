@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -57,7 +58,11 @@ class Parameters(Mapping[str, Array]):
 
     def __init__(self, shapes: Shapes, flat: Array) -> None:
         self._flat, self._shapes = flat, shapes
-        self.named = self.views()
+
+    @cached_property
+    def named(self) -> dict[str, Array]:
+        """The arrays by name."""
+        return self.views()
 
     @property
     def flat(self) -> Array:
@@ -115,7 +120,7 @@ def shapes_of(cell: Cell, I: int, H: int, P: int, bias: bool) -> Shapes:
 class Module(Pickled):
     """What layers and cells share: parameters by name and as one vector."""
 
-    _not_pickled = ("_of_cells",)
+    _not_pickled = ("_of_cells", "_plain")
 
     dtype: np.dtype[Any]
     rng: np.random.Generator

@@ -12,6 +12,7 @@ from .._core import InUse
 from .._engine.run import Run
 from .._engine.weights import Weights
 from . import checks
+from .parameters import Module, Parameters
 from .pickling import portable, rebuilt
 
 Array = NDArray[Any]
@@ -28,9 +29,19 @@ class Gradients(SimpleNamespace):
         return rebuilt, (type(self), (), {name: portable(value) for name, value in vars(self).items()})
 
 
-def tape_in_use() -> InUse:
-    """One for each tape."""
-    return InUse("tape", "a tape can be used once, call forward again for another one")
+def gradients(owner: Module, dx: Array, state: State, flat: Array) -> Gradients:
+    """Of a layer or a cell; flat: those of its parameters."""
+    return Gradients(x=dx, state=state, params=Parameters(owner._shapes, flat), flat=flat)
+
+
+class OneUse:
+    """A tape: of one call, for one use of one thread at a time."""
+
+    def __init__(self) -> None:
+        self._in_use = InUse("tape", "a tape can be used once, call forward again for another one")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a tape is of its call and its process: it cannot be copied or pickled")
 
 
 def is_nothing(dstate: State) -> bool:
@@ -38,7 +49,7 @@ def is_nothing(dstate: State) -> bool:
     return dstate is None or (isinstance(dstate, (tuple, list)) and bool(dstate) and all(d is None for d in dstate))
 
 
-class TapeBase:
+class TapeBase(OneUse):
     """A tape can be used once: a second backward raises RuntimeError, and so does one while another thread uses the tape."""
 
     _run: Run | None
@@ -46,8 +57,8 @@ class TapeBase:
     _batch_first: bool
 
     def __init__(self, run: Run, batch_first: bool, unbatched: bool) -> None:
+        super().__init__()
         self._run, self._batch_first, self._unbatched = run, batch_first, unbatched
-        self._in_use = tape_in_use()
 
     def _backward(
         self, dy: Any, dstate: Any, into: Weights, dc: Any = None, truncate: int | None = None

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import _core
 
-_engine: str | None = None  # of the large products, if one was chosen
+_ENGINES = (None, "own", "blas")  # of the large products, by the numbers of _core; None: none was chosen
 _NAMES = [f"{prefix}openblas_get_num_threads{suffix}" for prefix in ("scipy_", "") for suffix in ("64_", "")]
 
 
@@ -46,13 +46,12 @@ def within(threads: int) -> bool:
 
 def choose(engine: str) -> None:
     """"own" or "blas", for the large products of all calls from now on."""
-    global _engine
-    _engine = engine
+    _core.use_gemm(_ENGINES.index(engine))
 
 
 def chosen() -> str:
     """The engine of the large products, "own" or "blas": the scalar instruction set takes NumPy's BLAS unless told otherwise."""
-    engine = _engine
+    engine = _ENGINES[_core.gemm_in_use()]
     if engine is None:
         return "blas" if _core.isa_in_use() == "scalar" and known() else "own"
     return engine

@@ -7,8 +7,11 @@ fastrnn.schedule shows what a call does, and fastrnn.show_config() does so for a
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 from typing import NamedTuple
+
+from .. import _core
 
 _WORK_PER_THREAD = 2_000_000  # multiply-adds below which a second thread costs more than it brings
 _WORK_PER_WAIT = 80  # multiply-adds for each nanosecond of waiting for a thread: a core does 20 to 45 in it
@@ -177,3 +180,6 @@ def elementwise(size: int, threads: int) -> Elementwise:
     """The schedule of a rule that reads, and may write, arrays of so many bytes."""
     useful = max(1, min(threads, size // _BYTES_PER_THREAD))
     return Elementwise(useful, size // _BYTES_PER_WAIT, size >= _BYTES_PER_RELEASE)
+
+
+_core.use_schedules(sys.modules[__name__])

@@ -90,6 +90,14 @@ class Pass:
                 self._dropouts.append(dropout)
         self.y, self.h_n, self.c_n = x, _stacked(h_n), _stacked(c_n) if c_n else None
 
+    def add(self, run: Run) -> None:
+        """The run of the next layer of a single direction, whose forward is done: in place of forward()."""
+        self.runs.append(run)
+        self._dropouts.append(None)
+        self.y = run.y
+        self.h_n = _stacked([run.h_n for run in self.runs])
+        self.c_n = None if run.c_n is None else _stacked([run.c_n for run in self.runs if run.c_n is not None])
+
     def _forward_layer(self, runs: list[Run]) -> Array:
         """All directions of a layer, each into its part of one array."""
         options = self.options

@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._core import PackedWeights
+
 Array = NDArray[Any]
 
 
 class Weights:
     """w_ih (G*H, I), w_hh (G*H, P), b_ih and b_hh (G*H) or None, peephole (3, H) or None, w_hr (P, H), or None where P is H;
-    gradients have the same form."""
+    gradients have the same form. packed: the same weights as forward reads them, where they never change, or None."""
 
     NAMES = ("w_ih", "w_hh", "b_ih", "b_hh", "peephole", "w_hr")
-    __slots__ = NAMES
+    __slots__ = (*NAMES, "packed")
+    packed: PackedWeights | None
 
     def __init__(
         self,
@@ -27,6 +30,7 @@ class Weights:
         w_hr: Array | None = None,
     ) -> None:
         self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.peephole, self.w_hr = w_ih, w_hh, b_ih, b_hh, peephole, w_hr
+        self.packed = None
 
     @property
     def P(self) -> int:

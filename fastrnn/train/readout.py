@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .._api import checks
 from .._api.parameters import Module, Shapes
-from .._api.tape import Gradients, tape_in_use
+from .._api.tape import Gradients, OneUse
 
 Array = NDArray[Any]
 Place = tuple[Array, tuple[Array, Array]]  # rows, and the index of their last vectors in h
@@ -168,12 +168,13 @@ class Linear(Module):
         self.flat[:] = self.rng.uniform(-limit, limit, self.flat.shape)
 
 
-class LinearTape:
+class LinearTape(OneUse):
     """The tape of Linear.forward. It can be used once."""
 
     def __init__(self, layer: Linear, h: Array, shape: tuple[int, ...], place: Place | None) -> None:
+        super().__init__()
         self._layer, self._h, self._shape, self._place = layer, h, shape, place
-        self._used, self._in_use = False, tape_in_use()
+        self._used = False
 
     def backward(self, do: Array) -> Gradients:
         """Gradients of sum(o * do): dh = do V, dV = do^T h, dc = sum of do.

@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .._api import checks
 from .._api.parameters import Module, Shapes
-from .._api.tape import Gradients, tape_in_use
+from .._api.tape import Gradients, OneUse
 from ..functional import rnn
 from .padding import valid_steps
 
@@ -52,14 +52,14 @@ class _Model(Module):
         return x, first, None if lengths is None else checks.integers("lengths", lengths, "(B,)", B, T)
 
 
-class _Tape:
+class _Tape(OneUse):
     """What both tapes share: they can be used once, and padding has neither outputs nor gradients."""
 
     _used = False
 
     def __init__(self, model: _Model, shape: tuple[int, int], lengths: NDArray[np.intp] | None) -> None:
+        super().__init__()
         self._model, (self._T, self._B), self._lengths = model, shape, lengths
-        self._in_use = tape_in_use()
         self._valid = None if lengths is None else valid_steps(self._T, self._B, lengths)
 
     def within(self, sequence: Array) -> Array:

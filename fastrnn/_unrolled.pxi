@@ -1,0 +1,139 @@
+# Steps of a cell in a hand-written loop, for training: weights packed once, and the weights' gradients of many steps in one product.
+
+cdef class UnrolledCalls:
+    """The plain calls of a cell over weights that stay, and the sum of its parameters' gradients.
+
+    A step's backward makes dgates, dx and the gradient of the state. Its operands of the weights' gradients are kept until there are as
+    many as one sum takes, or until somebody asks for the gradients: as many sums as a layer's backward makes over the same steps."""
+    cdef PlainCalls calls
+    cdef Memory back  # the weights as backward reads them
+    cdef Memory block  # of what is kept
+    cdef fr_call kept  # x, y, c, gates and dgates of up to `capacity` steps of B rows; T of them are there
+    cdef ptrdiff_t capacity
+    cdef bint keeps_c, keeps_gates
+    cdef object flat
+
+    def __init__(self, int cell, form, weights, cnp.ndarray flat):
+        """Of the weights (with packed) of a cell, which are parts of a vector."""
+        self.calls = PlainCalls(cell, form, [weights], flat)
+        self.keeps_c = form.peephole
+        self.keeps_gates = any([part.of_reset_h for part in form.hidden])
+        cdef fr_call t = self.calls.calls[0]
+        cdef fr_sizes sizes
+        cdef fr_team alone
+        t.plan.B = t.schedule.chunk = t.range.first = 1
+        self.calls.kernels().backward_sizes(&t, 1, &sizes)
+        self.back = Memory(sizes.packed_bytes)
+        cdef Memory work = Memory(sizes.work_bytes)
+        t.memory.packed, t.memory.work, t.d.dx.p = self.back.start, work.start, self.back.start  # dx: its weights are packed, too
+        memset(&alone, 0, sizeof(alone))
+        alone.n = 1
+        self.calls.kernels().backward(&t, 0, &alone)  # no steps: it packs
+        self.kept = self.calls.calls[0]
+
+    def record(self, x, state):
+        """(state, Recorded) of one step, or None where the arguments are not plain."""
+        done = self.calls.recorded(x, state, True, False)
+        return None if done is None else done[1:]
+
+    def backward(self, Recorded tape not None, dstate):
+        """(dx, dstate of the state before), or None where dstate is not plain."""
+        cdef const char *dh
+        cdef const char *dc
+        if not tape.read_dstate(dstate, &dh, &dc) or (dh == NULL and dc == NULL):
+            return None
+        if tape.form.B != self.kept.plan.B:
+            self.make_room(tape.form.B)
+        cdef PlainCalls calls = self.calls
+        cdef fr_call t
+        cdef const fr_kernels *kernels = calls.kernels()
+        tape.layer(0, &t)
+        dx = tape.step_dx(&t.d.dx)
+        dh0 = calls.new_zeros(&tape.form, 0, calls.P, dh)
+        dc0 = calls.new_zeros(&tape.form, 0, calls.H, dc) if calls.has_c else None
+        t.d.dh, t.d.dc = data(dh0), data(dc0)
+        t.d.dgates = <char *>self.kept.d.dgates + self.kept.plan.T * self.kept.plan.B * self.width() * calls.size
+        t.d.make_dx = True
+        t.memory.packed, t.memory.back_ready = self.back.start, True
+        calls.run_kernel(kernels, kernels.backward, calls.counts[0], &t, True)
+        self.keep(tape, &t)
+        return dx, (dh0, dc0) if calls.has_c else dh0
+
+    def gradients(self):
+        """The parameters' gradients of all steps so far, one vector that goes on changing."""
+        self.flush()
+        if self.flat is None:
+            self.flat = new_vector(cnp.PyArray_SIZE(<cnp.ndarray>self.calls.flat), self.calls.type_number)
+            memset(data(self.flat), 0, cnp.PyArray_NBYTES(<cnp.ndarray>self.flat))
+        return self.flat
+
+    cdef ptrdiff_t width(self) noexcept:
+        """Numbers of an item's dgates, with what makes their rows start apart in the cache."""
+        cdef fr_sizes sizes
+        cdef fr_call t = self.kept
+        t.plan.T = 1
+        self.calls.kernels().backward_sizes(&t, 1, &sizes)
+        return sizes.dgates_width
+
+    cdef int make_room(self, ptrdiff_t B) except -1:
+        """For steps of so many rows."""
+        self.flush()
+        cdef fr_call *t = &self.kept
+        cdef fr_sizes sizes
+        t.plan.B, t.plan.T = B, 1
+        self.calls.kernels().forward_sizes(t, 1, &sizes)
+        t.plan.T = 0
+        self.capacity = sizes.sum_steps
+        cdef ptrdiff_t items = self.capacity * B, size = self.calls.size, H = t.H
+        cdef ptrdiff_t row = t.I + t.P + self.width() + 2 * H * self.keeps_c + 4 * H * self.keeps_gates
+        self.block = Memory(items * row * size)
+        cdef char *p = <char *>self.block.start
+        t.x.p, t.x.st, t.x.sb = p, B * t.I, t.I
+        p += items * t.I * size
+        t.y.p, t.y.st, t.y.sb = p, B * t.P, t.P
+        p += items * t.P * size
+        t.d.dgates = p
+        p += items * self.width() * size
+        t.saved.c.p, t.saved.c.st, t.saved.c.sb = p if self.keeps_c else NULL, 2 * B * H, H
+        p += 2 * items * H * size * self.keeps_c
+        t.saved.gates.p, t.saved.gates.st, t.saved.gates.sb = p if self.keeps_gates else NULL, 4 * B * H, 4 * H
+        return 0
+
+    cdef int keep(self, Recorded tape, const fr_call *t) except -1:
+        """Copy what the weights' gradients of this step need: nothing says that the caller's arrays stay as they are."""
+        cdef fr_call *kept = &self.kept
+        cdef ptrdiff_t size = self.calls.size, b, s = kept.plan.T, B = kept.plan.B
+        cdef char *x = <char *>kept.x.p + s * kept.x.st * size
+        for b in range(B):
+            memcpy(x + b * t.I * size, <char *>t.x.p + b * t.x.sb * size, t.I * size)
+        copy_or_clear(<char *>kept.y.p + s * kept.y.st * size, t.h0, B * t.P * size)
+        if self.keeps_c:
+            copy_or_clear(<char *>kept.saved.c.p + s * kept.saved.c.st * size, t.c0, B * t.H * size)
+            memcpy(<char *>kept.saved.c.p + (s * kept.saved.c.st + B * t.H) * size, t.saved.c.p, B * t.H * size)
+        if self.keeps_gates:
+            memcpy(<char *>kept.saved.gates.p + s * kept.saved.gates.st * size, t.saved.gates.p, B * 4 * t.H * size)
+        kept.plan.T += 1
+        if kept.plan.T == self.capacity:
+            self.flush()
+        return 0
+
+    cdef int flush(self) except -1:
+        """Add the gradients of what is kept."""
+        cdef fr_call t = self.kept
+        if t.plan.T == 0:
+            return 0
+        cdef const fr_kernels *kernels = self.calls.kernels()
+        t.d.fresh = self.flat is None
+        if self.flat is None:
+            self.flat = new_vector(cnp.PyArray_SIZE(<cnp.ndarray>self.calls.flat), self.calls.type_number)
+        moved(&t.d.dw, &t.w, <char *>data(self.flat) - <char *>data(self.calls.flat))
+        self.calls.run_kernel(kernels, kernels.accumulate, self.calls.counts[0], &t, True)
+        self.kept.plan.T = 0
+        return 0
+
+
+cdef inline void copy_or_clear(void *to, const void *source, ptrdiff_t bytes) noexcept:
+    if source == NULL:
+        memset(to, 0, bytes)
+    else:
+        memcpy(to, source, bytes)

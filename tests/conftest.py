@@ -18,7 +18,7 @@ def pytest_addoption(parser):
 
 
 # Files that take long by themselves, the longest first: of a parallel run's processes none is then left with one at the end.
-LONGEST = ["cross", "build", "package", "example_programs", "promises", "cells", "bad_input", "stacks", "threads", "sessions", "import"]
+LONGEST = "cross build package example_programs cells promises stacks bad_input threads sessions import train_optim".split()
 
 
 def pytest_configure(config):

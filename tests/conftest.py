@@ -18,7 +18,9 @@ def pytest_addoption(parser):
 
 
 # Files that take long by themselves, the longest first: of a parallel run's processes none is then left with one at the end.
-LONGEST = "cross build package example_programs cells promises stacks bad_input threads sessions import train_optim".split()
+LONGEST = [
+    "cross", "build", "package", "example_programs", "cells", "promises", "stacks", "bad_input", "threads", "sessions", "import",
+]  # fmt: skip
 
 
 def pytest_configure(config):

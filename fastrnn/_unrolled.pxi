@@ -15,7 +15,7 @@ cdef class UnrolledCalls:
 
     def __init__(self, int cell, form, weights, cnp.ndarray flat):
         """Of the weights (with packed) of a cell, which are parts of a vector."""
-        self.calls = PlainCalls(cell, form, [weights], flat)
+        self.calls = PlainCalls(cell, form, [weights], flat, False)
         self.keeps_c = form.peephole
         self.keeps_gates = any([part.of_reset_h for part in form.hidden])
         cdef fr_call t = self.calls.calls[0]
@@ -49,8 +49,8 @@ cdef class UnrolledCalls:
         cdef const fr_kernels *kernels = calls.kernels()
         tape.layer(0, &t)
         dx = tape.step_dx(&t.d.dx)
-        dh0 = calls.new_zeros(&tape.form, 0, calls.P, dh)
-        dc0 = calls.new_zeros(&tape.form, 0, calls.H, dc) if calls.has_c else None
+        dh0 = calls.new_zeros(&tape.form, calls.P, dh)
+        dc0 = calls.new_zeros(&tape.form, calls.H, dc) if calls.has_c else None
         t.d.dh, t.d.dc = data(dh0), data(dc0)
         t.d.dgates = <char *>self.kept.d.dgates + self.kept.plan.T * self.kept.plan.B * self.width() * calls.size
         t.d.make_dx = True
@@ -63,7 +63,7 @@ cdef class UnrolledCalls:
         """The parameters' gradients of all steps so far, one vector that goes on changing."""
         self.flush()
         if self.flat is None:
-            self.flat = new_vector(cnp.PyArray_SIZE(<cnp.ndarray>self.calls.flat), self.calls.type_number)
+            self.flat = new_like(self.calls.flat)
             memset(data(self.flat), 0, cnp.PyArray_NBYTES(<cnp.ndarray>self.flat))
         return self.flat
 
@@ -125,7 +125,7 @@ cdef class UnrolledCalls:
         cdef const fr_kernels *kernels = self.calls.kernels()
         t.d.fresh = self.flat is None
         if self.flat is None:
-            self.flat = new_vector(cnp.PyArray_SIZE(<cnp.ndarray>self.calls.flat), self.calls.type_number)
+            self.flat = new_like(self.calls.flat)
         moved(&t.d.dw, &t.w, <char *>data(self.flat) - <char *>data(self.calls.flat))
         self.calls.run_kernel(kernels, kernels.accumulate, self.calls.counts[0], &t, True)
         self.kept.plan.T = 0

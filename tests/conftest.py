@@ -63,6 +63,13 @@ def pytest_sessionfinish(session):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture(autouse=True)
+def _schedules_of_one_test():
+    """What a test changed about schedules is not remembered after it."""
+    yield
+    _core.forget_schedules()
+
+
 @pytest.fixture
 def use():
     """use(isa="v3", gemm="own") for the rest of the test; isa="best" is that of this processor."""

@@ -14,7 +14,7 @@ import pytest
 import fastrnn
 from building import IMPORTED_FROM, run_python
 from cases import CELLS, FLOATS, Case, Problem, call, outputs, problem, results, table, table_of_options
-from fastrnn import config
+from fastrnn import _core, config
 from fastrnn._engine import schedule
 
 each_cell = pytest.mark.parametrize("cell", CELLS)
@@ -160,9 +160,15 @@ SCHEDULES = [
 ]
 
 
-def results_under(how, p, monkeypatch):
-    for direction in ("forward", "recompute", "backward"):
+def choose(monkeypatch, how, *directions):
+    """This schedule for all calls of these directions."""
+    for direction in directions or ("forward", "recompute", "backward"):
         monkeypatch.setattr(schedule, direction, lambda *sizes: how)
+    _core.forget_schedules()
+
+
+def results_under(how, p, monkeypatch):
+    choose(monkeypatch, how)
     return results(fastrnn, p)
 
 
@@ -196,10 +202,10 @@ def test_a_thread_far_ahead_of_another_does_not_change_a_bit(cell, input_first, 
     """One has more rows than another, or no core for a while. Rows end, so that items change their places in the next chunks."""
     p = problem(Case(cell, T=300, B=7, H=40), np.float32)
     lengths = np.arange(300, 160, -20)
-    monkeypatch.setattr(schedule, "forward", lambda *sizes: ALONE)
+    choose(monkeypatch, ALONE, "forward")
     expected = infer(p, lengths=lengths)
     for threads in (2, 3) * 20:
-        monkeypatch.setattr(schedule, "forward", lambda *sizes, n=threads: schedule.Schedule(n, False, input_first, 1))
+        choose(monkeypatch, schedule.Schedule(threads, False, input_first, 1), "forward")
         assert_same_bits(infer(p, lengths=lengths), expected)
 
 
@@ -402,8 +408,7 @@ def test_what_is_made_again_is_what_was_there(cell, dtype, isa, B, options, monk
     expected = results(fastrnn, p)
     expected.pop("c", None)
     for how in (ALONE, SCHEDULES[4], SCHEDULES[6], SCHEDULES[11]):
-        for direction in ("forward", "recompute", "backward"):
-            monkeypatch.setattr(schedule, direction, lambda *sizes, how=how: how)
+        choose(monkeypatch, how)
         for k in (1, 130, 10**30):
             assert_same_bits(results(fastrnn, p, checkpoint=k), expected)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from building import ROOT, copy_tree, failing_python, run_python
+from building import ROOT, Release, compile_module, copy_tree, failing_python, run_python
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("FASTRNN_SANITIZED") == "1", reason="compilers run ten times slower under the sanitizers"
@@ -44,11 +44,11 @@ def compiler(request) -> str:
 @pytest.fixture(scope="module")
 def build(compiler, tmp_path_factory):
     """A tree with the module built under flags that would change results, and what the build said."""
+    if compiler == Release.COMPILER:
+        release = Release(tmp_path_factory)
+        return release.tree, release.said
     tree = copy_tree(tmp_path_factory.mktemp("build") / "tree")
-    flags = {"CC": compiler, "CFLAGS": "-O0 -funsafe-math-optimizations", "FASTRNN_WERROR": "1"}
-    if compiler == "gcc":  # Clang warns that -ffast-math is overridden
-        flags["CFLAGS"] += " -ffast-math"
-    return tree, run_python("setup.py", "--quiet", "build_ext", "--inplace", cwd=tree, **flags)
+    return tree, compile_module(tree, compiler, FASTRNN_WERROR="1")
 
 
 def test_builds_without_warnings_and_with_the_same_results(build, tmp_path):

@@ -23,7 +23,7 @@ _LARGE_WEIGHTS = 120_000  # weights of which each core would rather keep its par
 _FEW_ROWS = 4  # rows per thread up to which input products are made first
 _ROWS_OF_A_BLOCK = 4  # at least, or tiles are too low
 _WEIGHTS_OF_BLOCKS = 150_000  # weights that stay in the L2 of a core when it changes row blocks
-_DIRECT_ITEMS = 4  # items (rows times steps) up to which a packed copy of the weights is more work than it saves
+_DIRECT_ITEMS = 4  # items (rows times steps) of up to two steps up to which a packed copy of the weights is more work than it saves
 _BYTES_PER_THREAD = 6_400_000  # of an elementwise rule, below which a second thread costs more than it brings: 80 to 160 us
 _BYTES_PER_RELEASE = 1_600_000  # below which handing the GIL over costs more than the rule
 _BYTES_PER_WAIT = 320  # bytes for each nanosecond of waiting for a thread: a core does 40 to 80 in it
@@ -47,7 +47,8 @@ class Schedule(NamedTuple):
     row_blocks : int
         Dynamic scheduling: threads take turns at so many blocks of rows, chunk by chunk; 0: a static split of the rows.
     direct : bool
-        The weights are read as they lie, without a packed copy.
+        There is no packed copy of the weights: they are read as they lie or, for more than four rows of a single step, each panel
+        is packed where it is about to be used.
     """
 
     threads: int
@@ -92,13 +93,13 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     work = T * B * G * H * (I + H)
     if _shares_units(B, I, H, G, threads):
         chunk = max(_UNIT_ITEMS, B)
-        return Schedule(_useful_threads(work, threads), True, I >= 16 and T > 1, chunk, _patience(work), 0, T * B <= _DIRECT_ITEMS)
+        threads = _useful_threads(work, threads)
+        return Schedule(threads, True, I >= 16 and T > 1, chunk, _patience(work), 0, _is_direct(T, B, True))
     threads = _useful_threads(work, min(threads, B))
     input_first = -(-B // threads) <= _FEW_ROWS and I >= 16 and T > 1
     row_blocks = _row_blocks(B, G * H * (I + H), threads)
-    return Schedule(
-        threads, False, input_first, max(_FORWARD_ITEMS, B), _patience(work), row_blocks, T * B <= _DIRECT_ITEMS
-    )
+    direct = _is_direct(T, B, threads == 1)
+    return Schedule(threads, False, input_first, max(_FORWARD_ITEMS, B), _patience(work), row_blocks, direct)
 
 
 @lru_cache
@@ -134,7 +135,8 @@ def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
         threads, units = _useful_threads(work, threads), True
     else:
         threads, units = _useful_threads(work, min(threads, B)), False
-    return Schedule(threads, units, False, max(_BACKWARD_ITEMS, B), _patience(work), 0, T * B <= _DIRECT_ITEMS)
+    direct = _is_direct(T, B, units or threads == 1)
+    return Schedule(threads, units, False, max(_BACKWARD_ITEMS, B), _patience(work), 0, direct)
 
 
 @lru_cache
@@ -151,6 +153,12 @@ def _shares_units(rows: int, I: int, H: int, G: int, threads: int) -> bool:
     and where a thread has enough to do between two barriers."""
     large_for_few = rows <= threads * _FEW_ROWS and G * H * (I + H) >= _LARGE_WEIGHTS
     return (rows < threads or large_for_few) and rows * G * H * H >= threads * _STEP_FOR_UNITS
+
+
+def _is_direct(T: int, B: int, once: bool) -> bool:
+    """Are the weights not packed as a whole? For few items, or where a single step packs each panel once: in one thread, or in that
+    which has its units."""
+    return (T <= 2 and T * B <= _DIRECT_ITEMS) or (T == 1 and once)
 
 
 def _row_blocks(rows: int, weights: int, threads: int) -> int:

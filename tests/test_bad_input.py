@@ -447,8 +447,8 @@ MODELS = ("x", "h0", "dy", "dstate[0]", "state[0]", "lengths", "reset", "weight_
 
 
 def wrong_forms(operation: str, name: str) -> list[str]:
-    """All of them where the operation and the argument are models of others; else one thing, one dtype, and shapes: all, or too
-    few dimensions and a number too many along each of them."""
+    """All of them where the operation and the argument are models of others; else one thing, a dtype that no array may have, one
+    that others have, and shapes: all, or too few dimensions and a number too many along each of them."""
     forms, a = wrong_values(operation, name), OPERATIONS[operation].arguments[name]
     if thorough(operation, name) and name in MODELS:
         return [*forms]
@@ -456,7 +456,7 @@ def wrong_forms(operation: str, name: str) -> list[str]:
     shapes = [form for form in forms if form.startswith("shape")]
     if not thorough(operation, name):
         shapes = [form for form in shapes if form in {f"shape {shape}" for shape in (a.shape[1:], *longer)}]
-    kinds = ("string", "None", "f4" if name == "lengths" else "u1")
+    kinds = ("string", "None", "f4" if name == "lengths" else "u1", "float64")
     return [*(kind for kind in kinds if kind in forms), *shapes]
 
 

@@ -113,7 +113,7 @@ def isa(request, use, own):
     """The widest vectors with fused multiply-adds, and plain C without, with the engine "own".
 
     The others are made of the same kernels, and have the bits of one of these two: test_promises.py says so over the whole table
-    of cases, test_cross.py for every schedule.
+    of cases, test_cross.py for other schedules too.
     """
     use(isa=request.param)
     return request.param

@@ -119,7 +119,7 @@ SAN_CC := gcc
 # Left out: other systems, which have findings of their own; what is NumPy around the kernels; and the stacks' gradients by
 # differences, thousands of the same calls. Of tests with many cases one case in SHARE is run, drawn once and for all: the kernels'
 # paths are few beside the thousands of sizes and wrong arguments. SHARE=1 runs all of them.
-SHARE := 4
+SHARE := 2
 UNSANITIZED := $(addprefix --ignore ,$(BESIDE) tests/test_formats.py tests/test_diagnostics.py tests/test_example_programs.py \
                  tests/test_import.py $(filter-out %_optim.py,$(wildcard tests/test_train_*.py))) \
                --deselect tests/test_stacks.py::test_gradients

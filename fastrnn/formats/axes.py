@@ -75,6 +75,21 @@ class Axes:
         return f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
 
 
+def copy_into(target: Array, source: Array) -> None:
+    """target[...] = source, of two axes.
+
+    Where one lies transposed, NumPy walks down the source's columns. If its rows are a multiple of 512 bytes apart, they share a few
+    sets of the cache, and each line is fetched again for each of its numbers: sixteen rows at a time stay there.
+    """
+    if source.strides[0] < source.strides[1]:
+        target, source = target.T, source.T
+    if source.strides[0] % 512 or target.strides[0] >= target.strides[1]:
+        target[...] = source
+        return
+    for k in range(0, len(source), 16):
+        target[k : k + 16] = source[k : k + 16]
+
+
 def _groups(text: str) -> list[str]:
     """["n", "gu"] from n(gu)."""
     groups: list[str] = []

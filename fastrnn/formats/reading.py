@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .axes import copy_into
 from .slots import GATES, PEEPHOLES, Block, Slot
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class Reading:
         cores = {name: arrays[name].reshape(s.full).transpose(s.order).reshape(s.core) for name, s in self.sources.items()}
         for source, gate, start, end, target, block, scale in self.moves:
             part = cores[source][gate, :, start:end]
-            ours[target][block] = part if scale == 1 else part * scale
+            copy_into(ours[target][block], part if scale == 1 else part * scale)
         for name, t in self.targets.items():
             if t.offset is not None:
                 ours[name] += np.array(t.offset, dtype)[:, None, None]

@@ -166,6 +166,9 @@ class Tape(TapeBase):
             return self._c()
 
     def _c(self) -> Array:
+        cs = [] if self._kept is None else self._kept.parts()[3]
+        if cs:
+            return self._as_y(cs[0])
         run = self._whole_run()
         if run is None:
             raise RuntimeError("tape.c: this tape has been used; a tape can be used once, call forward again for a new one")
@@ -173,7 +176,10 @@ class Tape(TapeBase):
             raise TypeError("tape.c: expected the tape of an LSTM, because only an LSTM has c")
         if run.c is None:
             raise RuntimeError("tape.c: expected a tape without checkpoints, which keeps c of every step")
-        c = run.cells()
+        return self._as_y(run.cells())
+
+    def _as_y(self, c: Array) -> Array:
+        """A view of c (T, B, H), laid out as y and read-only."""
         c = c[:, 0] if self._unbatched else c.swapaxes(0, 1) if self._batch_first else c[:]
         c.flags.writeable = False
         return c

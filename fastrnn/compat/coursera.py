@@ -17,6 +17,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from .._engine.memory import new_array
+from ..formats.axes import copy_into
 from . import _step
 from ._recorded import Recorded
 from ._step import sigmoid
@@ -216,7 +218,7 @@ def rnn_forward(x: Array, a0: Array, parameters: Parameters) -> tuple[Array, Arr
     ((4, 5, 7), (2, 5, 7))
     """
     recorded = _record("rnn", x, a0, {name: parameters[name] for name in _RNN})
-    a = _columns(recorded.y)
+    a = _from_rows(recorded.y)
 
     def step(t: int) -> tuple[Any, ...]:
         return a[:, :, t], a[:, :, t - 1] if t else a0, x[:, :, t], parameters
@@ -296,7 +298,7 @@ def lstm_forward(x: Array, a0: Array, parameters: Parameters) -> tuple[Array, Ar
     """
     recorded = _record("lstm", x, a0, {name: parameters[name] for name in _LSTM})
     assert recorded.c is not None
-    a, c = _columns(recorded.y), _columns(recorded.c)
+    a, c = _from_rows(recorded.y), _from_rows(recorded.c)
 
     def step(t: int) -> tuple[Any, ...]:
         xt, a_prev, c_prev = x[:, :, t], a[:, :, t - 1] if t else a0, c[:, :, t - 1] if t else np.zeros_like(a[:, :, 0])
@@ -350,19 +352,37 @@ def _record(form: str, x: Any, a0: Any, weights: Mapping[str, Any], c0: Any = No
     if x.ndim != 3 or a0.ndim != 2:
         raise ValueError(f"x, a0: expected (n_x, m, T_x), (n_a, m), got {x.shape}, {a0.shape}")
     c0 = None if c0 is None else np.asarray(c0).T
-    return Recorded("coursera", form, x.transpose(2, 1, 0), weights, a0.T, c0, cells=form == "lstm")
+    lstm = form == "lstm"
+    return Recorded("coursera", form, _to_rows(x), weights, a0.T, c0, batch_first=True, cells=lstm, copied=False)
 
 
 def _backward(recorded: Recorded, da: Any) -> dict[str, Array]:
-    dx, da0, _, weights = recorded.backward(np.asarray(da).transpose(2, 1, 0))
-    return {"dx": _columns(dx), "da0": np.ascontiguousarray(da0.T), **{f"d{name}": array for name, array in weights.items()}}
+    dx, da0, _, weights = recorded.backward(_to_rows(np.asarray(da)))
+    return {"dx": _from_rows(dx), "da0": np.ascontiguousarray(da0.T), **{f"d{name}": array for name, array in weights.items()}}
 
 
-def _columns(y: Array) -> Array:
-    """(n, m, T) from (T, m, n), as a new array."""
-    return np.ascontiguousarray(y.transpose(2, 1, 0))
+def _to_rows(x: Array) -> Array:
+    """(m, T, n) from (n, m, T), as a new array."""
+    rows = new_array((*x.shape[1:], x.shape[0]), x.dtype)
+    copy_into(rows.reshape(-1, len(x)), x.reshape(len(x), -1).T)
+    return rows
+
+
+def _from_rows(y: Array) -> Array:
+    """(n, m, T) from (m, T, n), as a new array."""
+    m, T, n = y.shape
+    x = new_array((n, m, T), y.dtype)
+    copy_into(x.reshape(n, -1), y.reshape(-1, n).T)
+    return x
 
 
 def _predict(W: Array, a: Array, b: Array) -> Array:
     """softmax(W a + b) at all steps at once."""
-    return softmax(np.tensordot(W, a, 1) + np.asarray(b)[:, :, None])
+    W, b = np.asarray(W), np.asarray(b)
+    scores = new_array((len(W), *a.shape[1:]), np.result_type(W, a, b))
+    np.matmul(W, a.reshape(len(a), -1), out=scores.reshape(len(W), -1))
+    scores += b[:, :, None]
+    scores -= scores.max(axis=0)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=0)
+    return scores

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .._api import checks
 from . import _step
 from ._one_user import layer_in_use, one_user
-from ._recorded import Recorded
+from ._recorded import Recorded, copy
 
 __all__ = ["LSTM", "RNN", "LSTMCell", "RNNCell"]
 
@@ -406,14 +406,14 @@ class _Sequence(_Layer):
         if X.ndim != 3:
             raise ValueError(f"X: expected (n_ex, n_in, n_t), got {X.shape}")
         A, C = self._before(X, X.shape[2])
-        form, x = "lstm" if self._lstm else "rnn", X.transpose(2, 0, 1)
+        form, x = "lstm" if self._lstm else "rnn", X.transpose(0, 2, 1)
         relu: dict[str, Any] = {"nonlinearity": "relu"} if self.act_fn == "ReLU" else {}
-        recorded = Recorded("numpy-ml", form, x, self.parameters, A, C, cells=self._lstm, **relu)
-        self.derived_variables["A"].extend(recorded.y)
+        recorded = Recorded("numpy-ml", form, x, self.parameters, A, C, batch_first=True, cells=self._lstm, **relu)
+        self.derived_variables["A"].extend(recorded.y.swapaxes(0, 1))
         if recorded.c is not None:
-            self.derived_variables["C"].extend(recorded.c)
+            self.derived_variables["C"].extend(recorded.c.swapaxes(0, 1))
         self._passes.append(recorded)
-        return np.ascontiguousarray(recorded.y.transpose(1, 2, 0))
+        return copy(recorded.y.transpose(0, 2, 1))
 
     @one_user
     def backward(self, dLdA: Array) -> Array:
@@ -437,15 +437,16 @@ class _Sequence(_Layer):
         self._check_trainable()
         _last_step(self.derived_variables)
         recorded, dLdA = self._passes[-1], np.asarray(dLdA)
-        expected = (recorded.y.shape[1], self.n_out, len(recorded.y))
+        n_ex, n_t, n_out = recorded.y.shape
+        expected = (n_ex, n_out, n_t)
         if dLdA.shape != expected:
             raise ValueError(f"dLdA: expected (n_ex, n_out, n_t) = {expected}, got {dLdA.shape}")
         later = self._from_later_steps()
         dA, dC = (None if isinstance(d, float) else d for d in later)
-        dx, dA0, dC0, gradients = recorded.backward(dLdA.transpose(2, 0, 1), dA, dC)
+        dx, dA0, dC0, gradients = recorded.backward(dLdA.transpose(0, 2, 1), dA, dC)
         self._passes.pop()
-        self._passed(len(recorded.y), dA0, dC0, gradients)
-        return np.ascontiguousarray(dx.transpose(1, 2, 0))
+        self._passed(n_t, dA0, dC0, gradients)
+        return copy(dx.transpose(0, 2, 1))
 
 
 class RNN(_Sequence):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._engine.memory import new_array
 from .axes import copy_into
 from .slots import GATES, PEEPHOLES, Slot
 
@@ -52,7 +53,7 @@ class Pulling:
         """New arrays of the format; each number is copied once."""
         dtype, theirs = ours["weight_hh"].dtype, {}
         for name, shape, full, order, core_shape, parts, filled in self.targets:
-            array = theirs[name] = (np.empty if filled else np.zeros)(shape, dtype)
+            array = theirs[name] = new_array(shape, dtype) if filled else np.zeros(shape, dtype)
             core = array.reshape(full).transpose(order).reshape(core_shape)
             for source, first, last, gate, start, end, scale in parts:
                 rows = ours[source][first:last]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._engine.memory import new_array
 from .axes import copy_into
 from .slots import GATES, PEEPHOLES, Block, Slot
 
@@ -136,7 +137,7 @@ class Reading:
         """New arrays of ours; each number is copied once."""
         dtype = np.result_type(*arrays.values())
         dtype = np.dtype(np.float64) if dtype.kind in "iub" else dtype
-        ours = {name: (np.empty if t.filled else np.zeros)(t.blocks, dtype) for name, t in self.targets.items()}
+        ours = {name: (new_array if t.filled else np.zeros)(t.blocks, dtype) for name, t in self.targets.items()}
         cores = {name: arrays[name].reshape(s.full).transpose(s.order).reshape(s.core) for name, s in self.sources.items()}
         for source, gate, start, end, target, block, scale in self.moves:
             part = cores[source][gate, :, start:end]

@@ -60,8 +60,9 @@ def softmax(x: Array) -> Array:
     array([[0.5, 0.5, 0.5],
            [0.5, 0.5, 0.5]])
     """
-    e = np.exp(x - np.max(x, axis=0))
-    return e / e.sum(axis=0)
+    e = np.exp(x - np.maximum.reduce(x, 0))
+    e /= np.add.reduce(e, 0)
+    return e
 
 
 # --- one step ---------------------------------------------------------------------------------------------------
@@ -85,8 +86,8 @@ def rnn_cell_forward(xt: Array, a_prev: Array, parameters: Parameters) -> tuple[
         For backward.
     """
     p = parameters
-    a_next = np.tanh(p["Waa"] @ a_prev + p["Wax"] @ xt + p["ba"])
-    return a_next, softmax(p["Wya"] @ a_next + p["by"]), (a_next, a_prev, xt, parameters)
+    a_next = np.tanh(np.dot(p["Waa"], a_prev) + np.dot(p["Wax"], xt) + p["ba"])
+    return a_next, softmax(np.dot(p["Wya"], a_next) + p["by"]), (a_next, a_prev, xt, parameters)
 
 
 def rnn_cell_backward(da_next: Array, cache: Sequence[Any]) -> dict[str, Array]:
@@ -103,13 +104,13 @@ def rnn_cell_backward(da_next: Array, cache: Sequence[Any]) -> dict[str, Array]:
         dxt, da_prev, dWax, dWaa, dba.
     """
     a_next, a_prev, xt, p = cache
-    d = da_next * (1 - a_next**2)
+    d = da_next * (1 - a_next * a_next)
     return {
-        "dxt": p["Wax"].T @ d,
-        "da_prev": p["Waa"].T @ d,
-        "dWax": d @ xt.T,
-        "dWaa": d @ a_prev.T,
-        "dba": d.sum(axis=1, keepdims=True),
+        "dxt": np.dot(p["Wax"].T, d),
+        "da_prev": np.dot(p["Waa"].T, d),
+        "dWax": _step.product(d, xt.T),
+        "dWaa": _step.product(d, a_prev.T),
+        "dba": np.add.reduce(d, 1, keepdims=True),
     }
 
 
@@ -133,10 +134,12 @@ def lstm_cell_forward(
         For backward.
     """
     p, both = parameters, np.concatenate([a_prev, xt])
-    i, f, g, o = (p[f"W{gate}"] @ both + p[f"b{gate}"] for gate in "ifco")
-    a_next, c_next, gates = _step.forward(i, f, g, o, c_prev)
-    cache = (a_next, c_next, a_prev, c_prev, gates.f, gates.i, gates.g, gates.o, xt, parameters)
-    return a_next, c_next, softmax(p["Wy"] @ a_next + p["by"]), cache
+    before = [np.dot(p["Wf"], both) + p["bf"], np.dot(p["Wi"], both) + p["bi"], np.dot(p["Wo"], both) + p["bo"]]
+    f, i, o = _step.sigmoid(np.array(before))
+    g = np.tanh(np.dot(p["Wc"], both) + p["bc"])
+    a_next, c_next = _step.forward(i, f, g, o, c_prev)
+    cache = (a_next, c_next, a_prev, c_prev, f, i, g, o, xt, parameters)
+    return a_next, c_next, softmax(np.dot(p["Wy"], a_next) + p["by"]), cache
 
 
 def lstm_cell_backward(da_next: Array, dc_next: Array, cache: Sequence[Any]) -> dict[str, Array]:
@@ -154,11 +157,12 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: Sequence[Any]) -> 
     """
     _, c_next, a_prev, c_prev, f, i, g, o, xt, p = cache
     d, dc_prev = _step.backward(da_next, dc_next, _step.Gates(i, f, g, o), c_prev, c_next)
-    d_of, both = {"f": d.f, "i": d.i, "c": d.g, "o": d.o}, np.concatenate([a_prev, xt])
-    d_both = sum(p[f"W{gate}"].T @ d_gate for gate, d_gate in d_of.items())
+    d_both = np.dot(p["Wf"].T, d.f) + np.dot(p["Wi"].T, d.i) + np.dot(p["Wc"].T, d.g) + np.dot(p["Wo"].T, d.o)
     gradients = {"dxt": d_both[len(a_prev) :], "da_prev": d_both[: len(a_prev)], "dc_prev": dc_prev}
-    for gate, d_gate in d_of.items():
-        gradients |= {f"dW{gate}": d_gate @ both.T, f"db{gate}": d_gate.sum(axis=1, keepdims=True)}
+    columns = np.concatenate([a_prev, xt]).T
+    for gate, d_gate in (("f", d.f), ("i", d.i), ("c", d.g), ("o", d.o)):
+        gradients["dW" + gate] = _step.product(d_gate, columns)
+        gradients["db" + gate] = np.add.reduce(d_gate, 1, keepdims=True)
     return gradients
 
 
@@ -372,7 +376,11 @@ def _from_rows(y: Array) -> Array:
     """(n, m, T) from (m, T, n), as a new array."""
     m, T, n = y.shape
     x = new_array((n, m, T), y.dtype)
-    copy_into(x.reshape(n, -1), y.reshape(-1, n).T)
+    if y.flags.c_contiguous:
+        copy_into(x.reshape(n, -1), y.reshape(-1, n).T)
+    else:
+        for k in range(m):
+            copy_into(x[:, k], y[k].T)
     return x
 
 

@@ -244,7 +244,7 @@ class RNNCell(_Layer):
         """
         A, _ = self._before(Xt, 1)
         p = self.parameters
-        Z = A @ p["Waa"] + p["ba"].T + Xt @ p["Wax"] + p["bx"].T
+        Z = np.dot(A, p["Waa"]) + p["ba"].T + np.dot(Xt, p["Wax"]) + p["bx"].T
         A = np.tanh(Z) if self.act_fn == "Tanh" else np.maximum(Z, 0)
         self.X.append(Xt)
         self.derived_variables["A"].append(A)
@@ -273,10 +273,11 @@ class RNNCell(_Layer):
         t, p = _last_step(self.derived_variables), self.parameters
         A_prev, A = self.derived_variables["A"][t : t + 2]
         dA = dLdAt + self._from_later_steps()[0]
-        dZ = dA * (1 - A**2) if self.act_fn == "Tanh" else dA * (A > 0)
-        db = dZ.sum(axis=0)[:, None]
-        self._passed(1, dZ @ p["Waa"].T, None, {"Waa": A_prev.T @ dZ, "Wax": self.X[t].T @ dZ, "ba": db, "bx": db})
-        return dZ @ p["Wax"].T
+        dZ = dA * (1 - A * A) if self.act_fn == "Tanh" else dA * (A > 0)
+        db, product = np.add.reduce(dZ, 0)[:, None], _step.product
+        gradients = {"Waa": product(A_prev.T, dZ), "Wax": product(self.X[t].T, dZ), "ba": db, "bx": db}
+        self._passed(1, np.dot(dZ, p["Waa"].T), None, gradients)
+        return np.dot(dZ, p["Wax"].T)
 
 
 class LSTMCell(_Layer):
@@ -335,10 +336,12 @@ class LSTMCell(_Layer):
         At, Ct : arrays (n_ex, n_out)
         """
         A, C = self._before(Xt, 1)
-        p, Z = self.parameters, np.hstack([A, Xt])
+        p, Z = self.parameters, np.concatenate([A, Xt], axis=1)
         assert C is not None
-        i, f, g, o = (Z @ p[f"W{gate}"] + p[f"b{gate}"] for gate in "ufco")
-        A, C, gates = _step.forward(i, f, g, o, C)
+        before = [np.dot(Z, p["Wu"]) + p["bu"], np.dot(Z, p["Wf"]) + p["bf"], np.dot(Z, p["Wo"]) + p["bo"]]
+        i, f, o = _step.sigmoid(np.array(before))
+        gates = _step.Gates(i, f, np.tanh(np.dot(Z, p["Wc"]) + p["bc"]), o)
+        A, C = _step.forward(*gates, C)
         self.X.append(Xt)
         self._gates.append(gates)
         self.derived_variables["A"].append(A)
@@ -370,10 +373,12 @@ class LSTMCell(_Layer):
         C_prev, C = derived["C"][t : t + 2]
         dA, dC = self._from_later_steps()
         d, dC = _step.backward(dLdAt + dA, dC, self._gates[t], C_prev, C)
-        Z, of_gate = np.hstack([derived["A"][t], self.X[t]]), {"u": d.i, "f": d.f, "c": d.g, "o": d.o}
-        dZ = sum(d_gate @ p[f"W{gate}"].T for gate, d_gate in of_gate.items())
-        gradients = {f"W{gate}": Z.T @ d_gate for gate, d_gate in of_gate.items()}
-        gradients |= {f"b{gate}": d_gate.sum(axis=0, keepdims=True) for gate, d_gate in of_gate.items()}
+        Z = np.concatenate([derived["A"][t], self.X[t]], axis=1)
+        dZ = np.dot(d.i, p["Wu"].T) + np.dot(d.f, p["Wf"].T) + np.dot(d.g, p["Wc"].T) + np.dot(d.o, p["Wo"].T)
+        gradients = {}
+        for gate, d_gate in (("u", d.i), ("f", d.f), ("c", d.g), ("o", d.o)):
+            gradients["W" + gate] = _step.product(Z.T, d_gate)
+            gradients["b" + gate] = np.add.reduce(d_gate, 0, keepdims=True)
         self._passed(1, dZ[:, : self.n_out], dC, gradients)
         return dZ[:, self.n_out :]
 

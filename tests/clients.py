@@ -62,8 +62,8 @@ class Speaker:
     """g2p-en's network: a GRU that reads a word, and one that speaks it."""
 
     def __init__(self, encoder, decoder, embedding, fc_w, fc_b):
-        self.encoder = fastrnn.GRU.from_weights(encoder, G2P_EN, batch_first=True)
-        self.decoder = fastrnn.GRU.from_weights(decoder, G2P_EN)
+        self.encoder = fastrnn.GRU.from_weights(encoder, G2P_EN, batch_first=True).frozen()
+        self.decoder = fastrnn.GRU.from_weights(decoder, G2P_EN).frozen()
         self.embedding, self.fc_w, self.fc_b = embedding, fc_w, fc_b
         self.stream = self.decoder.stream()
 
@@ -76,6 +76,15 @@ class Speaker:
             hs.append(self.stream(xs[-1]).copy())
             chosen.append(int((hs[-1] @ self.fc_w.T + self.fc_b).argmax()))
         return np.stack(xs), np.stack(hs), [i for i in chosen[1:] if i != end]
+
+    def speak_all(self, h, start, end):
+        """The same from many states (1, B, H): the indices chosen for each."""
+        stream, chosen = self.decoder.stream(h.shape[1]), [np.full(h.shape[1], start)]
+        stream.state = h
+        while len(chosen) <= 20 and not (np.array(chosen) == end).any(axis=0).all():
+            chosen.append((stream(self.embedding[chosen[-1]]) @ self.fc_w.T + self.fc_b).argmax(axis=1))
+        rows = np.array(chosen[1:]).T
+        return [row[: np.append(row == end, True).argmax()].tolist() for row in rows]
 
 
 def load_g2p_en():
@@ -93,6 +102,7 @@ def g2p_en():
     weights = ({name: getattr(theirs, f"{part}_{name}") for name in ("w_ih", "w_hh", "b_ih", "b_hh")} for part in ("enc", "dec"))
     ours = Speaker(*weights, theirs.dec_emb, theirs.fc_w, theirs.fc_b)
     words = ["incomprehensible", "fastrnn", "anthropomorphise", "zyzzyva"]
+    many = words + "recurrent gradients vanish through sixty backpropagated layers when nobody clips exploding sequences".split()
     x = theirs.encode(words[0])
     own = (theirs.enc_w_ih, theirs.enc_w_hh, theirs.enc_b_ih, theirs.enc_b_hh)
 
@@ -100,12 +110,27 @@ def g2p_en():
         *_, chosen = ours.speak(ours.encoder(theirs.encode(word))[1], 2, 3)
         return [theirs.idx2p.get(i, "<unk>") for i in chosen]
 
+    def predict_all(words):
+        """Each row is what it is alone, so words may share a batch."""
+        letters = [theirs.encode(word)[0] for word in words]
+        lengths = [len(rows) for rows in letters]
+        x = np.zeros((len(words), max(lengths), letters[0].shape[1]), letters[0].dtype)
+        for row, rows in zip(x, letters):
+            row[: len(rows)] = rows
+        spoken = ours.speak_all(ours.encoder(x, lengths=lengths)[1], 2, 3)
+        return [[theirs.idx2p.get(i, "<unk>") for i in chosen] for chosen in spoken]
+
     return [
         Work("encoder, T 17, I = H 256", lambda: theirs.gru(x, x.shape[1], *own), lambda: ours.encoder(x)[0], 1e-5),
         Work(
             "four words, read and spoken",
             lambda: [theirs.predict(word) for word in words],
             lambda: [predict(word) for word in words],
+        ),
+        Work(
+            "16 words, which can only go one after the other in its own code",
+            lambda: [theirs.predict(word) for word in many],
+            lambda: predict_all(many),
         ),
     ]
 
@@ -119,7 +144,7 @@ def g2pm():
     theirs = g2pM.G2pM()
     state_dict = pickle.loads(Path(g2pM.__file__).with_name("np_ckpt.pkl").read_bytes())
     weights = {name.removeprefix("lstm."): array for name, array in state_dict.items() if name.startswith("lstm.")}
-    layer = fastrnn.LSTM.from_weights(weights, batch_first=True, bidirectional=True)
+    layer = fastrnn.LSTM.from_weights(weights, batch_first=True, bidirectional=True).frozen()
     sentence = np.random.default_rng(0).integers(4, len(theirs.embeddings), (1, 30))
     several = np.repeat(sentence, 8, axis=0) * (np.arange(30) < np.arange(30, 14, -2)[:, None])  # 0 is padding
 
@@ -150,7 +175,7 @@ def nagisa():
     found = []
     for what, birnn, T in (("words", model.ws_model, 92), ("words", model.ws_model, 572), ("classes", model.pos_model, 59)):
         f, b = birnn.layers[0]
-        layer, x = nagisa_layer((f, b)), rng.standard_normal((T, len(f.WxT)), dtype=np.float32)
+        layer, x = nagisa_layer((f, b)).frozen(), rng.standard_normal((T, len(f.WxT)), dtype=np.float32)
         theirs = partial(nagisa_utils.birnn_transduce, x, f.WxT, f.b, f.WhT, b.WxT, b.b, b.WhT)
         size = f"{what}: LSTM both ways, T {T} I {x.shape[1]} H {f.h_dim}"
         found.append(Work(size, theirs, lambda layer=layer, x=x: layer(x)[0], 1e-5, "compiled C"))

@@ -22,6 +22,7 @@ from unittest import mock
 import numpy as np
 
 import fastrnn
+import originals
 from fastrnn.formats import Cell, Format, Tree
 
 # Two packages' own layouts, written down as any user can.
@@ -295,13 +296,14 @@ def cs231n():
     def theirs():
         h, c, caches, hs = h0, np.zeros_like(h0), [], []
         for t in range(T):
-            h, c, cache = cs231n.lstm_step_forward(x[:, t], h, c, Wx, Wh, b)
+            h, c, cache = originals.lstm_step_forward(x[:, t], h, c, Wx, Wh, b)
             hs.append(h)
             caches.append(cache)
-        dx, dprev_h, dprev_c, grads = np.zeros_like(x), np.zeros_like(h), np.zeros_like(c), [0, 0, 0]
+        dx, dprev_h, dprev_c, grads = np.zeros_like(x), np.zeros_like(h), np.zeros_like(c), list(map(np.zeros_like, (Wx, Wh, b)))
         for t in reversed(range(T)):
-            dx[:, t], dprev_h, dprev_c, *step = cs231n.lstm_step_backward(dh[:, t] + dprev_h, dprev_c, caches[t])
-            grads = [total + one for total, one in zip(grads, step)]
+            dx[:, t], dprev_h, dprev_c, *step = originals.lstm_step_backward(dh[:, t] + dprev_h, dprev_c, caches[t])
+            for total, one in zip(grads, step):
+                total += one
         return [np.stack(hs, axis=1), dx, dprev_h, *grads]
 
     def ours():
@@ -354,20 +356,22 @@ def coursera():
     def theirs():
         a, c, caches, every = a0, np.zeros_like(a0), [], []
         for t in range(T):
-            a, c, _, cache = coursera.lstm_cell_forward(x[:, :, t], a, c, p)
+            a, c, _, cache = originals.lstm_cell_forward(x[:, :, t], a, c, p)
             caches.append(cache)
             every.append(a)
-        da_prev, dc_prev, sums = np.zeros_like(a), np.zeros_like(c), {}
+        da_prev, dc_prev, dx = np.zeros_like(a), np.zeros_like(c), np.zeros_like(x)
+        sums = {f"d{name}": np.zeros_like(array) for name, array in p.items() if name[1] in "fico"}
         for t in reversed(range(T)):
-            step = coursera.lstm_cell_backward(da[:, :, t] + da_prev, dc_prev, caches[t])
-            da_prev, dc_prev = step.pop("da_prev"), step.pop("dc_prev")
-            sums = {name: sums.get(name, 0) + array for name, array in step.items() if name != "dxt"}
-        return [np.stack(every, axis=2), da_prev, *(sums[f"d{name}"] for name in p if name[1] in "fico")]
+            step = originals.lstm_cell_backward(da[:, :, t] + da_prev, dc_prev, caches[t])
+            da_prev, dc_prev, dx[:, :, t] = (step[name] for name in ("da_prev", "dc_prev", "dxt"))
+            for name, total in sums.items():
+                total += step[name]
+        return [np.stack(every, axis=2), dx, da_prev, *sums.values()]
 
     def ours():
         a, _, _, caches = coursera.lstm_forward(x, a0, p)
         grads = coursera.lstm_backward(da, caches)
-        return [a, grads["da0"], *(grads[f"d{name}"] for name in p if name[1] in "fico")]
+        return [a, grads["dx"], grads["da0"], *(grads[f"d{name}"] for name in p if name[1] in "fico")]
 
     return [Work(f"lstm_forward and lstm_backward, T {T} m {m} n_x {n_x} n_a {n_a}", theirs, ours, 1e-12)]
 

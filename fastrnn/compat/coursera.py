@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .._engine.memory import new_array
 from ..formats.axes import copy_into
 from . import _step
-from ._recorded import Recorded
+from ._recorded import Recorded, contiguous
 from ._step import sigmoid
 
 __all__ = [
@@ -376,11 +376,7 @@ def _from_rows(y: Array) -> Array:
     """(n, m, T) from (m, T, n), as a new array."""
     m, T, n = y.shape
     x = new_array((n, m, T), y.dtype)
-    if y.flags.c_contiguous:
-        copy_into(x.reshape(n, -1), y.reshape(-1, n).T)
-    else:
-        for k in range(m):
-            copy_into(x[:, k], y[k].T)
+    copy_into(x.reshape(n, -1), contiguous(y).reshape(-1, n).T)
     return x
 
 

@@ -79,15 +79,17 @@ def copy_into(target: Array, source: Array) -> None:
     """target[...] = source, of two axes.
 
     Where one lies transposed, NumPy walks down the source's columns. If its rows are a multiple of 512 bytes apart, they share a few
-    sets of the cache, and each line is fetched again for each of its numbers: sixteen rows at a time stay there.
+    sets of the cache, and each line is fetched again for each of its numbers: a few rows at a time stay there.
     """
     if source.strides[0] < source.strides[1]:
         target, source = target.T, source.T
-    if source.strides[0] % 512 or target.strides[0] >= target.strides[1]:
+    apart = source.strides[0]
+    if apart % 512 or not apart or target.strides[0] >= target.strides[1]:
         target[...] = source
         return
-    for k in range(0, len(source), 16):
-        target[k : k + 16] = source[k : k + 16]
+    rows = max(16, 32768 // apart)
+    for k in range(0, len(source), rows):
+        target[k : k + rows] = source[k : k + rows]
 
 
 def _groups(text: str) -> list[str]:

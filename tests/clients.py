@@ -103,7 +103,8 @@ def g2p_en():
     weights = ({name: getattr(theirs, f"{part}_{name}") for name in ("w_ih", "w_hh", "b_ih", "b_hh")} for part in ("enc", "dec"))
     ours = Speaker(*weights, theirs.dec_emb, theirs.fc_w, theirs.fc_b)
     words = ["incomprehensible", "fastrnn", "anthropomorphise", "zyzzyva"]
-    many = words + "recurrent gradients vanish through sixty backpropagated layers when nobody clips exploding sequences".split()
+    many = [*words, "recurrent", "gradients", "vanish", "through", "sixty", "backpropagated", "layers", "when", "nobody"]
+    many += ["clips", "exploding", "sequences"]
     x = theirs.encode(words[0])
     own = (theirs.enc_w_ih, theirs.enc_w_hh, theirs.enc_b_ih, theirs.enc_b_hh)
 

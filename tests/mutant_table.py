@@ -455,6 +455,7 @@ PYTHON = [
         ("outputs = y[:, ::-1] if go_backwards else y", "outputs = y", "keras"),
         ("if not standard or x.ndim", "if x.ndim", "keras"),
         ('"zero" if zero else "hold"', '"zero"', "keras"),
+        ("all(map(bytearray.__eq__, self.bytes, lying))", "True", "keras"),
     ),
     *of(
         "fastrnn/torch/calls.py",
@@ -538,8 +539,8 @@ PYTHON = [
         ('dict.fromkeys("ifo", 2.0)', 'dict.fromkeys("ifo", 1.0)', "formats"),
     ),
     *of(
-        "fastrnn/formats/cell.py",
-        ("return part if scale == 1 else part * scale", "return part if scale == 1 else part / scale", "formats", "gradients"),
+        "fastrnn/formats/pulling.py",
+        ("rows if scale == 1 else rows * scale", "rows if scale == 1 else rows / scale", "formats", "gradients"),
     ),
     *of(
         "fastrnn/formats/containers.py",
@@ -548,6 +549,7 @@ PYTHON = [
     *of(
         "fastrnn/formats/axes.py",
         ("if len(unknown) > 1 or length % max(others, 1) or (", "if len(unknown) > 1 or (", "formats", "wrong_array"),
+        ("= source[k : k + rows]", "= source[:1]", "formats", "lie_transposed"),
     ),
     *of("fastrnn/formats/slots.py", ('PEEPHOLES = "ifo"', 'PEEPHOLES = "iof"', "formats")),
     *of(
@@ -560,6 +562,7 @@ PYTHON = [
     *of("fastrnn/onnx/inputs.py", ("s.take(d, 1 if attributes.batch_first else 0)", "s.take(d, 0)", "onnx")),
     *of("fastrnn/onnx/export.py", ("int(self.layer.reset_after)", "0", "onnx_models")),
     *of("fastrnn/onnx/model.py", ("if np.any(node.constants.get(name, 0)):", "if False:", "onnx_models")),
+    *of("fastrnn/onnx/snapshot.py", ("return isinstance(array, bytes)", "return True", "onnx_models")),
     *of("fastrnn/onnx/operator.py", ("(i.lengths == 0,)", "(i.lengths < 0,)", "onnx")),
     *of(
         "fastrnn/onnx/quantised.py",
@@ -569,10 +572,10 @@ PYTHON = [
     # --- drop-in replacements ------------------------------------------------------------------------------------------------
     *of("fastrnn/compat/_recorded.py", ("tape = self._tapes.pop()", "tape = self._tapes[-1]", "compat_cs231n compat_karpathy")),
     *of("fastrnn/compat/_one_user.py", ("with self._in_use:", "if True:", "free_threading")),
-    *of("fastrnn/compat/_step.py", ("dc * c_prev * f * (1 - f)", "dc * c_prev * f", "compat_cs231n compat_coursera")),
+    *of("fastrnn/compat/_step.py", ("dc * c_prev * f * (1 - f)", "dc * c_prev * f", "compat_coursera")),
     *of("fastrnn/compat/karpathy.py", ("np.clip(gradient, -5, 5,", "np.clip(gradient, -50, 50,", "compat_karpathy")),
-    *of("fastrnn/compat/cs231n.py", ("dnext_h * (1 - next_h**2)", "dnext_h * (1 - next_h)", "compat_cs231n")),
-    *of("fastrnn/compat/coursera.py", ('for gate in "ifco")', 'for gate in "fico")', "compat_coursera")),
+    *of("fastrnn/compat/cs231n.py", ("dnext_h * (1 - next_h * next_h)", "dnext_h * (1 - next_h)", "compat_cs231n")),
+    *of("fastrnn/compat/coursera.py", ("f, i, o = _step.sigmoid", "i, f, o = _step.sigmoid", "compat_coursera")),
     *of("fastrnn/compat/numpy_ml.py", ("self.gradients[name] += gradient", "self.gradients[name] = gradient", "compat_numpy_ml")),
     *of(
         "fastrnn/compat/madmom.py",

@@ -1,6 +1,6 @@
 """The equations of two courses' single steps as people write them there, step by step in plain NumPy: what compat is timed against.
 
-Gates are cut out one by one, sigmoid is 1 / (1 + exp(-x)), and a product is a call of dot. Names, shapes and orders are the courses'.
+Gates are cut out one by one, sigmoid is 1 / (1 + exp(-x)), a product is a call of dot. Names, shapes and orders are the courses'.
 """
 
 import numpy as np

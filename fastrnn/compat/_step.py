@@ -1,7 +1,7 @@
 """A single step in NumPy, its sigmoids by the kernels.
 
-For arrays of a few hundred numbers, the time is NumPy's own, in its calls. So there are as few as possible, and gates go through one
-together. dot takes half the time of @ for a small product, and a quarter for an outer one.
+For arrays of a few hundred numbers, the time is NumPy's own, in its calls. So there are as few as possible, and gates go through
+them together. dot takes half the time of @ for a small product, and a quarter for an outer one.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def sigmoid(x: Array) -> Array:
 def product(a: Array, b: Array) -> Array:
     """a b, a large one into memory whose pages are there already."""
     if len(a) * b.shape[1] < SMALL or a.dtype != b.dtype:
-        return np.dot(a, b)  # type: ignore[no-any-return]
+        return np.dot(a, b)
     multiply = np.dot if a.shape[1] == 1 else np.matmul
-    return multiply(a, b, out=new_array((len(a), b.shape[1]), a.dtype))  # type: ignore[no-any-return]
+    return multiply(a, b, out=new_array((len(a), b.shape[1]), a.dtype))
 
 
 def forward(i: Array, f: Array, g: Array, o: Array, c_prev: Array) -> tuple[Array, Array]:

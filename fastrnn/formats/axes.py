@@ -78,8 +78,8 @@ class Axes:
 def copy_into(target: Array, source: Array) -> None:
     """target[...] = source, of two axes.
 
-    Where one lies transposed, NumPy walks down the source's columns. If its rows are a multiple of 512 bytes apart, they share a few
-    sets of the cache, and each line is fetched again for each of its numbers: a few rows at a time stay there.
+    Where one lies transposed, NumPy walks down the source's columns. If its rows are a multiple of 512 bytes apart, they share a
+    few sets of the cache, and each line is fetched again for each of its numbers: a few rows at a time stay there.
     """
     if source.strides[0] < source.strides[1]:
         target, source = target.T, source.T

@@ -1,4 +1,4 @@
-"""From the gradients of ours to those of a format's arrays: the way of each number, worked out once for arrays of the same shapes."""
+"""From our gradients to those of a format's arrays: the way of each number, worked out once for arrays of the same shapes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Part(NamedTuple):
 
 
 class Target(NamedTuple):
-    """An array of the format: its name, its shape, its way to a core (gates, units, numbers), what it is made of, if that is all."""
+    """An array of the format: its name and shape, its way to a core (gates, units, numbers), what fills it, and if it all does."""
 
     name: str
     shape: tuple[int, ...]
@@ -72,7 +72,7 @@ def _target(slot: Slot, form: str, cell: Cell, shapes: Mapping[str, tuple[int, .
 
 
 def _parts(slot: Slot, form: str, cell: Cell, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Part]:
-    """All parts of an array, with those of a bias that is not there; the gradients of a sum of two biases are those of the first."""
+    """All parts of an array, also of a bias that is not there; the gradients of a sum of two biases are those of the first."""
     H, start = shapes["weight_hh"][0] // len(GATES[form]), 0
     for column in slot.columns:
         source = _SOURCES.get(column[0].kind, "bias_ih")

@@ -49,6 +49,11 @@ class Node(Pickled):
 
     _not_pickled = ("_snapshots",)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        constants = {name: array if array.flags.writeable else locked(array) for name, array in self.constants.items()}
+        vars(self)["constants"] = constants
+
     name: str
     op_type: str
     attributes: Mapping[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -16,20 +17,18 @@ INPUTS = {"X", "sequence_lens", "initial_h", "initial_c"}  # of a call; all othe
 
 
 def locked(value: Any) -> Array:
-    """The array, or a copy if somebody could write to it."""
+    """The array, or a copy, over bytes, which nothing can write to."""
     array = np.asarray(value)
-    if cannot_change(array):
+    if cannot_change(array) or not array.size:
         return array
-    copied = array.copy()
-    copied.flags.writeable = False
-    return copied.view()  # whose flag cannot be set
+    return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
 
 
 def cannot_change(array: Any) -> bool:
-    """Are these, and what they are a view of, read-only?"""
-    while isinstance(array, np.ndarray) and not array.flags.writeable:
+    """Does it lie in an object of type bytes? The flag of any other array can be set, written under, and set back."""
+    while isinstance(array, np.ndarray):
         array = array.base
-    return array is None or isinstance(array, bytes)
+    return isinstance(array, bytes)
 
 
 class Snapshot:
@@ -46,13 +45,13 @@ class Snapshot:
     def is_of(self, attributes: Mapping[str, Any], weights: tuple[Any, ...]) -> bool:
         """Is the node still the same?"""
         try:
-            return all(map(_same_and_fixed, weights, self._weights)) and bool(dict(attributes) == self._attributes)
+            return all(map(operator.is_, weights, self._weights)) and bool(dict(attributes) == self._attributes)
         except ValueError:  # arrays among the attributes, which are neither equal nor different
             return False
 
     def run(self, given: Mapping[str, Any]) -> list[Array] | None:
         """The outputs, or None for what is not plain, which run_node computes or refuses."""
-        X, lengths = given.get("X"), given.get("sequence_lens")
+        X, lengths = given["X"], given.get("sequence_lens")
         if self.frozen is None or not self._is_plain(X, (None, None, self._I)) or X.size == 0:
             return None
         T, N = X.shape[1::-1] if self._batch_first else X.shape[:2]
@@ -93,7 +92,3 @@ class Snapshot:
         """Y from (., ., D*H)."""
         y = y.reshape(*y.shape[:2], self._D, self._H)
         return y if self._batch_first else y.swapaxes(1, 2) if self._D == 1 else np.ascontiguousarray(y.swapaxes(1, 2))
-
-
-def _same_and_fixed(array: Any, remembered: Any) -> bool:
-    return array is remembered and (array is None or not array.flags.writeable)

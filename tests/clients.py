@@ -377,5 +377,84 @@ def coursera():
     return [Work(f"lstm_forward and lstm_backward, T {T} m {m} n_x {n_x} n_a {n_a}", theirs, ours, 1e-12)]
 
 
+# --- single steps ---------------------------------------------------------------------------------------------------------
+
+
+def steps_of(make):
+    """The steps that make(N, H, rng) has, by name the original and ours, for each number of rows and units."""
+    rng = np.random.default_rng(0)
+    for N in (1, 16):
+        for H in (8, 32, 64, 128, 256, 512):
+            for what, (theirs, ours) in make(N, H, rng).items():
+                yield Work(f"{what}, N {N} H {H}", theirs, ours, 1e-10)
+
+
+def cs231n_steps(N, H, rng):
+    from fastrnn.compat import cs231n
+
+    x, h, c, dh, dc = rng.standard_normal((5, N, H))
+    found = {}
+    for form, G, state, gradients in (("rnn", 1, (h,), (dh,)), ("lstm", 4, (h, c), (dh, dc))):
+        weights = [rng.standard_normal(shape) / H**0.5 for shape in ((H, G * H), (H, G * H), G * H)]
+        both = [(getattr(m, f"{form}_step_forward"), getattr(m, f"{form}_step_backward")) for m in (originals, cs231n)]
+        found |= pairs(f"{form}_step", both, (x, *state, *weights), gradients)
+    return found
+
+
+def coursera_steps(N, H, rng):
+    from fastrnn.compat import coursera
+
+    x, a, c, da, dc = rng.standard_normal((5, H, N))
+    shapes = {"Wax": (H, H), "Waa": (H, H), "ba": (H, 1), "Wya": (10, H), "Wy": (10, H), "by": (10, 1)}
+    shapes |= {f"W{gate}": (H, 2 * H) for gate in "fico"} | {f"b{gate}": (H, 1) for gate in "fico"}
+    p = {name: rng.standard_normal(shape) / H**0.5 for name, shape in shapes.items()}
+    found = {}
+    for form, state, gradients in (("rnn", (a,), (da,)), ("lstm", (a, c), (da, dc))):
+        both = [(getattr(m, f"{form}_cell_forward"), getattr(m, f"{form}_cell_backward")) for m in (originals, coursera)]
+        found |= pairs(f"{form}_cell", both, (x, *state, p), gradients)
+    return found
+
+
+def pairs(what, both, arguments, gradients):
+    """Forward and backward of the original and of ours; the last that forward returns is for backward."""
+    calls = {f"{what}_forward": [], f"{what}_backward": []}
+    for forward, backward in both:
+        cache = forward(*arguments)[-1]
+        calls[f"{what}_forward"].append(lambda forward=forward: list(forward(*arguments)[:-1]))
+        calls[f"{what}_backward"].append(lambda backward=backward, cache=cache: in_order(backward(*gradients, cache)))
+    return calls
+
+
+def in_order(results):
+    return [results[name] for name in sorted(results)] if isinstance(results, dict) else list(results)
+
+
+def numpy_ml_steps(N, H, rng):
+    with mock.patch.object(collections, "Hashable", collections.abc.Hashable, create=True):
+        from numpy_ml.neural_nets import layers as theirs
+    from fastrnn.compat import numpy_ml as ours
+
+    x, dy = rng.standard_normal((2, N, H))
+    found = {}
+    for kind in ("RNNCell", "LSTMCell"):
+        original, cell = getattr(theirs, kind)(H), getattr(ours, kind)(H)
+        original.forward(x)
+        cell.set_params({"parameters": original.parameters})
+        found[f"{kind} forward, backward"] = [partial(there_and_back, c, x, dy) for c in (original, cell)]
+    return found
+
+
+def there_and_back(cell, x, dy):
+    cell.flush_gradients()
+    cell.derived_variables |= {"dLdA_accumulator": None, "dLdC_accumulator": None}
+    cell.forward(x)
+    return [cell.backward(dy), *(cell.gradients[name] for name in sorted(cell.gradients))]
+
+
+STEPS = {
+    "cs231n": partial(steps_of, cs231n_steps),
+    "coursera": partial(steps_of, coursera_steps),
+    "numpy-ml": partial(steps_of, numpy_ml_steps),
+}
 CLIENTS = {"g2p-en": g2p_en, "g2pM": g2pm, "nagisa": nagisa, "thinc": thinc, "madmom": madmom, "numpy-ml": numpy_ml}
 STUDENTS = {"cs231n": cs231n, "min-char-rnn": karpathy, "coursera": coursera}

@@ -549,7 +549,7 @@ PYTHON = [
     *of(
         "fastrnn/formats/axes.py",
         ("if len(unknown) > 1 or length % max(others, 1) or (", "if len(unknown) > 1 or (", "formats", "wrong_array"),
-        ("= source[k : k + rows]", "= source[:1]", "formats", "lie_transposed"),
+        ("= source[k : k + rows]", "= source[:1]", "compat_steps", "lies_transposed"),
     ),
     *of("fastrnn/formats/slots.py", ('PEEPHOLES = "ifo"', 'PEEPHOLES = "iof"', "formats")),
     *of(

@@ -338,7 +338,8 @@ def initial(op, D, N, H, layout, rng, dtype):
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
 @pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
 def test_a_node_gives_the_bits_of_run_node(op, direction, layout, dtype):
-    D, T, N, I, H, G, rng = 1 + (direction == "bidirectional"), 6, 5, 3, 4, {"RNN": 1, "GRU": 3, "LSTM": 4}[op], np.random.default_rng(0)
+    D, T, N, I, H, G = 1 + (direction == "bidirectional"), 6, 5, 3, 4, onnx_spec.GATES[op]
+    rng = np.random.default_rng(0)
     shapes = [(N, T, I) if layout else (T, N, I), (D, G * H, I), (D, G * H, H), (D, 2 * G * H), None, None, None, (D, 3 * H)]
     inputs = [None if shape is None else rng.standard_normal(shape).astype(dtype) for shape in shapes[: 8 if op == "LSTM" else 4]]
     attributes = {"direction": direction, "layout": layout, "hidden_size": H}

@@ -245,8 +245,11 @@ cdef class PlainCalls:
         t.plan.B = f.B
         t.x = x[0]
         t.range.first = t.range.last = 1
-        t.h0 = NULL if f.h0 == NULL else f.h0 + k * f.B * self.P * self.size
-        t.c0 = NULL if f.c0 == NULL else f.c0 + k * f.B * self.H * self.size
+        t.h0 = t.c0 = NULL
+        if f.h0 != NULL:
+            t.h0 = f.h0 + k * f.B * self.P * self.size
+        if f.c0 != NULL:
+            t.c0 = f.c0 + k * f.B * self.H * self.size
         return 0
 
     cdef inline const fr_kernels *kernels(self) noexcept:

@@ -64,6 +64,23 @@ COMPILED = [
     ),
     *of("csrc/isa/dispatch.c", ("c->kernels[dtype]", "c->kernels[0]", "golden math")),
     *of(
+        "fastrnn/_plain.pxi",
+        ("            t.d.fresh = 1\n", "", "plain"),
+        ("if not gemm_is_own() or not self.read(x, state, False,", "if not self.read(x, state, False,", "plain", "blas"),
+        ("row = <const char *>y.p + (f.T - 1) * y.st * self.size", "row = <const char *>y.p", "plain"),
+        ("        cnp.PyArray_CLEARFLAGS(<cnp.ndarray>y, cnp.NPY_ARRAY_WRITEABLE)\n", "", "plain layers"),
+        ("(n > 1 and strides[ndim - 1] != size)", "False", "plain layers"),
+        ("if shape[ndim - 1] != n or n == 0", "if n == 0", "plain bad_input"),
+        ("if d.T != self.form.T or d.B != self.form.B or", "if", "bad_input plain"),
+    ),
+    *of(
+        "fastrnn/_unrolled.pxi",
+        ("        if kept.plan.T == self.capacity:\n            self.flush()\n", "", "unrolled"),
+        ("        t.d.make_dx = True\n", "", "unrolled"),
+        ("        copy_or_clear(<char *>kept.y.p", "        memcpy(<char *>kept.y.p", "unrolled"),
+        ("        t.d.fresh = self.flat is None\n", "        t.d.fresh = True\n", "unrolled"),
+    ),
+    *of(
         "fastrnn/_core.pyx",
         ("        free_list[i] = free_list[i + 1]\n", "        pass\n", "free_threading memory leaks"),
         (
@@ -168,11 +185,15 @@ COMPILED = [
     *of("csrc/tile/pack.h", ("        for (; j < cols; j++)\n", "        for (; j + 1 < cols; j++)\n", "cells")),
     *of(
         "csrc/tile/direct.h",
-        ("            r[i] = v_load(c->w + i * ld + k);", "            r[i] = v_load(c->w + i * terms + k);", "cells promises"),
-        ("v < nv && k < end; v++) {", "v < nv && k + 1 < end; v++) {", "cells promises"),
+        ("ld, k, fr_min(W, end - k), sum[v]);", "ld, k, fr_min(W - 1, end - k), sum[v]);", "cells promises single_steps"),
+        ("whole &= c[v].lanes == W;", "whole &= 1;", "single_steps plain"),
         ("b->w + b->order[g] * b->H * b->ld;", "b->w + g * b->H * b->ld;", "cells promises", "gru-after"),
         ("ptrdiff_t k = 0, end = SUM_TERMS;", "ptrdiff_t k = 0, end = 2 * SUM_TERMS;", "promises cross", "schedule or natively"),
-        ("k0 < K; k0 += SUM_TERMS) {", "k0 < K && !k0; k0 += SUM_TERMS) {", "promises cross", "schedule or natively"),
+        ("end = fr_min(K, k + SUM_TERMS);", "end = fr_min(K, k + 2 * SUM_TERMS);", "promises cross", "schedule or natively"),
+    ),
+    *of(
+        "csrc/tile/pack.h",
+        ("opaque(first + q * PIECE * ld);", "opaque(first + q * ld);", "cells golden single_steps"),
     ),
     *of(
         "csrc/sequence/stage.h",
@@ -417,6 +438,20 @@ PYTHON = [
         ("self.dropout if record and self._drops else", "self.dropout if self._drops else", "stacks", "inference"),
         ("np.fill_diagonal(array, self.recurrent_scale)", "np.fill_diagonal(array, 1)", "layers parameters", "irnn"),
         ('masked == "hold") for reverse in ways', "False) for reverse in ways", "layers stacks"),
+    ),
+    *of(
+        "fastrnn/frozen.py",
+        ("        copied.flat.flags.writeable = False\n", "", "frozen"),
+        ("        copied: Any = owner.astype(owner.dtype)\n", "        copied: Any = owner\n", "frozen"),
+    ),
+    *of(
+        "fastrnn/unrolled.py",
+        ("cell.flat.copy() if cell._cell.form.peephole else cell.flat", "cell.flat", "unrolled"),
+        ("            self._kept = None\n            return grads", "            return grads", "unrolled"),
+    ),
+    *of(
+        "fastrnn/stream.py",
+        ("        for layer in self._layers:\n            layer._refresh()", "        self._refresh()", "frozen", "refresh"),
     ),
     *of(
         "fastrnn/cells.py",

@@ -550,7 +550,8 @@ class Encoded(torch.utils.data.Dataset):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning", "ignore:This DataLoader will create:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_it_works_in_the_workers_of_a_dataloader():
     """They are forks of a process that has computed, and hand out the parent's numbers."""
     data = Encoded(gru())

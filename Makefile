@@ -4,15 +4,16 @@
 #   make examples  all the programs of examples/, each with its picture: ten minutes, or one with ARGS=--quick
 #   make test      the test suite                    make lint, make types   ruff, mypy
 #   make bench     timings, then make compare        make sanitize           the suite under ASan and UBSan
-#   make compare   side by side with the peers, into docs/speed.md, .json and .png
+#   make compare   side by side with the peers, into docs/speed.md, .json and .png; then make short
+#   make short     the same of short calls, into docs/speed.md, README.md, docs/short.json and .png
 #   make systems   the tests beside other systems    make packages           how much faster than other packages
 #   make pythons   build, import and test on every Python from 3.10 on that is found here
 #   make wheel     dist/*.whl                        make clean              remove everything made here
 #   make mutants   does the suite notice faults? tests/mutants.py puts them in, one at a time; ARGS="--only csrc/cells" for some
 #   make free-threaded  the suite on a Python without the GIL, which is built for it once; ARGS=10 for ten minutes of six threads
 #
-# PYTHON=python3.12 chooses the Python that .venv is made of; ARGS="-k lstm" goes to pytest, to the demo or, by make compare, to
-# bench/compare.py.
+# PYTHON=python3.12 chooses the Python that .venv is made of; ARGS="-k lstm" goes to pytest, to the demo, by make compare to
+# bench/compare.py, by make short to bench/short.py.
 
 PYTHON ?= python3
 VENV := .venv
@@ -21,7 +22,7 @@ BIN := $(VENV)/bin
 PARALLEL := -n auto --dist loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: free-threaded mutants demo examples test pythons bench compare systems systems-old packages lint types sanitize wheel clean
+.PHONY: free-threaded mutants demo examples test pythons bench compare short systems systems-old packages lint types sanitize wheel clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/with-demo
@@ -45,8 +46,13 @@ bench: $(VENV)/with-test $(VENV)/with-bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q bench $(ARGS)
 	$(MAKE) compare ARGS=
 
+# Of what compare.py is told, short.py hears --quick alone: the rest chooses cases that it does not have.
 compare: $(VENV)/with-peers
 	$(BIN)/python bench/compare.py --json docs/speed.json --picture docs/speed.png --page docs/speed.md $(ARGS)
+	$(MAKE) short ARGS="$(filter --quick,$(ARGS))"
+
+short: $(VENV)/with-peers
+	$(BIN)/python bench/short.py --json docs/short.json --picture docs/short.png --page docs/speed.md --readme README.md $(ARGS)
 
 # Beside the other systems: each of these tests fails if its package is not there. Two of them want an old NumPy, and so an
 # environment of their own.
@@ -113,7 +119,7 @@ SAN_CC := gcc
 # Left out: other systems, which have findings of their own; what is NumPy around the kernels; and the stacks' gradients by
 # differences, thousands of the same calls. Of tests with many cases one case in SHARE is run, drawn once and for all: the kernels'
 # paths are few beside the thousands of sizes and wrong arguments. SHARE=1 runs all of them.
-SHARE := 4
+SHARE := 2
 UNSANITIZED := $(addprefix --ignore ,$(BESIDE) tests/test_formats.py tests/test_diagnostics.py tests/test_example_programs.py \
                  tests/test_import.py $(filter-out %_optim.py,$(wildcard tests/test_train_*.py))) \
                --deselect tests/test_stacks.py::test_gradients

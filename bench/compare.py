@@ -80,12 +80,17 @@ def lines_of_worker(args: argparse.Namespace, threads: int) -> Any:
         "rounds": args.rounds,
         "turn": 0.01 if args.quick else 0.05,
     }
-    command = [sys.executable, str(Path(__file__).with_name("worker.py")), json.dumps(asked)]
+    yield from lines_of("worker.py", asked)
+
+
+def lines_of(program: str, asked: dict[str, Any]) -> Any:
+    """What a program of this folder has to say, one object of JSON a line, when it is asked this."""
+    command = [sys.executable, str(Path(__file__).with_name(program)), json.dumps(asked)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
         for line in worker.stdout or ():
             yield json.loads(line)
     if worker.returncode:
-        log.print(f"[red]the process with {threads} threads ended with {worker.returncode}: its figures are not complete")
+        log.print(f"[red]a process ended with {worker.returncode}: its figures are not complete")
         log.print("[red]" + " ".join(command[:2]), repr(command[2]))
 
 

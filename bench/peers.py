@@ -22,6 +22,7 @@ from cases import CELLS, call
 
 Array = Any
 NAMES = ("x", "w_ih", "w_hh", "b_ih", "b_hh")
+LONG_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # of the weights in PyTorch and in our layers and cells
 
 
 class Contestant:
@@ -65,6 +66,49 @@ class Fastrnn(Contestant):
         return y, tuple(getattr(grads, name) for name in NAMES)
 
 
+class Layer(Contestant):
+    """fastrnn as most programs call it: a layer that owns its weights, which it packs in each call."""
+
+    name, modules = "layer", ("fastrnn",)
+
+    def __init__(self, cell: str, arrays: dict[str, Array], dy: Array, threads: int) -> None:
+        self.layer, self.x, self.dy = fastrnn_module("", cell, arrays, threads), arrays["x"], dy
+        self.weights = [f"{name}_l0" for name in LONG_NAMES]
+
+    def forward(self) -> Any:
+        return self.layer(self.x)[0]
+
+    def train(self) -> Any:
+        y, _, tape = self.layer.forward(self.x)
+        grads = tape.backward(self.dy)
+        return y, (grads.x, *(grads.params[name] for name in self.weights))
+
+
+class FrozenLayer(Contestant):
+    """A layer whose weights were packed once, for inference."""
+
+    name, modules, trains = "frozen", ("fastrnn",), False
+
+    def __init__(self, cell: str, arrays: dict[str, Array], dy: Array, threads: int) -> None:
+        self.frozen, self.x = fastrnn_module("", cell, arrays, threads).frozen(), arrays["x"]
+
+    def forward(self) -> Any:
+        return self.frozen(self.x)[0]
+
+
+def fastrnn_module(suffix: str, cell: str, arrays: dict[str, Array], threads: int) -> Any:
+    """A layer of fastrnn, or with the suffix "Cell" a cell, with these weights."""
+    import fastrnn
+
+    fastrnn.set_num_threads(threads)
+    function, options = CELLS[cell]
+    I, H = arrays["w_ih"].shape[1], arrays["w_hh"].shape[1]
+    module = getattr(fastrnn, function.upper() + suffix)(I, H, dtype=arrays["w_ih"].dtype, **options)
+    for name, long in zip(NAMES[1:], LONG_NAMES):
+        module.params[long if suffix else f"{long}_l0"][...] = arrays[name]
+    return module
+
+
 class NumPy(Contestant):
     name = "NumPy"  # its threads are those of its BLAS: OPENBLAS_NUM_THREADS, set before the process starts
 
@@ -90,8 +134,7 @@ class Torch(Contestant):
         kind = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[CELLS[cell][0]]
         options = {"nonlinearity": cell} if kind is torch.nn.RNN else {}
         self.layer = kind(self.x.shape[2], self.dy.shape[2], dtype=self.x.dtype, **options)
-        weights = {name.replace("w_", "weight_").replace("b_", "bias_") + "_l0": arrays[name] for name in NAMES[1:]}
-        self.layer.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
+        self.layer.load_state_dict({f"{long}_l0": torch.tensor(arrays[name]) for name, long in zip(NAMES[1:], LONG_NAMES)})
         self.x_with_grad = self.x.clone().requires_grad_()
 
     def forward(self) -> Any:
@@ -237,5 +280,9 @@ ALL: tuple[type[Contestant], ...] = (Fastrnn, NumPy, Torch, Jax, OnnxRuntime, Op
 
 
 def to_numpy(value: Any, shape: tuple[int, ...]) -> Array:
-    """A tensor of any of the packages, as an array of that shape."""
+    """A tensor of any of the packages, or a list of one for each step, as an array of that shape."""
+    if isinstance(value, list):
+        return np.stack([to_numpy(member, shape[1:]) for member in value])
+    if hasattr(value, "detach"):  # PyTorch's
+        value = value.detach()
     return np.asarray(value.numpy() if hasattr(value, "numpy") else value).reshape(shape)

@@ -164,11 +164,15 @@ BEGIN, END = "<!-- begin: written by make compare -->", "<!-- end: written by ma
 
 def write_section(run: dict[str, Any], path: Path) -> None:
     """Replace what stands between the two markers of a page."""
+    write_between(BEGIN, END, section(run), path)
+
+
+def write_between(begin: str, end: str, new: str, path: Path) -> None:
     text = path.read_text("utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise SystemExit(f"{path}: expected one line {BEGIN} and after it one line {END}")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    path.write_text(f"{before}{BEGIN}\n{section(run)}\n{END}{after}", "utf-8")
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise SystemExit(f"{path}: expected one line {begin} and after it one line {end}")
+    before, after = text.split(begin)[0], text.split(end)[1]
+    path.write_text(f"{before}{begin}\n{new}\n{end}{after}", "utf-8")
 
 
 def section(run: dict[str, Any]) -> str:

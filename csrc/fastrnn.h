@@ -87,7 +87,8 @@ typedef struct fr_schedule {
     int row_blocks;           /* forward, dynamic scheduling: threads take turns at so many blocks of rows, chunk by chunk; 0: static, a
                                  share of the rows each. Ignored where units are shared, and in ragged plans, whose rows have no fixed place */
     int input_first;          /* make the input products of a chunk of steps before its recurrence */
-    int direct;               /* read the weights as they lie, without a packed copy: pays where a weight is used for a few items only */
+    int direct;               /* no packed copy of the weights: read them as they lie, or, for more than a few rows, pack each panel where
+                                 it is about to be used. Pays where a weight is used for a few items, or in one step only */
     ptrdiff_t chunk;          /* items per chunk, >= 1; a step is never cut */
 } fr_schedule;
 

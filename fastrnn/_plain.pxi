@@ -20,7 +20,7 @@ cdef Remembered remembered[REMEMBERED]
 
 
 def use_schedules(module):
-    """Who chooses schedules: its functions forward and backward, of T, B, I, H, G and the number of threads."""
+    """Who chooses schedules: its functions forward and backward, of T, B, I, H, G, the number of threads, and whether they are lent."""
     global schedules
     schedules = module
 
@@ -49,7 +49,9 @@ cdef int choose(Remembered *r) except -1:
     fr_guard_leave(&remembered_guard)
     if known:
         return 0
-    how = (schedules.backward if r.backward else schedules.forward)(r.T, r.B, r.I, r.H, r.gates, r.threads, r.lent)
+    how = schedules.backward if r.backward else schedules.forward
+    sizes = r.T, r.B, r.I, r.H, r.gates, r.threads
+    how = how(*sizes, lent=True) if r.lent else how(*sizes)
     cdef fr_schedule *s = &r.schedule
     r.team, s.split_units, s.input_first, s.chunk, r.patience_ns, s.row_blocks, s.direct = how
     fr_guard_wait(&remembered_guard)
@@ -139,17 +141,21 @@ cdef inline object new_array(int ndim, ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, in
     return cnp.PyArray_EMPTY(ndim, shape + 3 - ndim, type_number, 0)
 
 
-cdef object new_vector(ptrdiff_t n, int type_number):
-    """Uninitialised; a large one from the free list."""
-    cdef cnp.npy_intp shape[1]
-    cdef ptrdiff_t size = n * (8 if type_number == cnp.NPY_DOUBLE else 4)
-    shape[0] = n
-    if size < SMALL:
-        return cnp.PyArray_EMPTY(1, shape, type_number, 0)
-    cdef Memory memory = Memory(size)
-    cdef cnp.ndarray a = cnp.PyArray_SimpleNewFromData(1, shape, type_number, memory.start)
+cdef object new_like(cnp.ndarray like):
+    """Of the same shape and dtype, uninitialised, in C order; a large one from the free list."""
+    cdef int ndim = cnp.PyArray_NDIM(like), type_number = cnp.PyArray_TYPE(like)
+    if cnp.PyArray_NBYTES(like) < SMALL:
+        return cnp.PyArray_EMPTY(ndim, cnp.PyArray_DIMS(like), type_number, 0)
+    cdef Memory memory = Memory(cnp.PyArray_NBYTES(like))
+    cdef cnp.ndarray a = cnp.PyArray_SimpleNewFromData(ndim, cnp.PyArray_DIMS(like), type_number, memory.start)
     cnp.set_array_base(a, memory)
     return a
+
+
+cdef inline void set_arrays(fr_weights *to, tuple w):
+    """From w_ih, w_hh, b_ih, b_hh, peephole, w_hr."""
+    to.w_ih, to.w_hh, to.b_ih = data(w[0]), data(w[1]), data(w[2])
+    to.b_hh, to.peephole, to.w_hr = data(w[3]), data(w[4]), data(w[5])
 
 
 cdef inline void moved(fr_weights *to, const fr_weights *w, ptrdiff_t by) noexcept:
@@ -171,33 +177,44 @@ cdef inline bint gemm_is_own() noexcept:
 
 cdef class PlainCalls:
     """The plain calls of the layers of a stack, in one direction, or of a cell: what they are, and where their weights stand."""
-    cdef int cell, gates, type_number
+    cdef int gates, type_number
     cdef int isa  # of packed weights; -1: that in use
+    cdef int threads  # at most so many; 0: as many as are in use
     cdef ptrdiff_t layers, size, P, H
+    cdef ptrdiff_t stacked  # the layers, where a state has an axis over them; else 0
     cdef bint has_c, saves
     cdef fr_call *calls  # of each layer: cell, sizes and weights
     cdef double *counts  # of each layer's weights
-    cdef object weights, flat  # keep the arrays alive
+    cdef object weights  # keep the arrays alive
+    cdef object flat  # the vector whose parts they are, or None
 
-    def __cinit__(self, int cell, form, list weights, cnp.ndarray flat):
-        """Of weights that are parts of a vector."""
-        self.cell, self.gates, self.isa = cell, <int>len(form.letters), -1
-        self.has_c, self.saves = form.has_c, form.saves
-        self.type_number = cnp.PyArray_TYPE(flat)
-        self.size = cnp.PyArray_ITEMSIZE(flat)
-        self.weights, self.flat, self.layers = weights, flat, len(weights)
-        self.calls = <fr_call *>PyMem_RawMalloc(self.layers * sizeof(fr_call))
-        self.counts = <double *>PyMem_RawMalloc(self.layers * sizeof(double))
-        if self.calls == NULL or self.counts == NULL:
-            raise MemoryError("cannot allocate a table of layers")
-        memset(self.calls, 0, self.layers * sizeof(fr_call))
+    def __init__(self, int cell, form, list weights, cnp.ndarray flat, bint stacked):
+        """Of weights that are parts of a vector; stacked: a state has an axis over the layers."""
         cdef ptrdiff_t k
+        self.describe(cell, form, flat, len(weights))
+        self.weights, self.flat = weights, flat
+        self.stacked = self.layers if stacked else 0
         for k in range(self.layers):
-            self.calls[k].cell = cell
             self.counts[k] = take_weights(&self.calls[k], weights[k])
             if weights[k].packed is not None:
                 self.take_packed(&self.calls[k], weights[k].packed)
         self.P, self.H = self.calls[0].P, self.calls[0].H
+
+    cdef int describe(self, int cell, form, cnp.ndarray like, ptrdiff_t layers) except -1:
+        """The cell, the dtype of an array, and a table of layers."""
+        self.gates, self.isa = <int>len(form.letters), -1
+        self.has_c, self.saves = form.has_c, form.saves
+        self.type_number, self.size = cnp.PyArray_TYPE(like), cnp.PyArray_ITEMSIZE(like)
+        self.layers = layers
+        self.calls = <fr_call *>PyMem_RawMalloc(layers * sizeof(fr_call))
+        self.counts = <double *>PyMem_RawMalloc(layers * sizeof(double))
+        if self.calls == NULL or self.counts == NULL:
+            raise MemoryError("cannot allocate a table of layers")
+        memset(self.calls, 0, layers * sizeof(fr_call))
+        cdef ptrdiff_t k
+        for k in range(layers):
+            self.calls[k].cell = cell
+        return 0
 
     cdef int take_packed(self, fr_call *t, PackedWeights packed) except -1:
         self.isa = packed.isa
@@ -214,15 +231,14 @@ cdef class PlainCalls:
             return False
         if <double>f.T * f.B * (self.calls[0].I + 6 * self.H) > 1e15:
             return False
-        cdef ptrdiff_t cells = 0 if one_step else self.layers
         f.c0 = NULL
         if self.has_c and state is not None:
             if type(state) is not tuple or len(<tuple>state) != 2:
                 return False
-            if not plain_state((<tuple>state)[1], self.type_number, cells, self.H, f, &f.c0):
+            if not plain_state((<tuple>state)[1], self.type_number, self.stacked, self.H, f, &f.c0):
                 return False
             state = (<tuple>state)[0]
-        return plain_state(state, self.type_number, cells, self.P, f, &f.h0)
+        return plain_state(state, self.type_number, self.stacked, self.P, f, &f.h0)
 
     cdef int begin(self, ptrdiff_t k, const Form *f, const fr_seq *x, fr_call *t) noexcept:
         """The call of layer k on x."""
@@ -231,8 +247,11 @@ cdef class PlainCalls:
         t.plan.B = f.B
         t.x = x[0]
         t.range.first = t.range.last = 1
-        t.h0 = NULL if f.h0 == NULL else f.h0 + k * f.B * self.P * self.size
-        t.c0 = NULL if f.c0 == NULL else f.c0 + k * f.B * self.H * self.size
+        t.h0 = t.c0 = NULL
+        if f.h0 != NULL:
+            t.h0 = f.h0 + k * f.B * self.P * self.size
+        if f.c0 != NULL:
+            t.c0 = f.c0 + k * f.B * self.H * self.size
         return 0
 
     cdef inline const fr_kernels *kernels(self) noexcept:
@@ -243,7 +262,7 @@ cdef class PlainCalls:
         return False
 
     cdef int most_threads(self) except -1:
-        return fr_shared_get(&threads)
+        return self.threads or fr_shared_get(&threads)
 
     cdef int run(self, ptrdiff_t k, fr_call *t, bint backward) except -1:
         """Layer k."""
@@ -296,13 +315,13 @@ cdef class PlainCalls:
         to.sb = f.T * n if f.rows_first else n
         return a
 
-    cdef object new_state(self, const Form *f, ptrdiff_t cells, ptrdiff_t n, const char *source):
-        """(cells, B, n), of a cell (B, n): uninitialised, or a copy."""
+    cdef object new_state(self, const Form *f, ptrdiff_t n, const char *source):
+        """(L, B, n) or (B, n), without B where x has none: uninitialised, or a copy."""
         cdef cnp.ndarray a
-        if cells and f.unbatched:
-            a = new_array(2, 0, cells, n, self.type_number)
-        elif cells:
-            a = new_array(3, cells, f.B, n, self.type_number)
+        if self.stacked and f.unbatched:
+            a = new_array(2, 0, self.stacked, n, self.type_number)
+        elif self.stacked:
+            a = new_array(3, self.stacked, f.B, n, self.type_number)
         elif f.unbatched:
             a = new_array(1, 0, 0, n, self.type_number)
         else:
@@ -311,9 +330,9 @@ cdef class PlainCalls:
             memcpy(cnp.PyArray_DATA(a), source, cnp.PyArray_NBYTES(a))
         return a
 
-    cdef object new_zeros(self, const Form *f, ptrdiff_t cells, ptrdiff_t n, const char *source):
+    cdef object new_zeros(self, const Form *f, ptrdiff_t n, const char *source):
         """The same, of zeros where there is no source."""
-        cdef cnp.ndarray a = self.new_state(f, cells, n, source)
+        cdef cnp.ndarray a = self.new_state(f, n, source)
         if source == NULL:
             memset(cnp.PyArray_DATA(a), 0, cnp.PyArray_NBYTES(a))
         return a
@@ -333,10 +352,10 @@ cdef class PlainCalls:
             return None
         self.begin(0, &f, &f.x, &t)
         try:
-            h = self.new_state(&f, 0, self.P, NULL)
+            h = self.new_state(&f, self.P, NULL)
             t.y.p, t.y.sb = cnp.PyArray_DATA(<cnp.ndarray>h), self.P
             if self.has_c:
-                c = self.new_zeros(&f, 0, self.H, f.c0)
+                c = self.new_zeros(&f, self.H, f.c0)
                 self.update_in_place(&t, cnp.PyArray_DATA(<cnp.ndarray>c))
             self.run(0, &t, False)
         except (MemoryError, ValueError):
@@ -364,8 +383,8 @@ cdef class PlainCalls:
         cdef fr_seq source = f.x, target
         cdef ptrdiff_t k, B = f.B
         cdef Memory up = None, memory
-        h_n = self.new_state(f, self.layers, self.P, NULL)
-        c_n = self.new_zeros(f, self.layers, self.H, f.c0) if self.has_c else None
+        h_n = self.new_state(f, self.P, NULL)
+        c_n = self.new_zeros(f, self.H, f.c0) if self.has_c else None
         cdef char *h = <char *>data(h_n)
         cdef char *c = <char *>data(c_n)
         y = self.new_sequence(f, self.P, &target)
@@ -437,9 +456,9 @@ cdef class Recorded:
         cdef Form *f = &self.form
         cdef fr_call t
         cdef fr_seq source = f.x, target
-        cdef ptrdiff_t k, cells = 0 if self.one_step else of.layers
-        h_n = of.new_state(f, cells, of.P, NULL)
-        c_n = of.new_state(f, cells, of.H, NULL) if of.has_c else None
+        cdef ptrdiff_t k
+        h_n = of.new_state(f, of.P, NULL)
+        c_n = of.new_state(f, of.H, NULL) if of.has_c else None
         for k in range(of.layers):
             of.begin(k, f, &source, &t)
             if k + 1 < of.layers or self.one_step:
@@ -484,7 +503,7 @@ cdef class Recorded:
         to.p, to.st, to.sb = cnp.PyArray_DATA(<cnp.ndarray>array), self.form.B * n, n
 
     def backward(self, dy, dstate):
-        """(dx, dstate of the initial state, the parameters' gradients as one vector), or None where the arguments are not plain."""
+        """(dx, dstate of the initial state, the parameters' gradients: one vector, or a tuple for a function), or None where the arguments are not plain."""
         cdef Form d = self.form
         cdef const char *dh
         cdef const char *dc
@@ -503,29 +522,27 @@ cdef class Recorded:
 
     cdef bint read_dstate(self, object dstate, const char **dh, const char **dc) noexcept:
         """Is this the plain gradient of a final state, or None?"""
-        cdef ptrdiff_t cells = 0 if self.one_step else self.of.layers
         dc[0] = NULL
         if self.of.has_c and dstate is not None:
             if type(dstate) is not tuple or len(<tuple>dstate) != 2:
                 return False
-            if not plain_state((<tuple>dstate)[1], self.of.type_number, cells, self.of.H, &self.form, dc):
+            if not plain_state((<tuple>dstate)[1], self.of.type_number, self.of.stacked, self.of.H, &self.form, dc):
                 return False
             dstate = (<tuple>dstate)[0]
-        return plain_state(dstate, self.of.type_number, cells, self.of.P, &self.form, dh)
+        return plain_state(dstate, self.of.type_number, self.of.stacked, self.of.P, &self.form, dh)
 
     cdef object _backward(self, const fr_seq *dy, const char *dh, const char *dc):
         cdef PlainCalls of = self.of
         cdef Form *f = &self.form
-        cdef ptrdiff_t k, I, cells = 0 if self.one_step else of.layers
+        cdef ptrdiff_t k
         cdef fr_call t
         cdef fr_seq source = dy[0], target
         cdef Memory down = None, memory
         dx = of.new_sequence(f, of.calls[0].I, &target) if not self.one_step else self.step_dx(&target)
         cdef fr_seq lowest = target
-        dh0 = of.new_zeros(f, cells, of.P, dh)
-        dc0 = of.new_zeros(f, cells, of.H, dc) if of.has_c else None
-        flat = new_vector(cnp.PyArray_SIZE(<cnp.ndarray>of.flat), of.type_number)
-        cdef ptrdiff_t by = <char *>data(flat) - <char *>data(of.flat)
+        dh0 = of.new_zeros(f, of.P, dh)
+        dc0 = of.new_zeros(f, of.H, dc) if of.has_c else None
+        parameters = new_like(of.flat) if of.flat is not None else tuple([None if w is None else new_like(w) for w in of.weights])
         for k in range(of.layers - 1, -1, -1):
             self.layer(k, &t)
             memory = down
@@ -536,11 +553,14 @@ cdef class Recorded:
             t.d.dy, t.d.dx = source, target
             t.d.dh = <char *>data(dh0) + k * f.B * of.P * of.size
             t.d.dc = NULL if dc0 is None else <char *>data(dc0) + k * f.B * of.H * of.size
-            moved(&t.d.dw, &t.w, by)
+            if of.flat is None:
+                set_arrays(&t.d.dw, parameters)
+            else:
+                moved(&t.d.dw, &t.w, <char *>data(parameters) - <char *>data(of.flat))
             t.d.fresh = 1
             of.run(k, &t, True)
             source = target
-        return dx, (dh0, dc0) if of.has_c else dh0, flat
+        return dx, (dh0, dc0) if of.has_c else dh0, parameters
 
     cdef object step_dx(self, fr_seq *to):
         """dx of a cell, (B, I) or (I,)."""
@@ -557,3 +577,59 @@ cdef class Recorded:
     def parts(self):
         """For the general way: x, state, the lists of y, c and gates of each layer, and whether x is (B, T, I)."""
         return self.x, self.state, self.ys, self.cs, self.gates, bool(self.form.rows_first)
+
+
+# --- functions ----------------------------------------------------------------------------------------------------------
+
+cdef bint plain_weights(tuple w, int type_number, ptrdiff_t gates, fr_call *t):
+    """Are w_ih (G*H, I), w_hh (G*H, P) and, as far as there are any, b_ih, b_hh (G*H), peephole (3, H), w_hr (P, H) plain arrays? Then
+    sizes and weights are in t."""
+    cdef ptrdiff_t shape[2]
+    if not is_of(w[0], type_number) or not is_of(w[1], type_number):
+        return False
+    if cnp.PyArray_NDIM(<cnp.ndarray>w[0]) != 2 or cnp.PyArray_NDIM(<cnp.ndarray>w[1]) != 2:
+        return False
+    t.I, t.P = cnp.PyArray_DIM(<cnp.ndarray>w[0], 1), cnp.PyArray_DIM(<cnp.ndarray>w[1], 1)
+    t.H = t.P
+    if w[5] is not None:
+        if not is_of(w[5], type_number) or cnp.PyArray_NDIM(<cnp.ndarray>w[5]) != 2:
+            return False
+        shape[0], shape[1] = t.P, cnp.PyArray_DIM(<cnp.ndarray>w[5], 1)
+        t.H = shape[1]
+        if t.P >= t.H or not is_plain(w[5], type_number, 2, shape):
+            return False
+    if t.P == 0 or t.H > cnp.PyArray_DIM(<cnp.ndarray>w[1], 0):
+        return False
+    shape[0], shape[1] = gates * t.H, t.I
+    if not is_plain(w[0], type_number, 2, shape):
+        return False
+    shape[1] = t.P
+    if not is_plain(w[1], type_number, 2, shape):
+        return False
+    if (w[2] is not None and not is_plain(w[2], type_number, 1, shape)) or (
+            w[3] is not None and not is_plain(w[3], type_number, 1, shape)):
+        return False
+    shape[0], shape[1] = 3, t.H
+    if w[4] is not None and not is_plain(w[4], type_number, 2, shape):
+        return False
+    set_arrays(&t.w, w)
+    return True
+
+
+def call_function(int cell, form, x, tuple weights, h0, c0, bint batch_first, bint record, int threads):
+    """(y, state, Recorded or None) of a plain call of a function with these weights: w_ih, w_hh, b_ih, b_hh, peephole, w_hr; or None.
+    threads: at most so many, 0 for as many as are in use."""
+    if type(x) is not cnp.ndarray or cnp.PyArray_TYPE(<cnp.ndarray>x) not in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE):
+        return None
+    cdef PlainCalls calls = PlainCalls.__new__(PlainCalls)
+    calls.describe(cell, form, x, 1)
+    calls.weights, calls.threads = weights, threads
+    if not plain_weights(weights, calls.type_number, calls.gates, &calls.calls[0]):
+        return None
+    calls.P, calls.H = calls.calls[0].P, calls.calls[0].H
+    calls.counts[0] = <double>calls.gates * calls.H * (calls.calls[0].I + calls.P) + (calls.P * calls.H if calls.P < calls.H else 0)
+    state = (h0, c0) if calls.has_c else h0
+    if record:
+        return calls.record(x, state, False, batch_first)
+    done = calls.infer(x, state, batch_first)
+    return None if done is None else (done[0], done[1], None)

@@ -152,7 +152,7 @@ cdef class TensorCalls(PlainCalls):
         return lender.parallel != NULL
 
     cdef int most_threads(self) except -1:
-        return min(fr_shared_get(&threads), <int>torch_threads())
+        return min(PlainCalls.most_threads(self), <int>torch_threads())
 
     cdef void run_team(self, int team, int kind, long long patience_ns, fr_work *kernel, const fr_call *t) noexcept nogil:
         if lender.parallel == NULL:
@@ -168,12 +168,12 @@ cdef class TensorCalls(PlainCalls):
             return False
         return <double>f.T * f.B * (self.calls[0].I + 6 * self.H) <= 1e15
 
-    cdef bint look_at_state(self, object state, ptrdiff_t cells, ptrdiff_t n, const Form *f, const char **to) except -1:
+    cdef bint look_at_state(self, object state, ptrdiff_t n, const Form *f, const char **to) except -1:
         """plain_state of a tensor."""
         cdef ptrdiff_t shape[3]
         cdef int ndim = 0
-        if cells:
-            shape[ndim] = cells
+        if self.stacked:
+            shape[ndim] = self.stacked
             ndim += 1
         if not f.unbatched:
             shape[ndim] = f.B
@@ -181,17 +181,17 @@ cdef class TensorCalls(PlainCalls):
         shape[ndim] = n
         return look_at(state, self.bits(), ndim + 1, shape, to)
 
-    cdef bint look_at_states(self, object hx, ptrdiff_t cells, Form *f) except -1:
+    cdef bint look_at_states(self, object hx, Form *f) except -1:
         """A state, or None; of an LSTM a pair."""
         f.h0 = f.c0 = NULL
         if hx is None:
             return True
         if not self.has_c:
-            return self.look_at_state(hx, cells, self.P, f, &f.h0)
+            return self.look_at_state(hx, self.P, f, &f.h0)
         if type(hx) is not tuple or len(<tuple>hx) != 2:
             return False
         h, c = <tuple>hx
-        return self.look_at_state(h, cells, self.P, f, &f.h0) and self.look_at_state(c, cells, self.H, f, &f.c0)
+        return self.look_at_state(h, self.P, f, &f.h0) and self.look_at_state(c, self.H, f, &f.c0)
 
     cdef bint look_at_weights(self, list weights, ptrdiff_t k, fr_weights *to) except -1:
         """Those of layer k."""
@@ -218,10 +218,10 @@ cdef class TensorCalls(PlainCalls):
         shape[0], shape[1] = t.P, t.H
         return known.w_hr == NULL or look_at(weights[at + n - 1], self.bits(), 2, shape, <const char **>&to.w_hr)
 
-    cdef object tensor_of_state(self, object like, const Form *f, ptrdiff_t cells, ptrdiff_t n, char **to):
-        """(cells, B, n), of a cell (B, n); without a batch (cells, n) or (n,)."""
-        if cells:
-            return new_tensor(like, 2 if f.unbatched else 3, cells, cells if f.unbatched else f.B, n, to)
+    cdef object tensor_of_state(self, object like, const Form *f, ptrdiff_t n, char **to):
+        """(L, B, n) or (B, n), without B where x has none."""
+        if self.stacked:
+            return new_tensor(like, 2 if f.unbatched else 3, self.stacked, self.stacked if f.unbatched else f.B, n, to)
         return new_tensor(like, 1 if f.unbatched else 2, 0, f.B, n, to)
 
     cdef int update_c(self, fr_call *t, char *c, const void *source, ptrdiff_t bytes) except -1:
@@ -238,14 +238,14 @@ cdef class TensorCalls(PlainCalls):
         cdef fr_call t
         cdef fr_weights w
         cdef char *c
-        if not self.look_at_input(x, True, False, &f) or not self.look_at_states(hx, 0, &f) or not self.look_at_weights(weights, 0, &w):
+        if not self.look_at_input(x, True, False, &f) or not self.look_at_states(hx, &f) or not self.look_at_weights(weights, 0, &w):
             return None
         self.begin(0, &f, &f.x, &t)
         t.w = w
-        h_n = self.tensor_of_state(x, &f, 0, self.P, <char **>&t.y.p)
+        h_n = self.tensor_of_state(x, &f, self.P, <char **>&t.y.p)
         t.y.sb = self.P
         if self.has_c:
-            c_n = self.tensor_of_state(x, &f, 0, self.H, &c)
+            c_n = self.tensor_of_state(x, &f, self.H, &c)
             self.update_c(&t, c, f.c0, f.B * self.H * self.size)
         try:
             self.run(0, &t, False)
@@ -256,7 +256,7 @@ cdef class TensorCalls(PlainCalls):
     def infer(self, x, hx, list weights, bint batch_first):
         """(y, state) of a layer, or None where the call is not plain."""
         cdef Form f
-        if not self.look_at_input(x, False, batch_first, &f) or not self.look_at_states(hx, self.layers, &f):
+        if not self.look_at_input(x, False, batch_first, &f) or not self.look_at_states(hx, &f):
             return None
         try:
             return self.inferred(x, weights, &f)
@@ -272,8 +272,8 @@ cdef class TensorCalls(PlainCalls):
         cdef ptrdiff_t k, B = f.B, P = self.P, cell = B * self.H * self.size
         cdef Memory up = None, memory
         y = self.tensor_of_sequence(x, f, &last)
-        h_n = self.tensor_of_state(x, f, self.layers, P, &h)
-        c_n = self.tensor_of_state(x, f, self.layers, self.H, &c) if self.has_c else None
+        h_n = self.tensor_of_state(x, f, P, &h)
+        c_n = self.tensor_of_state(x, f, self.H, &c) if self.has_c else None
         for k in range(self.layers):
             memory, target = up, last
             if k + 1 < self.layers:
@@ -311,13 +311,13 @@ cdef class TensorCalls(PlainCalls):
         cdef char *h
         cdef char *c
         cdef char *kept
-        if not self.look_at_input(x, True, False, &f) or not self.look_at_states(hx, 0, &f) or not self.look_at_weights(weights, 0, &w):
+        if not self.look_at_input(x, True, False, &f) or not self.look_at_states(hx, &f) or not self.look_at_weights(weights, 0, &w):
             return None
         cdef ptrdiff_t n = f.B * self.H
         self.begin(0, &f, &f.x, &t)
         t.w = w
-        h_n = self.tensor_of_state(x, &f, 0, self.P, &h)
-        c_n = self.tensor_of_state(x, &f, 0, self.H, &c) if self.has_c else None
+        h_n = self.tensor_of_state(x, &f, self.P, &h)
+        c_n = self.tensor_of_state(x, &f, self.H, &c) if self.has_c else None
         all_kept = new_tensor(x, 1, 0, 0, n * self.kept_blocks(), &kept)
         self.find_kept(&t, kept, h)
         try:
@@ -351,28 +351,28 @@ cdef class TensorCalls(PlainCalls):
         cdef const char *d[2]
         cdef const char *kept
         cdef ptrdiff_t n
-        if not self.look_at_input(x, True, False, &f) or not self.look_at_states(hx, 0, &f) or not self.look_at_weights(weights, 0, &w):
+        if not self.look_at_input(x, True, False, &f) or not self.look_at_states(hx, &f) or not self.look_at_weights(weights, 0, &w):
             return None
         n = f.B * self.H * self.kept_blocks()
         if not look_at(all_kept, self.bits(), 1, &n, &kept):
             return None
         d[0] = d[1] = NULL
-        if dh is not None and not self.look_at_state(dh, 0, self.P, &f, &d[0]):
+        if dh is not None and not self.look_at_state(dh, self.P, &f, &d[0]):
             return None
-        if dc is not None and not self.look_at_state(dc, 0, self.H, &f, &d[1]):
+        if dc is not None and not self.look_at_state(dc, self.H, &f, &d[1]):
             return None
         self.begin(0, &f, &f.x, &t)
         t.w = w
         self.find_kept(&t, <char *>kept, <char *>kept)
         dx = None
         if need_x:
-            dx = self.tensor_of_state(x, &f, 0, t.I, <char **>&t.d.dx.p)
+            dx = self.tensor_of_state(x, &f, t.I, <char **>&t.d.dx.p)
             t.d.dx.sb = t.I
-        dh0 = self.tensor_of_state(x, &f, 0, self.P, <char **>&t.d.dh)
+        dh0 = self.tensor_of_state(x, &f, self.P, <char **>&t.d.dh)
         copy_or_clear(t.d.dh, d[0], f.B * self.P * self.size)
         dc0 = None
         if self.has_c:
-            dc0 = self.tensor_of_state(x, &f, 0, self.H, <char **>&t.d.dc)
+            dc0 = self.tensor_of_state(x, &f, self.H, <char **>&t.d.dc)
             copy_or_clear(t.d.dc, d[1], f.B * self.H * self.size)
         if sums is not None:
             sums.next_step(&t)

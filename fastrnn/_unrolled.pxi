@@ -101,7 +101,7 @@ cdef class UnrolledCalls(WeightSums):
 
     def __init__(self, int cell, form, weights, cnp.ndarray flat):
         """Of the weights (with packed) of a cell, which are parts of a vector."""
-        self.begin_sums(PlainCalls(cell, form, [weights], flat), form)
+        self.begin_sums(PlainCalls(cell, form, [weights], flat, False), form)
         cdef fr_call t = self.calls.calls[0]
         cdef fr_sizes sizes
         cdef fr_team alone
@@ -130,8 +130,8 @@ cdef class UnrolledCalls(WeightSums):
         cdef const fr_kernels *kernels = calls.kernels()
         tape.layer(0, &t)
         dx = tape.step_dx(&t.d.dx)
-        dh0 = calls.new_zeros(&tape.form, 0, calls.P, dh)
-        dc0 = calls.new_zeros(&tape.form, 0, calls.H, dc) if calls.has_c else None
+        dh0 = calls.new_zeros(&tape.form, calls.P, dh)
+        dc0 = calls.new_zeros(&tape.form, calls.H, dc) if calls.has_c else None
         t.d.dh, t.d.dc = data(dh0), data(dc0)
         self.next_step(&t)
         t.memory.packed, t.memory.back_ready = self.back.start, True
@@ -150,7 +150,7 @@ cdef class UnrolledCalls(WeightSums):
         return self.sums
 
     cdef object new_sums(self):
-        flat = new_vector(cnp.PyArray_SIZE(<cnp.ndarray>self.calls.flat), self.calls.type_number)
+        flat = new_like(self.calls.flat)
         moved(&self.kept.d.dw, &self.kept.w, <char *>data(flat) - <char *>data(self.calls.flat))
         return flat
 

@@ -231,14 +231,14 @@ class RecurrentCell(Module):
 
     @cached_property
     def _plain(self) -> PlainCalls:
-        return PlainCalls(self._cell, self._cell.form, self._weights(), self.flat)
+        return PlainCalls(self._cell, self._cell.form, self._weights(), self.flat, False)
 
     def _general(self, kept: Recorded) -> tuple[Run, bool]:
         """A plain call as if it had gone the general way."""
         x, state, (y,), c, gates, _ = kept.parts()
         x, h, c0, unbatched = self._arguments(x, state)
-        saved = (y, c[0] if c else None, gates[0] if gates else None)
-        run = Run.recorded(self._cell, _one_step(x), x, self._weights()[0], h, c0, config.get_num_threads, False, saved)
+        run = Run(self._cell, _one_step(x), x, self._weights()[0], h, c0, config.get_num_threads)
+        run.resume(False, y, c[0] if c else None, gates[0] if gates else None)
         return run, unbatched
 
     def _step(self, x: Any, state: State, record: bool) -> tuple[Run, bool]:

@@ -18,6 +18,8 @@ Array = NDArray[Any]
 class _Frozen:
     """What both share: a copy of the layer or the cell whose weights do not change, and are packed."""
 
+    _not_pickled = ("_plain",)
+
     def __init__(self, owner: Any) -> None:
         copied: Any = owner.astype(owner.dtype)
         copied.flat.flags.writeable = False

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from . import config
 from ._api import checks
 from ._api.tape import Tape
+from ._core import Recorded, call_function
 from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from ._engine.plan import make_plan
 from ._engine.run import Run
 from ._engine.weights import Weights
 
 Array = NDArray[Any]
+_MANY = 1 << 30
 
 
 class _Options(NamedTuple):
@@ -327,6 +329,9 @@ def _call(
     c0: Any,
     options: _Options,
 ) -> tuple[Array, Array, Array | None, Tape | None]:
+    plain = _plain(cell, x, weights, h0, c0, options)
+    if plain is not None:
+        return plain
     x = checks.floats("x", x, None, (2, 3))
     w = check_weights(cell, x.dtype, *weights)
     reverse, record = checks.flag("reverse", options.reverse), checks.flag("record", options.record)
@@ -343,6 +348,41 @@ def _call(
     y = y.view()
     y.flags.writeable = False
     return y, h_n, c_n, Tape(run, batch_first, unbatched)
+
+
+def _plain(
+    cell: Cell, x: Any, weights: tuple[Any, ...], h0: Any, c0: Any, options: _Options
+) -> tuple[Array, Array, Array | None, Tape | None] | None:
+    """The result of a plain call, or None."""
+    lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads = options
+    if lengths is not None or reset is not None or mask is not None or checkpoint is not None or reverse is not False:
+        return None
+    if type(masked) is not str or masked != "zero" or type(batch_first) is not bool or type(record) is not bool:
+        return None
+    if threads is not None and (type(threads) is not int or not 0 < threads < _MANY):
+        return None
+    if len(weights) == 4:
+        weights = (*weights, None, None)
+    done = call_function(cell, cell.form, x, weights, h0, c0, batch_first, record, threads or 0)
+    if done is None:
+        return None
+    y, state, kept = done
+    h_n, c_n = state if cell.is_lstm else (state, None)
+    if kept is None:
+        return y, h_n, c_n, None
+    tape = Tape._of_plain(kept, lambda kept: _general(cell, weights, threads, kept), batch_first and y.ndim == 3, y.ndim == 2)
+    return y, h_n, c_n, tape
+
+
+def _general(cell: Cell, weights: tuple[Any, ...], threads: int | None, kept: Recorded) -> Run:
+    """The run of a plain call, as if it had gone the general way."""
+    x, state, (y,), cs, gates, rows_first = kept.parts()
+    w = check_weights(cell, x.dtype, *weights)
+    h0, c0 = state if cell.is_lstm else (state, None)
+    run = make_run(cell, x, w, h0, c0, None, None, False, rows_first, threads)
+    y = y[:, None] if y.ndim == 2 else y.swapaxes(0, 1) if rows_first else y
+    run.resume(rows_first, y, cs[0] if cs else None, gates[0] if gates else None)
+    return run
 
 
 def check_weights(

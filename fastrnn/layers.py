@@ -257,7 +257,7 @@ class Recurrent(Portable):
     @cached_property
     def _plain(self) -> PlainCalls | None:
         """The plain calls of layers in one direction."""
-        return None if self.bidirectional else PlainCalls(self._cell, self._cell.form, self._weights(), self.flat)
+        return None if self.bidirectional else PlainCalls(self._cell, self._cell.form, self._weights(), self.flat, True)
 
     def _plain_calls(self, lengths: Any, reset: Any, mask: Any, masked: Any) -> PlainCalls | None:
         """Who may take a call with these arguments, if x and the state are plain."""
@@ -277,9 +277,10 @@ class Recurrent(Portable):
         x = layout.x
         for k, weights in enumerate(done.weights):
             y = ys[k] if k + 1 < len(ys) else layout.turned(ys[k])
-            saved = y, cs[k] if cs else None, gates[k] if gates else None
             h, c = None if h0 is None else h0[k], None if c0 is None else c0[k]
-            done.add(Run.recorded(self._cell, plans[0], x, weights, h, c, threads, layout.rows_first, saved))
+            run = Run(self._cell, plans[0], x, weights, h, c, threads)
+            run.resume(layout.rows_first, y, cs[k] if cs else None, gates[k] if gates else None)
+            done.add(run)
             x = y
         return layout, done
 

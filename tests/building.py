@@ -1,11 +1,14 @@
 """Builds of the package in a copy of the sources, for the tests of what is shipped and of compilers."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 # The folder from which fastrnn is imported here, for other processes: the tree, or where the package is installed.
@@ -58,3 +61,43 @@ def build(kind: str, tree: Path, target: Path) -> Path:
     run_python("-c", code, cwd=tree)
     (made,) = target.iterdir()
     return made
+
+
+def compile_module(tree: Path, compiler: str, **environment: str) -> str:
+    """Compile the module in a tree, under flags that would change results if ours did not follow, and put it beside its package.
+    What the compiler said."""
+    flags = "-O0 -funsafe-math-optimizations"
+    if "gcc" in compiler:  # Clang warns that -ffast-math is overridden
+        flags += " -ffast-math"
+    said = run_python("setup.py", "--quiet", "build_ext", cwd=tree, CC=compiler, CFLAGS=flags, **environment)
+    (module,) = tree.glob("build/lib*/fastrnn/_core*.so")
+    shutil.copy(module, tree / "fastrnn")
+    return said
+
+
+class Release:
+    """The sdist, what it unpacks to, and the wheel that is built there, so that every test of the wheel shows too that the sdist is
+    complete. Compiled once in a run, for all of its processes: whoever comes first does it, and the others wait."""
+
+    COMPILER = "gcc" if shutil.which("gcc") else os.environ.get("CC", "cc")
+
+    def __init__(self, tmp_path_factory: Any) -> None:
+        home = tmp_path_factory.getbasetemp()
+        home = (home.parent if "PYTEST_XDIST_WORKER" in os.environ else home) / "release"
+        home.mkdir(exist_ok=True)
+        with open(home / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (home / "said").exists():
+                self._make(home)
+        (self.sdist,) = (home / "sdist").iterdir()
+        (self.tree,) = (home / "unpacked").iterdir()
+        (self.wheel,) = (home / "wheel").iterdir()
+        self.said = (home / "said").read_text()
+
+    def _make(self, home: Path) -> None:
+        sdist = build("sdist", copy_tree(home / "tree"), home / "sdist")
+        shutil.unpack_archive(sdist, home / "unpacked", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+        (tree,) = (home / "unpacked").iterdir()
+        said = compile_module(tree, self.COMPILER)
+        build("wheel", tree, home / "wheel")
+        (home / "said").write_text(said)

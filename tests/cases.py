@@ -136,18 +136,26 @@ _SIZES: tuple[dict[str, int], ...] = (
 
 
 def table() -> list[Case]:
-    """For each cell: every H, with B, T and I going round; every option; unusual sizes. Then a random sweep."""
-    cases = [case for cell in CELLS for case in _of_cell(cell)]
+    """For each cell: every H, with B, T and I going round; then all the others."""
+    return [*(case for cell in CELLS for case in _of_every_size(cell)), *table_of_options()]
+
+
+def table_of_options() -> list[Case]:
+    """For each cell every option, and unusual sizes; then a random sweep."""
+    cases = [case for cell in CELLS for case in _with_options(cell)]
     combined = [Case(cell, **options) for cell in COMBINED for options in _OPTIONS[:12:3]]
     return [*cases, *combined, *sweep(60)]
 
 
-def _of_cell(cell: str) -> Iterator[Case]:
+def _of_every_size(cell: str) -> Iterator[Case]:
     rng = np.random.default_rng(_seed(cell))
     rounds = [_round_and_round(rng, values) for values in (STEPS, ROWS, INPUTS)]
     for H in HIDDEN[1:] if cell.endswith("projected") else HIDDEN:
         T, B, I = (next(values) for values in rounds)
         yield Case(cell, T, B, I, H)
+
+
+def _with_options(cell: str) -> Iterator[Case]:
     for options in _OPTIONS:
         if CELLS[cell][0] == "lstm" or options.get("through") != "s":
             yield Case(cell, **options)

@@ -22,6 +22,7 @@ from unittest import mock
 import numpy as np
 
 import fastrnn
+import originals
 from fastrnn.formats import Cell, Format, Tree
 
 # Two packages' own layouts, written down as any user can.
@@ -62,8 +63,8 @@ class Speaker:
     """g2p-en's network: a GRU that reads a word, and one that speaks it."""
 
     def __init__(self, encoder, decoder, embedding, fc_w, fc_b):
-        self.encoder = fastrnn.GRU.from_weights(encoder, G2P_EN, batch_first=True)
-        self.decoder = fastrnn.GRU.from_weights(decoder, G2P_EN)
+        self.encoder = fastrnn.GRU.from_weights(encoder, G2P_EN, batch_first=True).frozen()
+        self.decoder = fastrnn.GRU.from_weights(decoder, G2P_EN).frozen()
         self.embedding, self.fc_w, self.fc_b = embedding, fc_w, fc_b
         self.stream = self.decoder.stream()
 
@@ -76,6 +77,15 @@ class Speaker:
             hs.append(self.stream(xs[-1]).copy())
             chosen.append(int((hs[-1] @ self.fc_w.T + self.fc_b).argmax()))
         return np.stack(xs), np.stack(hs), [i for i in chosen[1:] if i != end]
+
+    def speak_all(self, h, start, end):
+        """The same from many states (1, B, H): the indices chosen for each."""
+        stream, chosen = self.decoder.stream(h.shape[1]), [np.full(h.shape[1], start)]
+        stream.state = h
+        while len(chosen) <= 20 and not (np.array(chosen) == end).any(axis=0).all():
+            chosen.append((stream(self.embedding[chosen[-1]]) @ self.fc_w.T + self.fc_b).argmax(axis=1))
+        rows = np.array(chosen[1:]).T
+        return [row[: np.append(row == end, True).argmax()].tolist() for row in rows]
 
 
 def load_g2p_en():
@@ -93,6 +103,8 @@ def g2p_en():
     weights = ({name: getattr(theirs, f"{part}_{name}") for name in ("w_ih", "w_hh", "b_ih", "b_hh")} for part in ("enc", "dec"))
     ours = Speaker(*weights, theirs.dec_emb, theirs.fc_w, theirs.fc_b)
     words = ["incomprehensible", "fastrnn", "anthropomorphise", "zyzzyva"]
+    many = [*words, "recurrent", "gradients", "vanish", "through", "sixty", "backpropagated", "layers", "when", "nobody"]
+    many += ["clips", "exploding", "sequences"]
     x = theirs.encode(words[0])
     own = (theirs.enc_w_ih, theirs.enc_w_hh, theirs.enc_b_ih, theirs.enc_b_hh)
 
@@ -100,12 +112,27 @@ def g2p_en():
         *_, chosen = ours.speak(ours.encoder(theirs.encode(word))[1], 2, 3)
         return [theirs.idx2p.get(i, "<unk>") for i in chosen]
 
+    def predict_all(words):
+        """Each row is what it is alone, so words may share a batch."""
+        letters = [theirs.encode(word)[0] for word in words]
+        lengths = [len(rows) for rows in letters]
+        x = np.zeros((len(words), max(lengths), letters[0].shape[1]), letters[0].dtype)
+        for row, rows in zip(x, letters):
+            row[: len(rows)] = rows
+        spoken = ours.speak_all(ours.encoder(x, lengths=lengths)[1], 2, 3)
+        return [[theirs.idx2p.get(i, "<unk>") for i in chosen] for chosen in spoken]
+
     return [
         Work("encoder, T 17, I = H 256", lambda: theirs.gru(x, x.shape[1], *own), lambda: ours.encoder(x)[0], 1e-5),
         Work(
             "four words, read and spoken",
             lambda: [theirs.predict(word) for word in words],
             lambda: [predict(word) for word in words],
+        ),
+        Work(
+            "16 words, which can only go one after the other in its own code",
+            lambda: [theirs.predict(word) for word in many],
+            lambda: predict_all(many),
         ),
     ]
 
@@ -119,7 +146,7 @@ def g2pm():
     theirs = g2pM.G2pM()
     state_dict = pickle.loads(Path(g2pM.__file__).with_name("np_ckpt.pkl").read_bytes())
     weights = {name.removeprefix("lstm."): array for name, array in state_dict.items() if name.startswith("lstm.")}
-    layer = fastrnn.LSTM.from_weights(weights, batch_first=True, bidirectional=True)
+    layer = fastrnn.LSTM.from_weights(weights, batch_first=True, bidirectional=True).frozen()
     sentence = np.random.default_rng(0).integers(4, len(theirs.embeddings), (1, 30))
     several = np.repeat(sentence, 8, axis=0) * (np.arange(30) < np.arange(30, 14, -2)[:, None])  # 0 is padding
 
@@ -150,7 +177,7 @@ def nagisa():
     found = []
     for what, birnn, T in (("words", model.ws_model, 92), ("words", model.ws_model, 572), ("classes", model.pos_model, 59)):
         f, b = birnn.layers[0]
-        layer, x = nagisa_layer((f, b)), rng.standard_normal((T, len(f.WxT)), dtype=np.float32)
+        layer, x = nagisa_layer((f, b)).frozen(), rng.standard_normal((T, len(f.WxT)), dtype=np.float32)
         theirs = partial(nagisa_utils.birnn_transduce, x, f.WxT, f.b, f.WhT, b.WxT, b.b, b.WhT)
         size = f"{what}: LSTM both ways, T {T} I {x.shape[1]} H {f.h_dim}"
         found.append(Work(size, theirs, lambda layer=layer, x=x: layer(x)[0], 1e-5, "compiled C"))
@@ -270,13 +297,14 @@ def cs231n():
     def theirs():
         h, c, caches, hs = h0, np.zeros_like(h0), [], []
         for t in range(T):
-            h, c, cache = cs231n.lstm_step_forward(x[:, t], h, c, Wx, Wh, b)
+            h, c, cache = originals.lstm_step_forward(x[:, t], h, c, Wx, Wh, b)
             hs.append(h)
             caches.append(cache)
-        dx, dprev_h, dprev_c, grads = np.zeros_like(x), np.zeros_like(h), np.zeros_like(c), [0, 0, 0]
+        dx, dprev_h, dprev_c, grads = np.zeros_like(x), np.zeros_like(h), np.zeros_like(c), list(map(np.zeros_like, (Wx, Wh, b)))
         for t in reversed(range(T)):
-            dx[:, t], dprev_h, dprev_c, *step = cs231n.lstm_step_backward(dh[:, t] + dprev_h, dprev_c, caches[t])
-            grads = [total + one for total, one in zip(grads, step)]
+            dx[:, t], dprev_h, dprev_c, *step = originals.lstm_step_backward(dh[:, t] + dprev_h, dprev_c, caches[t])
+            for total, one in zip(grads, step):
+                total += one
         return [np.stack(hs, axis=1), dx, dprev_h, *grads]
 
     def ours():
@@ -329,23 +357,104 @@ def coursera():
     def theirs():
         a, c, caches, every = a0, np.zeros_like(a0), [], []
         for t in range(T):
-            a, c, _, cache = coursera.lstm_cell_forward(x[:, :, t], a, c, p)
+            a, c, _, cache = originals.lstm_cell_forward(x[:, :, t], a, c, p)
             caches.append(cache)
             every.append(a)
-        da_prev, dc_prev, sums = np.zeros_like(a), np.zeros_like(c), {}
+        da_prev, dc_prev, dx = np.zeros_like(a), np.zeros_like(c), np.zeros_like(x)
+        sums = {f"d{name}": np.zeros_like(array) for name, array in p.items() if name[1] in "fico"}
         for t in reversed(range(T)):
-            step = coursera.lstm_cell_backward(da[:, :, t] + da_prev, dc_prev, caches[t])
-            da_prev, dc_prev = step.pop("da_prev"), step.pop("dc_prev")
-            sums = {name: sums.get(name, 0) + array for name, array in step.items() if name != "dxt"}
-        return [np.stack(every, axis=2), da_prev, *(sums[f"d{name}"] for name in p if name[1] in "fico")]
+            step = originals.lstm_cell_backward(da[:, :, t] + da_prev, dc_prev, caches[t])
+            da_prev, dc_prev, dx[:, :, t] = (step[name] for name in ("da_prev", "dc_prev", "dxt"))
+            for name, total in sums.items():
+                total += step[name]
+        return [np.stack(every, axis=2), dx, da_prev, *sums.values()]
 
     def ours():
         a, _, _, caches = coursera.lstm_forward(x, a0, p)
         grads = coursera.lstm_backward(da, caches)
-        return [a, grads["da0"], *(grads[f"d{name}"] for name in p if name[1] in "fico")]
+        return [a, grads["dx"], grads["da0"], *(grads[f"d{name}"] for name in p if name[1] in "fico")]
 
     return [Work(f"lstm_forward and lstm_backward, T {T} m {m} n_x {n_x} n_a {n_a}", theirs, ours, 1e-12)]
 
 
+# --- single steps ---------------------------------------------------------------------------------------------------------
+
+
+def steps_of(make):
+    """The steps that make(N, H, rng) has, by name the original and ours, for each number of rows and units."""
+    rng = np.random.default_rng(0)
+    for N in (1, 16):
+        for H in (8, 32, 64, 128, 256, 512):
+            for what, (theirs, ours) in make(N, H, rng).items():
+                yield Work(f"{what}, N {N} H {H}", theirs, ours, 1e-10)
+
+
+def cs231n_steps(N, H, rng):
+    from fastrnn.compat import cs231n
+
+    x, h, c, dh, dc = rng.standard_normal((5, N, H))
+    found = {}
+    for form, G, state, gradients in (("rnn", 1, (h,), (dh,)), ("lstm", 4, (h, c), (dh, dc))):
+        weights = [rng.standard_normal(shape) / H**0.5 for shape in ((H, G * H), (H, G * H), G * H)]
+        both = [(getattr(m, f"{form}_step_forward"), getattr(m, f"{form}_step_backward")) for m in (originals, cs231n)]
+        found |= pairs(f"{form}_step", both, (x, *state, *weights), gradients)
+    return found
+
+
+def coursera_steps(N, H, rng):
+    from fastrnn.compat import coursera
+
+    x, a, c, da, dc = rng.standard_normal((5, H, N))
+    shapes = {"Wax": (H, H), "Waa": (H, H), "ba": (H, 1), "Wya": (10, H), "Wy": (10, H), "by": (10, 1)}
+    shapes |= {f"W{gate}": (H, 2 * H) for gate in "fico"} | {f"b{gate}": (H, 1) for gate in "fico"}
+    p = {name: rng.standard_normal(shape) / H**0.5 for name, shape in shapes.items()}
+    found = {}
+    for form, state, gradients in (("rnn", (a,), (da,)), ("lstm", (a, c), (da, dc))):
+        both = [(getattr(m, f"{form}_cell_forward"), getattr(m, f"{form}_cell_backward")) for m in (originals, coursera)]
+        found |= pairs(f"{form}_cell", both, (x, *state, p), gradients)
+    return found
+
+
+def pairs(what, both, arguments, gradients):
+    """Forward and backward of the original and of ours; the last that forward returns is for backward."""
+    calls = {f"{what}_forward": [], f"{what}_backward": []}
+    for forward, backward in both:
+        cache = forward(*arguments)[-1]
+        calls[f"{what}_forward"].append(lambda forward=forward: list(forward(*arguments)[:-1]))
+        calls[f"{what}_backward"].append(lambda backward=backward, cache=cache: in_order(backward(*gradients, cache)))
+    return calls
+
+
+def in_order(results):
+    return [results[name] for name in sorted(results)] if isinstance(results, dict) else list(results)
+
+
+def numpy_ml_steps(N, H, rng):
+    with mock.patch.object(collections, "Hashable", collections.abc.Hashable, create=True):
+        from numpy_ml.neural_nets import layers as theirs
+    from fastrnn.compat import numpy_ml as ours
+
+    x, dy = rng.standard_normal((2, N, H))
+    found = {}
+    for kind in ("RNNCell", "LSTMCell"):
+        original, cell = getattr(theirs, kind)(H), getattr(ours, kind)(H)
+        original.forward(x)
+        cell.set_params({"parameters": original.parameters})
+        found[f"{kind} forward, backward"] = [partial(there_and_back, c, x, dy) for c in (original, cell)]
+    return found
+
+
+def there_and_back(cell, x, dy):
+    cell.flush_gradients()
+    cell.derived_variables |= {"dLdA_accumulator": None, "dLdC_accumulator": None}
+    cell.forward(x)
+    return [cell.backward(dy), *(cell.gradients[name] for name in sorted(cell.gradients))]
+
+
+STEPS = {
+    "cs231n": partial(steps_of, cs231n_steps),
+    "coursera": partial(steps_of, coursera_steps),
+    "numpy-ml": partial(steps_of, numpy_ml_steps),
+}
 CLIENTS = {"g2p-en": g2p_en, "g2pM": g2pm, "nagisa": nagisa, "thinc": thinc, "madmom": madmom, "numpy-ml": numpy_ml}
 STUDENTS = {"cs231n": cs231n, "min-char-rnn": karpathy, "coursera": coursera}

@@ -17,7 +17,23 @@ def pytest_addoption(parser):
     )
 
 
+# Files that take long by themselves, the longest first: of a parallel run's processes none is then left with one at the end.
+LONGEST = [
+    "cross", "build", "package", "example_programs", "cells", "promises", "stacks", "bad_input", "threads", "sessions", "import",
+]  # fmt: skip
+
+
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # pytest-xdist would begin with the files of many tests
+
+
+def _place(item):
+    name = item.path.stem.removeprefix("test_")
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=_place)
     left_out = {item for item in items if "slow" in item.keywords and not config.getoption("--slow")}
     left_out |= _not_drawn([item for item in items if item not in left_out], config.getoption("--share"))
     if left_out:
@@ -47,14 +63,21 @@ def pytest_sessionfinish(session):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.fixture(autouse=True)
+def _schedules_of_one_test():
+    """What a test changed about schedules is not remembered after it."""
+    yield
+    _core.forget_schedules()
+
+
 @pytest.fixture
 def use():
-    """use(isa="v3", gemm="own") for the rest of the test."""
+    """use(isa="v3", gemm="own") for the rest of the test; isa="best" is that of this processor."""
     isa, engine = _core.isa_in_use(), _core.gemm_in_use()
 
     def use(isa: str | None = None, gemm: str | None = None) -> None:
         if isa is not None:
-            config.use_isa(isa)
+            config.use_isa(config.available_isas()[-1] if isa == "best" else isa)
         if gemm is not None:
             config.set_gemm(gemm)
 
@@ -85,8 +108,19 @@ def own(use):
     use(gemm="own")
 
 
-@pytest.fixture(params=config.available_isas())
+@pytest.fixture(params=["best", "scalar"])
 def isa(request, use, own):
-    """Each instruction set in turn, with the engine "own"."""
+    """The widest vectors with fused multiply-adds, and plain C without, with the engine "own".
+
+    The others are made of the same kernels, and have the bits of one of these two: test_promises.py says so over the whole table
+    of cases, test_cross.py for other schedules too.
+    """
+    use(isa=request.param)
+    return request.param
+
+
+@pytest.fixture(params=config.available_isas())
+def every_isa(request, use, own):
+    """Each instruction set in turn, for what is written once for each of them."""
     use(isa=request.param)
     return request.param

@@ -147,7 +147,8 @@ class Tree:
         shutil.copy(module, self.folder / MODULE)
 
     def _made_of(self, source: str) -> set[str]:
-        return {source, *self.objects[source].with_suffix(".d").read_text().replace("\\\n", " ").split()}
+        included = {f"fastrnn/{path.name}" for path in (ROOT / "fastrnn").glob("*.pxi")} if source == CYTHON else set()
+        return {source, *included, *self.objects[source].with_suffix(".d").read_text().replace("\\\n", " ").split()}
 
     def _compile_changed(self, name: str) -> None:
         """The module with this file as it is now."""

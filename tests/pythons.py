@@ -2,7 +2,7 @@
 
 Each of them, on the path or under pyenv, gets a virtual environment in build/pythons, where pip builds and installs the package
 as for anyone. There the imports (plain, -OO, warnings as errors: test_import.py) and the quick files of the suite are run, the
-latter with a quarter of each test's cases, with the newest NumPy that this Python has. The oldest Python has the oldest NumPy
+latter with half of each test's cases, with the newest NumPy that this Python has. The oldest Python has the oldest NumPy
 that is supported; it and the newest run all of the suite but the C code's own tests and the longest trainings. A table says what
 ran where, and which Python was not found.
 
@@ -97,7 +97,7 @@ class Environment:
             others = (f"--ignore={path}" for path in files("import", *LEFT_OUT))
             self.step("whole suite", [*pytest, *others, ROOT / "tests"])
         else:
-            self.step("quick half", [*pytest, "--share", "4", *files(*QUICK)])
+            self.step("quick half", [*pytest, "--share", "2", *files(*QUICK)])
         self.cells["NumPy"] = self.said("import numpy; print(numpy.__version__)")
         self.cells["Python"] = self.said("import platform; print(platform.python_version())")
 

@@ -1,15 +1,17 @@
 """Each compiler builds the package without a warning; neither it nor the environment's flags change a bit of a result, or what
 denormals are in the process; and a build that cannot be says what is missing."""
 
+import json
 import os
 import runpy
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from building import ROOT, copy_tree, failing_python, run_python
+from building import ROOT, Release, compile_module, copy_tree, failing_python, run_python
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("FASTRNN_SANITIZED") == "1", reason="compilers run ten times slower under the sanitizers"
@@ -42,11 +44,11 @@ def compiler(request) -> str:
 @pytest.fixture(scope="module")
 def build(compiler, tmp_path_factory):
     """A tree with the module built under flags that would change results, and what the build said."""
+    if compiler == Release.COMPILER:
+        release = Release(tmp_path_factory)
+        return release.tree, release.said
     tree = copy_tree(tmp_path_factory.mktemp("build") / "tree")
-    flags = {"CC": compiler, "CFLAGS": "-O0 -funsafe-math-optimizations", "FASTRNN_WERROR": "1"}
-    if compiler == "gcc":  # Clang warns that -ffast-math is overridden
-        flags["CFLAGS"] += " -ffast-math"
-    return tree, run_python("setup.py", "--quiet", "build_ext", "--inplace", cwd=tree, **flags)
+    return tree, compile_module(tree, compiler, FASTRNN_WERROR="1")
 
 
 def test_builds_without_warnings_and_with_the_same_results(build, tmp_path):
@@ -57,14 +59,22 @@ def test_builds_without_warnings_and_with_the_same_results(build, tmp_path):
     assert built == run_python("-c", RESULTS, cwd=tmp_path)
 
 
-# The build with the objects that are there: the flags of the environment meet the linker alone.
+# Builds with the objects that are there: the flags of the environment meet the linker alone. One for each of the environments.
 LINK = """
-import runpy, sys
+import json, os, runpy, sys
+from pathlib import Path
 import setuptools  # which brings its own distutils
 from distutils.ccompiler import CCompiler
 CCompiler.compile = lambda self, sources, output_dir=None, **_: self.object_filenames(sources, output_dir=output_dir)
-sys.argv = ["setup.py", "--quiet", "build_ext", "--inplace", "--force"]
-runpy.run_path("setup.py", run_name="__main__")
+environments, before = json.loads(sys.argv[1]), dict(os.environ)
+for target, environment in environments.items():
+    os.environ.update(environment)
+    sys.argv = ["setup.py", "--quiet", "build_ext", "--inplace", "--force"]
+    runpy.run_path("setup.py", run_name="__main__")
+    (module,) = Path("fastrnn").glob("_core*.so")
+    module.rename(Path(target, module.name))
+    os.environ.clear()
+    os.environ.update(before)
 """
 # Denormals as they are, before the import and after it, in this thread and in one that begins then.
 DENORMALS = """
@@ -91,17 +101,31 @@ def knows(compiler: str, flag: str) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-@linux
-@pytest.mark.parametrize("variable, value, flag", [(*PLACES[0], flag) for flag in FAST] + [(*p, FAST[0]) for p in PLACES[1:]])
-def test_the_module_leaves_denormals_alone(build, compiler, variable, value, flag):
-    """crtfastmath.o, which these flags bring into the link, makes them 0 in the whole process."""
-    if not knows(compiler, flag):
-        pytest.skip(f"{compiler} does not know {flag}")
+LINKS = [(*PLACES[0], flag) for flag in FAST] + [(*place, FAST[0]) for place in PLACES[1:]]
+
+
+@pytest.fixture(scope="module")
+def linked(build, compiler, tmp_path_factory) -> dict[tuple[str, str, str], Path]:
+    """The folder of the module that each of LINKS gives, where the compiler knows its flag."""
     tree, _ = build
-    for module in (tree / "fastrnn").glob("_core*.so"):
-        module.unlink()
-    environment = {"CC": compiler, variable: value.format(flag, compiler=compiler)}
-    run_python("-c", LINK, cwd=tree, **environment)
+    folders = {link: tmp_path_factory.mktemp("linked") for link in LINKS if knows(compiler, link[2])}
+    environments = {
+        str(folder): {"CC": compiler, variable: value.format(flag, compiler=compiler)}
+        for (variable, value, flag), folder in folders.items()
+    }
+    run_python("-c", LINK, json.dumps(environments), cwd=tree)
+    return folders
+
+
+@linux
+@pytest.mark.parametrize("link", LINKS, ids="{0[0]} {0[2]}".format)
+def test_the_module_leaves_denormals_alone(build, compiler, linked, link):
+    """crtfastmath.o, which these flags bring into the link, makes them 0 in the whole process."""
+    if link not in linked:
+        pytest.skip(f"{compiler} does not know {link[2]}")
+    (module,) = linked[link].iterdir()
+    tree, _ = build
+    shutil.copy(module, tree / "fastrnn")
     run_python("-c", DENORMALS, cwd=tree, PYTHONPATH=str(tree))
 
 

@@ -7,7 +7,12 @@ import pytest
 
 from building import ROOT
 
-EXAMPLES = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "sequences.md").read_text(), re.MULTILINE | re.DOTALL)
+
+def examples(page):
+    return re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+EXAMPLES = examples("sequences.md")
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +46,25 @@ def test_the_loop_goes_back_k2_steps(page):
     names = dict(page)
     exec(EXAMPLES[-1].replace("total += tape.backward(dy).flat", "dx = tape.backward(dy).x"), names)
     assert names["dx"].shape[0] == 30 and names["dx"].any(axis=(1, 2)).all()
+
+
+def test_the_examples_of_single_steps_run():
+    """The gradient that the last one takes a step along is that of its loss."""
+    names: dict = {}
+    for example in examples("steps.md"):
+        exec(example, names)
+    cell, x, mix, target = (names[name] for name in ("cell", "x", "mix", "target"))
+    cell, moved = cell.astype(np.float64), cell.flat.astype(np.float64)
+    start = moved + 0.01 * names["steps"].grads.flat
+
+    def loss(flat):
+        cell.flat[:] = flat
+        x_t, state, total = x[0].astype(np.float64), None, 0.0
+        for target_t in target:
+            state = cell(x_t, state)
+            total += ((state[0] - target_t) ** 2).sum() / 2
+            x_t = np.tanh(state[0] @ mix)
+        return total
+
+    slope = (loss(start + 1e-6 * (start - moved)) - loss(start - 1e-6 * (start - moved))) / 2e-6
+    np.testing.assert_allclose(slope, 0.01 * (names["steps"].grads.flat.astype(np.float64) ** 2).sum(), rtol=1e-3)

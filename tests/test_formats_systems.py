@@ -4,6 +4,7 @@ Each maker takes (rng, dtype, L, D) and returns a Real: the system's own weights
 weights do not tell. The systems that are not installed are skipped, one by one.
 """
 
+import ctypes
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +33,15 @@ class Real:
     run: Callable[[Any], Any]
     options: dict[str, Any] = field(default_factory=dict)
     back: Callable[[Any], Any] = lambda weights: weights
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _floating_point_state():
+    """DyNet turns denormals off for good where it is imported: put the state back for the tests after these."""
+    libm, state = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    libm.fegetenv(state)
+    yield
+    libm.fesetenv(state)
 
 
 def package(name):

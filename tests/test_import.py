@@ -105,29 +105,37 @@ def test_a_module_that_does_not_load_keeps_its_own_error(tmp_path):
 # --- without what is optional
 
 ASK = """
-import importlib, json, sys, traceback
+import importlib, json, sys
 sys.path.insert(0, "fakes")
-user, call, absent = sys.argv[1:]
-if absent:
-    sys.modules[absent] = None
-try:
-    module = importlib.import_module(user)
-    if call:
-        eval("module." + call)
-except ImportError as error:
-    print(json.dumps([type(error).__name__, error.name, str(error)]))
+calls, absent = json.loads(sys.argv[1]), sys.argv[2:]
+sys.modules.update(dict.fromkeys(absent))
+errors = {}
+for user, call in calls.items():
+    try:
+        module = importlib.import_module(user)
+        if call:
+            eval("module." + call)
+    except ImportError as error:
+        errors[user] = [type(error).__name__, error.name, str(error)]
+print(json.dumps(errors))
 """
 
 
-def asked(user: str, absent: str, cwd: Path) -> list[str]:
-    out = run_python("-c", ASK, user, OPTIONAL[user][0], absent, cwd=cwd, PYTHONPATH=str(PACKAGE.parent))
-    return json.loads(out)
+def asked(cwd: Path, *absent: str) -> dict[str, list[str]]:
+    """The error of each of OPTIONAL, in a process where these packages are not to be had."""
+    calls = json.dumps({user: call for user, (call, _, _) in OPTIONAL.items()})
+    return json.loads(run_python("-c", ASK, calls, *absent, cwd=cwd, PYTHONPATH=str(PACKAGE.parent)))
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory) -> dict[str, list[str]]:
+    return asked(tmp_path_factory.mktemp("without"), *(package for _, package, _ in OPTIONAL.values()))
 
 
 @pytest.mark.parametrize("user", OPTIONAL)
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(user, tmp_path):
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(user, without):
     _, package, extra = OPTIONAL[user]
-    kind, name, text = asked(user, package, tmp_path)
+    kind, name, text = without[user]
     assert (kind, name) == ("ModuleNotFoundError", package)
     assert re.match(rf"{user}(\.\w+)? needs the package {package}, which is not installed: pip install 'fastrnn\[{extra}\]'$", text)
     assert f'"{package}' in _extras()[extra]
@@ -141,34 +149,37 @@ def _extras() -> dict[str, str]:
 
 
 BROKEN = "raise ImportError('libx.so.1: cannot open')"
+FAKES = {
+    "torch.py": BROKEN,
+    "onnx.py": BROKEN,
+    "keras.py": "import no_such_backend",
+    "mpi4py/__init__.py": "",
+    "mpi4py/MPI.py": "raise RuntimeError('cannot load MPI library')",
+    "autograd/__init__.py": "",
+    "autograd/numpy.py": "import no_such_part",
+}
+REASONS = {
+    "fastrnn.torch": "torch, which does not load (libx.so.1: cannot open); to install it anew: pip",
+    "fastrnn.onnx": "onnx, which does not load (libx.so.1: cannot open); to install it anew: pip",
+    "fastrnn.keras": (
+        "keras, which does not load (No module named 'no_such_backend'); it needs one of its backends: fastrnn.keras is for"
+    ),
+    "fastrnn.train": "mpi4py, which does not load (cannot load MPI library); it needs an MPI library",
+    "fastrnn.compat.autograd": "the package no_such_part, which is not installed: pip install 'fastrnn[autograd]'",
+}
 
 
-@pytest.mark.parametrize(
-    "user, files, says",
-    [
-        ("fastrnn.torch", {"torch.py": BROKEN}, "torch, which does not load (libx.so.1: cannot open); to install it anew: pip"),
-        ("fastrnn.onnx", {"onnx.py": BROKEN}, "onnx, which does not load (libx.so.1: cannot open); to install it anew: pip"),
-        (
-            "fastrnn.keras",
-            {"keras.py": "import no_such_backend"},
-            "keras, which does not load (No module named 'no_such_backend'); it needs one of its backends: fastrnn.keras is for",
-        ),
-        (
-            "fastrnn.train",
-            {"mpi4py/__init__.py": "", "mpi4py/MPI.py": "raise RuntimeError('cannot load MPI library')"},
-            "mpi4py, which does not load (cannot load MPI library); it needs an MPI library",
-        ),
-        (
-            "fastrnn.compat.autograd",
-            {"autograd/__init__.py": "", "autograd/numpy.py": "import no_such_part"},
-            "the package no_such_part, which is not installed: pip install 'fastrnn[autograd]'",
-        ),
-    ],
-)
-def test_a_package_that_does_not_load_gives_its_reason(user, files, says, tmp_path):
-    for name, text in files.items():
-        path = tmp_path / "fakes" / name
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory) -> dict[str, list[str]]:
+    folder = tmp_path_factory.mktemp("broken")
+    for name, text in FAKES.items():
+        path = folder / "fakes" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    _, _, text = asked(user, "", tmp_path)
-    assert says in text
+    return asked(folder, "jax", "matplotlib")
+
+
+@pytest.mark.parametrize("user", REASONS)
+def test_a_package_that_does_not_load_gives_its_reason(user, broken):
+    _, _, text = broken[user]
+    assert REASONS[user] in text

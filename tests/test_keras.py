@@ -1,5 +1,6 @@
 """fastrnn.keras against Keras itself: its NumPy backend before install() is the oracle for after."""
 
+import gc
 import os
 
 import numpy as np
@@ -32,6 +33,13 @@ def calls(monkeypatch):
             return original(*arguments, **keywords)
 
         monkeypatch.setattr(functional, name, counted)
+    by_frozen = fastrnn.keras._by_frozen
+
+    def counted_frozen(frozen, x, state, options):
+        made.append("lstm" if isinstance(state, tuple) else "gru")
+        return by_frozen(frozen, x, state, options)
+
+    monkeypatch.setattr(fastrnn.keras, "_by_frozen", counted_frozen)
     yield made
     fastrnn.keras.uninstall()
 
@@ -208,3 +216,46 @@ def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(RuntimeError, match=r"^keras: expected the backend 'numpy', got 'jax'; set KERAS_BACKEND=numpy before"):
         fastrnn.keras.install()
+
+
+@pytest.mark.parametrize("mask", ["no mask", "holes", "left"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_frozen_weights_give_the_same_bits(kind, mask, calls):
+    """From its third call on, a layer has its weights packed."""
+    layer, x = layers.Bidirectional(KINDS[kind](return_sequences=True, return_state=True)), inputs_of()
+    randomised(layer)
+    fastrnn.keras.install()
+    first, *later = [flat(layer(x, mask=MASKS[mask])) for _ in range(4)]
+    for outputs in later:
+        assert all(map(np.array_equal, outputs, first))
+    assert sum(known.frozen is not None for known in fastrnn.keras._known.values()) >= 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_weights_that_changed_in_place_are_seen(kind, which, calls):
+    layer, x = randomised(KINDS[kind]()), inputs_of()
+    fastrnn.keras.install()
+    before = [np.asarray(layer(x)) for _ in range(3)]
+    for change in (lambda w: w[...].__imul__(-1), lambda w: w[-1:].__iadd__(1)):
+        change(layer.weights[which].value)  # the array itself, which Keras does not hear of
+        got = np.asarray(layer(x))
+        assert not any(np.array_equal(got, y) for y in before)
+        before.append(got)
+        fastrnn.keras.uninstall()
+        np.testing.assert_allclose(got, layer(x), rtol=0, atol=TOLERANCE)
+        fastrnn.keras.install()
+    layer.set_weights([0 * w for w in layer.get_weights()])
+    assert not np.asarray(layer(x)).any()
+
+
+def test_what_is_kept_of_a_layer_goes_with_it(calls):
+    fastrnn.keras.install()
+    before = set(fastrnn.keras._known)
+    layer = randomised(layers.GRU(H))
+    for _ in range(3):
+        layer(inputs_of())
+    assert set(fastrnn.keras._known) - before
+    del layer
+    gc.collect()
+    assert not set(fastrnn.keras._known) - before

@@ -1,5 +1,6 @@
 """fastrnn.onnx against the onnx package, its official node tests, and ONNX Runtime."""
 
+import pickle
 import re
 import warnings
 
@@ -322,3 +323,80 @@ def test_weights_of_other_kinds_are_refused():
 def test_what_is_no_model_is_refused():
     with pytest.raises(TypeError, match=r"^path_or_model: expected a path or an onnx\.ModelProto, got list"):
         fastrnn.onnx.load([])
+
+
+# --- nodes whose weights are packed once -------------------------------------------------------------------------------
+
+
+def initial(op, D, N, H, layout, rng, dtype):
+    names = ["initial_h", "initial_c"] if op == "LSTM" else ["initial_h"]
+    return {name: rng.standard_normal((N, D, H) if layout else (D, N, H)).astype(dtype) for name in names}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+def test_a_node_gives_the_bits_of_run_node(op, direction, layout, dtype):
+    D, T, N, I, H, G = 1 + (direction == "bidirectional"), 6, 5, 3, 4, onnx_spec.GATES[op]
+    rng = np.random.default_rng(0)
+    shapes = [(N, T, I) if layout else (T, N, I), (D, G * H, I), (D, G * H, H), (D, 2 * G * H), None, None, None, (D, 3 * H)]
+    inputs = [None if shape is None else rng.standard_normal(shape).astype(dtype) for shape in shapes[: 8 if op == "LSTM" else 4]]
+    attributes = {"direction": direction, "layout": layout, "hidden_size": H}
+    (node,) = fastrnn.onnx.nodes(one_node(op, attributes, inputs, dtype))
+    states = initial(op, D, N, H, layout, rng, dtype)
+    lengths = np.array([6, 0, 3, 1, 6], np.int32)
+    some = dict(list(states.items())[:1])
+    for others in ({}, states, some, {"sequence_lens": lengths}, states | {"sequence_lens": lengths}, {}):
+        named = dict(zip(["X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"], inputs)) | others
+        positional = [named.get(name) for name in ["X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"]]
+        expected = fastrnn.onnx.run_node(op, attributes, positional[: 8 if op == "LSTM" else 6])
+        for y, wanted in zip(node.run(inputs[0], **others), expected, strict=True):
+            np.testing.assert_array_equal(y, wanted)
+            assert y.flags.writeable
+    assert (node._snapshots[np.dtype(dtype)].frozen is None) == (direction == "reverse")  # of which there is no layer
+    copied = pickle.loads(pickle.dumps(node))
+    np.testing.assert_array_equal(copied.run(inputs[0])[0], node.run(inputs[0])[0])
+    assert list(copied._snapshots) == [np.dtype(dtype)]
+
+
+def test_what_nodes_reads_cannot_be_written_to():
+    (node,) = fastrnn.onnx.nodes(one_node("GRU", {}, weights_of("GRU")))
+    for array in node.constants.values():
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+        with pytest.raises(ValueError, match="cannot set WRITEABLE flag"):
+            array.flags.writeable = True
+
+
+def test_weights_that_changed_in_place_are_seen():
+    """Of a node that somebody makes from arrays of their own, and those that are locked for a time."""
+    X, W, R, _ = weights_of("GRU")
+    node = fastrnn.onnx.Node("node", "GRU", {}, ("X", "W", "R"), ("Y", "Y_h"), {"W": W, "R": R})
+    for lock in (False, True, True, False):
+        W.flags.writeable = R.flags.writeable = True
+        R *= -1
+        W.flags.writeable = R.flags.writeable = not lock
+        np.testing.assert_array_equal(node.run(X)[0], fastrnn.onnx.run_node("GRU", {}, [X, W, R])[0])
+
+
+def test_attributes_that_changed_in_place_are_seen():
+    inputs = weights_of("RNN")
+    (node,) = fastrnn.onnx.nodes(one_node("RNN", {"activations": ["Tanh"]}, inputs))
+    for activation in ("Tanh", "Relu", "Softsign", "Tanh"):
+        node.attributes["activations"][0] = activation
+        expected = fastrnn.onnx.run_node("RNN", {"activations": [activation]}, inputs)
+        for y, wanted in zip(node.run(inputs[0]), expected, strict=True):
+            np.testing.assert_array_equal(y, wanted)
+
+
+@pytest.mark.parametrize("wrong", [{"initial_h": np.zeros((1, 3, 3), np.float32)}, {"sequence_lens": [9, 9]}, {"W": None}])
+def test_a_node_refuses_what_run_node_refuses(wrong):
+    inputs = weights_of("GRU")
+    (node,) = fastrnn.onnx.nodes(one_node("GRU", {}, inputs))
+    node.run(inputs[0])
+    named = dict(zip("XWR", inputs)) | wrong
+    with pytest.raises((TypeError, ValueError)) as refused:
+        fastrnn.onnx.run_node("GRU", {}, [named.get(name) for name in ("X", "W", "R", "B", "sequence_lens", "initial_h")])
+    with pytest.raises(refused.type, match=f"^{re.escape(str(refused.value))}$"):
+        node.run(inputs[0], **wrong)

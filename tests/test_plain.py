@@ -1,5 +1,7 @@
 """Plain calls take a compiled way of their own: the same bits as the general way, which takes every call that is not plain."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,8 @@ def not_plain(array):
 
 def parts(result):
     """The bytes of all arrays."""
+    if result is None:
+        return [None]
     if isinstance(result, (tuple, list)):
         return [b for part in result for b in parts(part)]
     return [result.shape, result.dtype, result.tobytes()]
@@ -177,3 +181,80 @@ def test_a_layer_after_a_change_of_its_parameters(own):
     assert parts(layer(x)) == parts(layer(not_plain(x))) != parts(before)
     copied = layer.astype(np.float64)
     assert parts(copied(x.astype(np.float64))) == parts(copied(not_plain(x.astype(np.float64))))
+
+
+FUNCTIONS = {
+    "tanh": (fastrnn.rnn, {}),
+    "relu": (fastrnn.rnn, {"nonlinearity": "relu"}),
+    "gru": (fastrnn.gru, {}),
+    "gru-before": (fastrnn.gru, {"reset_after": False}),
+    "lstm": (fastrnn.lstm, {}),
+}
+WEIGHTS = {
+    "all": {"b_ih", "b_hh", "peephole", "w_hr"},
+    "no biases": set(),
+    "one bias": {"b_hh"},
+    "peephole": {"b_ih", "b_hh", "peephole"},
+    "projection": {"w_hr"},
+}
+
+
+def function_problem(kind, dtype, form, weights, T, B, I, H):
+    rng = np.random.default_rng(0)
+    lstm, P = kind == "lstm", H - 2 if kind == "lstm" and "w_hr" in WEIGHTS[weights] else H
+    rows = {"lstm": 4, "gru": 3, "gru-before": 3}.get(kind, 1) * H
+    shapes = {"w_ih": (rows, I), "w_hh": (rows, P), "b_ih": (rows,), "b_hh": (rows,), "peephole": (3, H), "w_hr": (P, H)}
+    wanted = {"w_ih", "w_hh"} | (WEIGHTS[weights] if lstm else WEIGHTS[weights] - {"peephole", "w_hr"})
+    arrays = {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items() if name in wanted}
+    batch = () if form == "no batch" else (B,)
+    arrays["h0"] = rng.standard_normal((*batch, P)).astype(dtype)
+    if lstm:
+        arrays["c0"] = rng.standard_normal((*batch, H)).astype(dtype)
+    lead = (T,) if form == "no batch" else (B, T) if form == "batch-first" else (T, B)
+    x, dy = (rng.standard_normal((*lead, n)).astype(dtype) for n in (I, P))
+    dstate = tuple(rng.standard_normal((*batch, n)).astype(dtype) for n in ((P, H) if lstm else (P,)))
+    return x, arrays, dy, dstate if lstm else dstate[0]
+
+
+@pytest.mark.parametrize("kind", FUNCTIONS)
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_a_function(kind, dtype, form, weights, own):
+    function, fixed = FUNCTIONS[kind]
+    x, arrays, dy, dstate = function_problem(kind, dtype, form, weights, 5, 3, 4, 19)
+    options = {**fixed, **arrays, "batch_first": form == "batch-first"}
+    *expected, tape = function(not_plain(x), **options, record=True)
+    poison(arrays["w_hh"].size, dtype)
+    grads = vars(tape.backward(dy, dstate))
+    assert parts(function(x, **options)[:2]) == parts(function(x, **options, threads=1)[:2]) == parts(expected)
+    for given in ((dy, dstate), (not_plain(dy), dstate)):
+        *got, plain = function(x, **options, record=True)
+        assert plain._kept is not None and parts(got) == parts(expected) and not got[0].flags.writeable
+        if kind == "lstm":
+            assert parts(function(x, **options, record=True)[2].c) == parts(function(not_plain(x), **options, record=True)[2].c)
+        found = vars(plain.backward(*given))
+        assert list(found) == list(grads)
+        for name, expected_grad in grads.items():
+            assert parts(found[name]) == parts(expected_grad), name
+        with pytest.raises(RuntimeError, match="this tape has been used"):
+            plain.backward(dy)
+
+
+def test_weights_that_are_not_plain_go_the_general_way(own):
+    x, arrays, *_ = function_problem("lstm", np.float32, "time-major", "all", 5, 3, 4, 19)
+    for name in arrays:
+        for wrong in (arrays[name].astype(np.float64), not_plain(arrays[name]), arrays[name][..., :-1]):
+            with pytest.raises((TypeError, ValueError)) if not isinstance(wrong, Subclass) else nullcontext():
+                fastrnn.lstm(x, **{**arrays, name: wrong})
+        turned = np.asfortranarray(np.stack([arrays[name], arrays[name]], axis=-1))[..., 0]
+        assert parts(fastrnn.lstm(x, **{**arrays, name: turned})) == parts(fastrnn.lstm(x, **arrays))
+
+
+@pytest.mark.parametrize("name, value", [
+    ("threads", 0), ("threads", True), ("record", 1), ("batch_first", 1), ("masked", "zeros"), ("checkpoint", 0), ("reverse", 0),
+])
+def test_a_wrong_option_is_an_error_all_the_same(name, value, own):
+    x, arrays, *_ = function_problem("gru", np.float32, "time-major", "all", 5, 3, 4, 19)
+    with pytest.raises((TypeError, ValueError), match=f"^{name}: expected"):
+        fastrnn.gru(x, **arrays, **{name: value})

@@ -17,7 +17,7 @@ import pytest
 import fastrnn
 from building import IMPORTED_FROM
 from cases import CELLS, Case, problem, results
-from fastrnn import config
+from fastrnn import _core, config
 from fastrnn._engine import blas, cores
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -299,6 +299,7 @@ def test_set_num_threads_is_what_calls_get(num_threads, monkeypatch, own):
     for n in (1, 3, 256):
         fastrnn.set_num_threads(n)
         assert fastrnn.get_num_threads() == n
+        _core.forget_schedules()
         fastrnn.rnn(**p.arrays)
         fastrnn.rnn(**p.arrays, threads=2)
     assert asked == [1, 2, 3, 2, 256, 2]

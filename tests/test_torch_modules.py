@@ -550,7 +550,8 @@ class Encoded(torch.utils.data.Dataset):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:This DataLoader will create:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 def test_it_works_in_the_workers_of_a_dataloader():
     """They are forks of a process that has computed, and hand out the parent's numbers."""
     data = Encoded(gru())
@@ -567,7 +568,7 @@ def _train_in_another_process(layer, x):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
 def test_shared_parameters_that_another_process_has_trained_are_seen_here():
     theirs, ours = both("GRU", 3, 4)
     x = numbers(5, 2, 3)

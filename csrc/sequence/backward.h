@@ -47,7 +47,7 @@ static void backward_tile(const member *m, const stage *g, item *const *e, int n
     if (flows && !g->wh)
         direct_rows(n, nv, a, lying_at(g->lying, p), fr_min(W, g->outputs - (p * 4 + nv - 1) * W), s);
     else if (flows)
-        tile(n, np, nv, a, panel_at(g->wh, p, 4, g->K), 4 * W * g->K, g->K, s);
+        tile(n, np, nv, a, panel_at(g->wh, place_of(g, p), 4, g->K), 4 * W * g->K, g->K, s);
     for (int r = 0; r < n && n > 1 && flows && !g->own; r++)
         if (e[r]->next_dgates == m->zero) /* as if it were alone: 0 times a weight is not 0 where that is infinite */
             start_at_dy(m, g, e[r], p, nv, s + r * 4 * W);
@@ -67,34 +67,44 @@ static NOINLINE void initial_state_back(const member *m, REAL *s, item *const *e
 
 /* ---- packed weights ------------------------------------------------------------------------------------ */
 
+/* A panel that is about to be used, if any item needs it. */
+static void pack_back_panel(const member *m, const stage *g, item *const *e, ptrdiff_t n, ptrdiff_t p)
+{
+    int flows = g->own;
+    for (ptrdiff_t r = 0; r < n; r++)
+        flows |= e[r]->next_dgates != m->zero;
+    if (flows)
+        pack_columns((REAL *)g->wh, g->lying, p);
+}
+
 /* A stage whose sums go over blocks of H rows of w (blocks*H, outputs). */
 static stage backward_stage_of(const fr_call *t, const void *w, ptrdiff_t H, int blocks, const int *order, ptrdiff_t outputs, char *base,
-                               ptrdiff_t *used)
+                               ptrdiff_t *used, int index, int members)
 {
     stage g = {.vectors = fr_ceil_div(outputs, W), .nv = 4, .narrow = 1, .K = blocks * H, .outputs = outputs, .tile = backward_tile};
     g.panels = fr_ceil_div(g.vectors, 4);
     g.terms = 4 * g.K;
     g.lying = (row_blocks_of){w, H, outputs, blocks, order};
-    if (!t->schedule.direct)
-        g.wh = take(base, used, g.K * g.vectors * W * (ptrdiff_t)sizeof(REAL));
+    g.one_panel = packs_one_panel(t);
+    g.pack = pack_back_panel;
+    g.wh = take_panels(t, g.panels, 4, g.K, index, members, base, used);
     return g;
 }
 
-static int backward_stages(const fr_call *t, const cell *c, stage *g, char *base, ptrdiff_t *used)
+static int backward_stages(const fr_call *t, const cell *c, stage *g, int index, int members, char *base, ptrdiff_t *used)
 {
     const ptrdiff_t H = t->H;
     for (int i = 0; i < c->stages; i++) {
         const backward_stage *o = &c->backward[i];
-        g[i] = backward_stage_of(t, t->w.w_hh, H, o->gates, o->order, t->P, base, used);
+        g[i] = backward_stage_of(t, t->w.w_hh, H, o->gates, o->order, t->P, base, used, index, members);
         g[i].epilogue = o->epilogue;
         g[i].dgates_at = o->dgates_at * H;
         g[i].own = o->own;
     }
-    if (!t->schedule.direct)
-        g[0].wx = take(base, used, c->gates * H * fr_ceil_div(t->I, W) * W * (ptrdiff_t)sizeof(REAL)); /* for dx */
+    g[0].wx = take_panels(t, fr_ceil_div(t->I, 4 * W), 4, c->gates * H, index, members, base, used); /* for dx */
     if (!projects(t))
         return c->stages;
-    g[1] = backward_stage_of(t, t->w.w_hr, t->P, 1, IN_ORDER, H, base, used);
+    g[1] = backward_stage_of(t, t->w.w_hr, t->P, 1, IN_ORDER, H, base, used, index, members);
     g[1].epilogue = g[0].epilogue;
     g[1].dgates_at = c->dgates * H;
     g[1].own = 1;
@@ -102,23 +112,17 @@ static int backward_stages(const fr_call *t, const cell *c, stage *g, char *base
     return 2;
 }
 
-static void pack_stage(const member *m, const stage *g, const void *w, ptrdiff_t H, ptrdiff_t columns, int blocks, const int *order)
-{
-    const range panels = share_of(m, g->panels);
-    for (ptrdiff_t p = panels.from; p < panels.to; p++)
-        pack_columns((REAL *)g->wh, w, H, columns, blocks, order, p);
-}
-
-static void pack_backward(const member *m, const stage *g)
+static void pack_backward(const member *m, const stage *g, int stages)
 {
     const fr_call *t = m->call;
-    for (int i = 0; i < m->cell->stages; i++)
-        pack_stage(m, &g[i], t->w.w_hh, m->H, m->P, m->cell->backward[i].gates, m->cell->backward[i].order);
-    if (projects(t))
-        pack_stage(m, &g[1], t->w.w_hr, m->P, m->H, 1, IN_ORDER);
+    for (int i = 0; i < stages; i++) {
+        const range panels = share_of(m, g[i].panels);
+        for (ptrdiff_t p = panels.from; p < panels.to; p++)
+            pack_columns((REAL *)panel_at(g[i].wh, p, 4, g[i].K), g[i].lying, p);
+    }
     const range panels = share_of(m, t->d.dx.p ? fr_ceil_div(m->I, 4 * W) : 0);
     for (ptrdiff_t p = panels.from; p < panels.to; p++)
-        pack_columns((REAL *)g[0].wx, t->w.w_ih, m->H, m->I, m->cell->gates, IN_ORDER, p);
+        pack_columns((REAL *)panel_at(g[0].wx, p, 4, m->cell->gates * m->H), of_w_ih(m), p);
 }
 
 /* ---- the sequence -------------------------------------------------------------------------------------- */
@@ -157,7 +161,7 @@ static void backward_sizes(const fr_call *t, int threads, fr_sizes *sizes)
     stage g[MAX_STAGES];
     const cell *c = CELLS[t->cell];
     *sizes = (fr_sizes){0};
-    backward_stages(t, c, g, NULL, &sizes->packed_bytes);
+    backward_stages(t, c, g, 0, threads, NULL, &sizes->packed_bytes);
     sizes->dgates_width = backward_member_of(t, NULL, 0, threads, NULL, NULL, &sizes->work_bytes).m.dgates_width;
     sizes->dgates_x = c->dgates_x * t->H;
 }
@@ -232,7 +236,7 @@ static void backward(const void *call, int index, fr_team *team)
     const fr_fpstate state = fr_fp_enter();
     stage g[MAX_STAGES];
     ptrdiff_t packed = 0, work = 0;
-    const int stages = backward_stages(t, CELLS[t->cell], g, t->memory.packed, &packed);
+    const int stages = backward_stages(t, CELLS[t->cell], g, index, team->n, t->memory.packed, &packed);
     backward_member b = backward_member_of(t, g[0].wx, index, team->n, team, t->memory.work, &work);
     member *m = &b.m;
     if (t->range.first) {
@@ -241,7 +245,7 @@ static void backward(const void *call, int index, fr_team *team)
             memset((void *)m->next_dgates, 0, t->plan.B * sizeof(REAL *));
         }
         if (!t->schedule.direct && !t->memory.back_ready)
-            pack_backward(m, g);
+            pack_backward(m, g, stages);
     }
     if (barrier(m))
         backward_steps(m, g, stages, &b.products, b.edge);

@@ -45,7 +45,7 @@ static void multiply_x(const member *m, const stage *g, item *const *e, int n, p
     if (!g->wh)
         multiply_direct(m, m->call->w.w_ih, m->I, g->narrow, g->forward->x, a, n, p, nv, s);
     else
-        tile(n, np, nv, a, panel_at(g->wx, p, g->nv, m->I), m->I * g->nv * W, m->I, s);
+        tile(n, np, nv, a, panel_at(g->wx, place_of(g, p), g->nv, m->I), m->I * g->nv * W, m->I, s);
 }
 
 static void forward_tile(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
@@ -68,7 +68,7 @@ static void forward_tile(const member *m, const stage *g, item *const *e, int n,
     if (!g->wh)
         multiply_direct(m, m->call->w.w_hh, m->P, g->narrow, g->forward->h, a, n, p, nv, s + g->h_at * W);
     else
-        tile(n, np, nv, a, panel_at(g->wh, p, g->nv, m->P), m->P * g->nv * W, m->P, s + g->h_at * W);
+        tile(n, np, nv, a, panel_at(g->wh, place_of(g, p), g->nv, m->P), m->P * g->nv * W, m->P, s + g->h_at * W);
     g->epilogue(m, s, e, n, p, np);
 }
 
@@ -87,7 +87,7 @@ static void project_tile(const member *m, const stage *g, item *const *e, int n,
             c[j] = (column_vector){(const REAL *)m->call->w.w_hr + (4 * p + j) * W * m->H, fr_min(W, m->P - (4 * p + j) * W)};
         direct_columns(n, nv, a, c, m->H, m->H, s);
     } else {
-        tile(n, np, nv, a, panel_at(g->wh, p, g->nv, m->H), m->H * g->nv * W, m->H, s);
+        tile(n, np, nv, a, panel_at(g->wh, place_of(g, p), g->nv, m->H), m->H * g->nv * W, m->H, s);
     }
     g->epilogue(m, s, e, n, p, np);
 }
@@ -104,8 +104,38 @@ static void input_tile(const member *m, const stage *g, item *const *e, int n, p
 
 /* ---- packed weights ------------------------------------------------------------------------------------ */
 
-/* Set up the stages over the memory for packed weights; base == NULL counts bytes. */
-static int forward_stages(const fr_call *t, const cell *c, stage *g, char *base, ptrdiff_t *used)
+/* Panel p of w (G*H, K): [k][nv] of vectors; gate[j] is the row block of vector j (one vector of units), or, for a single gate, vector
+ * j is units 4p + j of it. */
+static void pack_gates(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t K, ptrdiff_t p, int n, const int *gate)
+{
+    const int nv = n == 1 ? panel_vectors(fr_ceil_div(H, W), p) : n;
+    for (int j = 0; j < nv; j++) {
+        ptrdiff_t b = n == 1 ? 4 * p + j : p, lanes = fr_min(W, H - b * W);
+        const REAL *from = w + (gate[n == 1 ? 0 : j] * H + b * W) * K;
+        transpose(to + j * W, nv * W, from, K, lanes, K);
+        clear_lanes(to + j * W, nv * W, K, lanes);
+    }
+}
+
+static void pack_panel(const member *m, const stage *g, item *const *e, ptrdiff_t n, ptrdiff_t p)
+{
+    const fr_call *t = m->call;
+    const forward_stage *o = g->forward;
+    (void)e, (void)n;
+    if (!t->xw)
+        pack_gates((REAL *)panel_at(g->wx, place_of(g, p), g->nv, m->I), t->w.w_ih, m->H, m->I, p, o->nx, o->x);
+    pack_gates((REAL *)panel_at(g->wh, place_of(g, p), g->nv, m->P), t->w.w_hh, m->H, m->P, p, o->nh, o->h);
+}
+
+static void pack_projection(const member *m, const stage *g, item *const *e, ptrdiff_t n, ptrdiff_t p)
+{
+    static const int whole = 0;
+    (void)e, (void)n;
+    pack_gates((REAL *)panel_at(g->wh, place_of(g, p), g->nv, m->H), m->call->w.w_hr, m->P, m->H, p, 1, &whole);
+}
+
+/* Set up the stages over the memory for packed weights, as one member; base == NULL counts bytes. */
+static int forward_stages(const fr_call *t, const cell *c, stage *g, int index, int members, char *base, ptrdiff_t *used)
 {
     const ptrdiff_t vectors = fr_ceil_div(t->H, W), real = sizeof(REAL);
     ptrdiff_t xw_at = 0;
@@ -115,16 +145,18 @@ static int forward_stages(const fr_call *t, const cell *c, stage *g, char *base,
         const ptrdiff_t panels = panels_in(o, vectors);
         g[i] = (stage){.panels = panels, .vectors = vectors, .nv = nv, .narrow = o->nx == 1, .h_at = o->h_at, .operand = o->operand};
         g[i].xw_at = xw_at;
-        g[i].bias = take(base, used, panels * 4 * W * real);
+        g[i].bias = take(base, used, panels * 4 * W * real); /* before all panels: pieces of a call may have teams of other sizes */
         g[i].forward = o;
-        if (!t->schedule.direct) {
-            g[i].wx = take(base, used, panels * nv * W * t->I * real);
-            g[i].wh = take(base, used, panels * nv * W * t->P * real);
-        }
+        g[i].one_panel = packs_one_panel(t);
         g[i].epilogue = o->epilogue;
+        g[i].pack = pack_panel;
         g[i].tile = forward_tile;
         g[i].terms = nv * ((t->schedule.input_first ? 0 : t->I) + t->P);
         xw_at += panels;
+    }
+    for (int i = 0; i < c->stages; i++) {
+        g[i].wx = take_panels(t, g[i].panels, g[i].nv, t->I, index, members, base, used);
+        g[i].wh = take_panels(t, g[i].panels, g[i].nv, t->P, index, members, base, used);
     }
     if (!projects(t))
         return c->stages;
@@ -132,24 +164,10 @@ static int forward_stages(const fr_call *t, const cell *c, stage *g, char *base,
     *last = (stage){.vectors = fr_ceil_div(t->P, W), .nv = 4, .narrow = 1, .epilogue = c->project, .tile = project_tile};
     last->panels = fr_ceil_div(last->vectors, 4);
     last->terms = 4 * t->H;
-    if (!t->schedule.direct)
-        last->wh = take(base, used, last->panels * 4 * W * t->H * real);
+    last->pack = pack_projection;
+    last->one_panel = packs_one_panel(t);
+    last->wh = take_panels(t, last->panels, 4, t->H, index, members, base, used);
     return c->stages + 1;
-}
-
-/* w (G*H, K) into panels [p][k][nv] of vectors; gate[j] is the row block of vector j (one vector of units), or, for a single gate,
- * vector j is units 4p + j of it. */
-static void pack_gates(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t K, ptrdiff_t p, int n, const int *gate)
-{
-    const ptrdiff_t vectors = fr_ceil_div(H, W);
-    const int nv = n == 1 ? panel_vectors(vectors, p) : n;
-    to += p * (n == 1 ? 4 : n) * W * K;
-    for (int j = 0; j < nv; j++) {
-        ptrdiff_t b = n == 1 ? 4 * p + j : p, lanes = fr_min(W, H - b * W);
-        const REAL *from = w + (gate[n == 1 ? 0 : j] * H + b * W) * K;
-        transpose(to + j * W, nv * W, from, K, lanes, K);
-        clear_lanes(to + j * W, nv * W, K, lanes);
-    }
 }
 
 /* The start of every sum of panel p: b_ih + b_hh as the gate has them. */
@@ -169,28 +187,18 @@ static void pack_bias(REAL *to, const fr_call *t, ptrdiff_t p, const forward_sta
     }
 }
 
-static void pack_forward(const member *m, const stage *g)
+static void pack_forward(const member *m, const stage *g, int stages)
 {
     const fr_call *t = m->call;
-    for (int i = 0; i < m->cell->stages; i++) {
-        const forward_stage *o = &m->cell->forward[i];
+    for (int i = 0; i < stages; i++) {
         const range panels = share_of(m, g[i].panels);
         for (ptrdiff_t p = panels.from; p < panels.to; p++) {
-            pack_bias((REAL *)g[i].bias, t, p, o);
-            if (t->schedule.direct)
-                continue;
-            if (!t->xw)
-                pack_gates((REAL *)g[i].wx, t->w.w_ih, m->H, m->I, p, o->nx, o->x);
-            pack_gates((REAL *)g[i].wh, t->w.w_hh, m->H, m->P, p, o->nh, o->h);
+            if (g[i].forward)
+                pack_bias((REAL *)g[i].bias, t, p, g[i].forward);
+            if (!t->schedule.direct)
+                g[i].pack(m, &g[i], NULL, 0, p);
         }
     }
-    if (!projects(t) || t->schedule.direct)
-        return;
-    static const int whole = 0;
-    const stage *last = &g[m->cell->stages];
-    const range panels = share_of(m, last->panels);
-    for (ptrdiff_t p = panels.from; p < panels.to; p++)
-        pack_gates((REAL *)last->wh, t->w.w_hr, m->P, m->H, p, 1, &whole);
 }
 
 static ptrdiff_t xw_width(const fr_call *t, const cell *c)
@@ -228,7 +236,7 @@ static void forward_sizes(const fr_call *t, int threads, fr_sizes *sizes)
     stage g[MAX_STAGES + 1];
     const cell *c = CELLS[t->cell];
     *sizes = (fr_sizes){0};
-    forward_stages(t, c, g, NULL, &sizes->packed_bytes);
+    forward_stages(t, c, g, 0, threads, NULL, &sizes->packed_bytes);
     forward_member(t, 0, threads, NULL, NULL, &sizes->work_bytes);
     sizes->xw_width = xw_width(t, c);
     sizes->sum_steps = sum_steps(&t->plan);
@@ -281,15 +289,15 @@ static void forward_row_blocks(member *m, const stage *g, int stages)
 static void forward_steps(member *m, const stage *g, int stages)
 {
     const fr_call *t = m->call;
-    if (t->saved.recompute && projects(t))
-        stages--;
     if (m->index == 0) {
         memset((REAL *)m->zero, 0, t->H * sizeof(REAL));
         if (m->row_blocks)
             memset(m->row_blocks, 0, t->schedule.row_blocks * sizeof(fr_row_block));
     }
     if (!t->memory.packed_ready)
-        pack_forward(m, g);
+        pack_forward(m, g, stages);
+    if (t->saved.recompute && projects(t))
+        stages--;
     if (!barrier(m))
         return;
     if (m->row_blocks) {
@@ -311,7 +319,7 @@ static void forward(const void *call, int index, fr_team *team)
     const fr_fpstate state = fr_fp_enter();
     stage g[MAX_STAGES + 1];
     ptrdiff_t packed = 0, work = 0;
-    const int stages = forward_stages(t, CELLS[t->cell], g, t->memory.packed, &packed);
+    const int stages = forward_stages(t, CELLS[t->cell], g, index, team->n, t->memory.packed, &packed);
     member m = forward_member(t, index, team->n, team, t->memory.work, &work);
     forward_steps(&m, g, stages);
     fr_report_work(team, index, m.work);

@@ -8,8 +8,7 @@
  */
 #ifndef FR_PRODUCTS_H
 #define FR_PRODUCTS_H
-#include "sequence/chunk.h"
-#include "tile/direct.h"
+#include "sequence/stage.h"
 
 static const int IN_ORDER[4] = {0, 1, 2, 3};
 
@@ -18,6 +17,7 @@ typedef struct {
     REAL *dgates;       /* transposed: (dgates_width, ld) */
     REAL *packed[4];    /* by operand, (items, n) as panels of four vectors: x, h, r*h of a GRU reset-before, m of a projection */
     const REAL *w;      /* w_ih as panels for dx, or NULL: it is read as it lies */
+    int one_panel;      /* w has place for one panel, which is packed before it is used */
 } products;
 
 /* Rows of a weight's gradient: sums over M columns of dgates from `column` on, times the packed operand b of N columns. */
@@ -53,7 +53,7 @@ static inline const REAL *operand_of(const member *m, const item *e, operand sou
 static products lay_out_products(const fr_call *t, ptrdiff_t width, const REAL *w, char *base, ptrdiff_t *used)
 {
     const ptrdiff_t real = sizeof(REAL), capacity = chunk_capacity(t);
-    products c = {.ld = fr_ceil_div(capacity, 16) * 16 + 16, .w = w};
+    products c = {.ld = fr_ceil_div(capacity, 16) * 16 + 16, .w = w, .one_panel = w && packs_one_panel(t)};
     c.dgates = take(base, used, width * c.ld * real);
     for (operand source = OPERAND_X; source <= OPERAND_M; source++)
         if (operand_used(t, CELLS[t->cell], source))
@@ -80,16 +80,25 @@ static void pack_operand(const member *m, REAL *to, ptrdiff_t n, operand source)
     }
 }
 
-/* Panel p of some blocks of w (G*H, columns), in this order, as [p][k][nv] of vectors of its columns. */
-static void pack_columns(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t columns, int blocks, const int *order, ptrdiff_t p)
+/* Panel p of these blocks: [k][nv] of vectors of columns. */
+static void pack_columns(REAL *to, row_blocks_of b, ptrdiff_t p)
 {
-    const int nv = panel_vectors(fr_ceil_div(columns, W), p);
-    const ptrdiff_t c0 = p * 4 * W;
-    to += c0 * blocks * H;
-    for (int g = 0; g < blocks; g++)
-        for (ptrdiff_t k = 0; k < H; k++, to += nv * W)
-            for (int v = 0; v < nv; v++)
-                v_store(to + v * W, v_load_n(w + (order[g] * H + k) * columns + c0 + v * W, fr_min(W, columns - c0 - v * W)));
+    const int nv = panel_vectors(fr_ceil_div(b.ld, W), p);
+    const ptrdiff_t c0 = p * 4 * W, rest = fr_min(W, b.ld - c0 - (nv - 1) * W);
+    for (int g = 0; g < b.blocks; g++) {
+        const REAL *row = b.w + b.order[g] * b.H * b.ld + c0;
+        for (ptrdiff_t k = 0; k < b.H; k++, to += nv * W, row += b.ld) {
+            for (int v = 0; v < nv - 1; v++)
+                v_store(to + v * W, v_load(row + v * W));
+            v_store(to + (nv - 1) * W, v_load_n(row + (nv - 1) * W, rest));
+        }
+    }
+}
+
+/* w_ih, by whose rows dx is made. */
+static row_blocks_of of_w_ih(const member *m)
+{
+    return (row_blocks_of){m->call->w.w_ih, m->H, m->I, m->cell->gates, IN_ORDER};
 }
 
 /* ---- the weights --------------------------------------------------------------------------------------- */
@@ -258,27 +267,43 @@ static void dx_tile(const member *m, const products *c, const item *e, int rows,
     for (int r = 0; r < rows; r++)
         a[r] = e[r].dgates + m->cell->dgates_x * m->H;
     if (!c->w) {
-        const row_blocks_of w = {(const REAL *)m->call->w.w_ih + p * 4 * W, m->H, m->I, m->cell->gates, IN_ORDER};
+        row_blocks_of w = of_w_ih(m);
+        w.w += p * 4 * W;
         direct_rows(rows, nv, a, w, fr_min(W, m->I - (p * 4 + nv - 1) * W), s);
     } else {
-        tile(rows, 1, nv, a, panel_at(c->w, p, 4, K), 0, K, s);
+        tile(rows, 1, nv, a, panel_at(c->w, c->one_panel ? 0 : p, 4, K), 0, K, s);
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < nv; v++)
             v_store_n(e[r].dx + (p * 4 + v) * W, v_load(s + (r * 4 + v) * W), fr_min(W, m->I - (p * 4 + v) * W));
 }
 
-/* dx, in pieces of some items, dynamically scheduled: their dgates stay in the L2 while the panels go by. */
+/* Panel p of dx for the items from k0 to k1. */
+static void dx_panel(member *m, const products *c, ptrdiff_t p, ptrdiff_t k0, ptrdiff_t k1)
+{
+    const ptrdiff_t most = c->w ? MAX_ROWS : DIRECT_ROWS;
+    for (ptrdiff_t k = k0; k < k1; k += most) {
+        const int rows = (int)fr_min(most, k1 - k);
+        dx_tile(m, c, &m->items[k], rows, p);
+        m->work += (long long)rows * 4 * m->cell->gates * m->H;
+    }
+}
+
+/* dx, in pieces of some items, dynamically scheduled: their dgates stay in the L2 while the panels go by. Where each panel is packed
+ * for its one use, the pieces are panels. */
 static void make_dx(member *m, const products *c, ptrdiff_t n)
 {
-    const ptrdiff_t piece = fr_min(2 * MAX_ROWS, fr_ceil_div(n, 2 * m->members)), most = c->w ? MAX_ROWS : DIRECT_ROWS;
+    const ptrdiff_t panels = fr_ceil_div(m->I, 4 * W), piece = fr_min(2 * MAX_ROWS, fr_ceil_div(n, 2 * m->members));
+    if (c->one_panel) {
+        for (ptrdiff_t p; (p = fr_claim(m->team)) < panels;) {
+            pack_columns((REAL *)c->w, of_w_ih(m), p);
+            dx_panel(m, c, p, 0, n);
+        }
+        return;
+    }
     for (ptrdiff_t k0; (k0 = fr_claim(m->team) * piece) < n;)
-        for (ptrdiff_t p = 0; p < fr_ceil_div(m->I, 4 * W); p++)
-            for (ptrdiff_t k = k0; k < fr_min(n, k0 + piece); k += most) {
-                const int rows = (int)fr_min(most, fr_min(n, k0 + piece) - k);
-                dx_tile(m, c, &m->items[k], rows, p);
-                m->work += (long long)rows * 4 * m->cell->gates * m->H;
-            }
+        for (ptrdiff_t p = 0; p < panels; p++)
+            dx_panel(m, c, p, k0, fr_min(n, k0 + piece));
 }
 
 /* All products of a chunk of n items. 0: the team has ended. */

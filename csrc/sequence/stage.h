@@ -25,9 +25,38 @@ typedef struct stage {
     const REAL *bias, *wx, *wh; /* packed; wx and wh NULL where the weights are read as they lie */
     const forward_stage *forward;   /* how they lie then */
     row_blocks_of lying;
+    int one_panel;         /* wx and wh have place for one panel, which is packed before its items are multiplied */
     epilogue_fn *epilogue;
+    void (*pack)(const member *m, const struct stage *g, item *const *e, ptrdiff_t n, ptrdiff_t p); /* that panel */
     void (*tile)(const member *m, const struct stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv);
 } stage;
+
+/* Packed panels for a direct call of more than a few rows: one at a time. */
+static inline int packs_one_panel(const fr_call *t)
+{
+    return t->schedule.direct && t->plan.B > DIRECT_ROWS;
+}
+
+/* Memory for the panels of one operand, of K terms each: all of them, for each member its own one, or none where they are read as they
+ * lie; base == NULL counts bytes. */
+static REAL *take_panels(const fr_call *t, ptrdiff_t panels, int nv, ptrdiff_t K, int index, int members, char *base, ptrdiff_t *used)
+{
+    const ptrdiff_t bytes = nv * W * K * (ptrdiff_t)sizeof(REAL);
+    if (!t->schedule.direct)
+        return take(base, used, panels * bytes);
+    REAL *mine = NULL;
+    for (int i = 0; i < members && packs_one_panel(t); i++) {
+        REAL *one = take(base, used, bytes);
+        mine = i == index ? one : mine;
+    }
+    return mine;
+}
+
+/* Where panel p is. */
+static inline ptrdiff_t place_of(const stage *g, ptrdiff_t p)
+{
+    return g->one_panel ? 0 : p;
+}
 
 /* The vectors of panel p of a stage. */
 static inline int stage_vectors(const stage *g, ptrdiff_t p)
@@ -57,13 +86,15 @@ static void run_single_item(const member *m, const stage *g, item *const *e, ran
 static void run_stage(member *m, const stage *g, item *const *e, ptrdiff_t n, range panels, int backwards)
 {
     m->work += (long long)n * (panels.to - panels.from) * g->terms;
-    if (n == 1 && g->wh) {
+    if (n == 1 && g->wh && !g->one_panel) {
         run_single_item(m, g, e, panels, backwards);
         return;
     }
     const ptrdiff_t rows = g->wh ? MAX_ROWS : DIRECT_ROWS;
     for (ptrdiff_t i = panels.from; n > 0 && i < panels.to; i++) {
         ptrdiff_t p = backwards ? panels.to - 1 - (i - panels.from) : i;
+        if (g->one_panel)
+            g->pack(m, g, e, n, p);
         for (ptrdiff_t r = 0; r < n; r += rows)
             g->tile(m, g, e + r, (int)fr_min(rows, n - r), p, 1, stage_vectors(g, p));
     }

@@ -155,6 +155,29 @@ FR_INLINE vec v_load(const REAL *p) { return *(const vec_at *)p; }
 FR_INLINE void v_store(REAL *p, vec v) { *(vec_at *)p = v; }
 #endif
 
+/* Two halves of a vector. */
+#if defined FR_V4 && REAL_IS_FLOAT
+FR_INLINE vec v_load_halves(const REAL *low, const REAL *high)
+{
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(low)), _mm256_loadu_ps(high), 1);
+}
+#elif defined FR_V4
+FR_INLINE vec v_load_halves(const REAL *low, const REAL *high)
+{
+    return _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_loadu_pd(low)), _mm256_loadu_pd(high), 1);
+}
+#elif defined FR_V3 && REAL_IS_FLOAT
+FR_INLINE vec v_load_halves(const REAL *low, const REAL *high)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(low)), _mm_loadu_ps(high), 1);
+}
+#elif defined FR_V3
+FR_INLINE vec v_load_halves(const REAL *low, const REAL *high)
+{
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(low)), _mm_loadu_pd(high), 1);
+}
+#endif
+
 /* The first n lanes, 1 <= n <= W; v_load_n sets the others to 0. Neither touches memory past p + n. */
 #if defined FR_SCALAR
 FR_INLINE vec v_load_n(const REAL *p, ptrdiff_t n) { (void)n; return *p; }

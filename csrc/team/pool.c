@@ -4,7 +4,7 @@
  * a core in time is not waited for: results do not depend on the size of the team, so the caller goes on with fewer. The caller says
  * how long to wait: waking a worker takes 50 to 100 us, little for a long call, more than all of a short one. Whoever waits spins for
  * about a microsecond, then yields its core at every look, for some tenths of a millisecond, then naps; and a worker without a call
- * sleeps after a while.
+ * sleeps after a while. Short calls use workers that are awake alone: where one follows another closely, the first ones wake them.
  *
  * The system often wakes a worker on the core where its caller runs, and leaves both there for milliseconds, though another is idle.
  * So a worker that starts on an earlier member's core moves to a free one.
@@ -25,6 +25,8 @@
 enum { MEMBERS = 0x3fff, OPEN = 0x4000, RUN = 0x8000 };
 
 static const long long AWAKE_NS = 200000;      /* how long a worker stays awake after a call */
+static const long long SHORT_NS = 100000;      /* patience of a call that does not wait for a worker to wake */
+static const long long CLOSE_NS = 100000;      /* from one short call to another that is likely to be followed by more */
 enum { SPINS = 64 };                           /* about a microsecond of pauses */
 enum { YIELDS = 500 };                         /* a fifth of a millisecond or so, if nobody else wants the core */
 enum { MAX_MISSED = 4 };                      /* halvings of the patience */
@@ -193,9 +195,17 @@ static void sleep_until_called(fr_pool *pool)
 {
     pthread_mutex_lock(&pool->mutex);
     atomic_fetch_add(&pool->sleeping, 1);
-    while (!(atomic_load(&pool->ticket) & OPEN))
+    while (!(atomic_load(&pool->ticket) & OPEN) && !atomic_load(&pool->alarm))
         pthread_cond_wait(&pool->wake, &pool->mutex);
-    atomic_fetch_sub(&pool->sleeping, 1);
+    if (atomic_fetch_sub(&pool->sleeping, 1) == 1)
+        atomic_store(&pool->alarm, 0);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void wake_workers(fr_pool *pool)
+{
+    pthread_mutex_lock(&pool->mutex);
+    pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
 }
 
@@ -206,8 +216,11 @@ static void *worker(void *argument)
     for (int looks = 0;; wait_a_little(&looks)) {
         int member = join(pool);
         if (!member) {
-            if (looks > SPINS && now_ns() - idle_since > AWAKE_NS)
+            if (looks > SPINS && now_ns() - idle_since > AWAKE_NS) {
                 sleep_until_called(pool);
+                idle_since = now_ns();
+                looks = 0;
+            }
             continue;
         }
         step_aside(pool, member);
@@ -250,11 +263,8 @@ static int gather_team(fr_pool *pool, int threads, long long patience_ns)
     unsigned call = (atomic_load(&pool->ticket) >> 16) + 1;
     say_where(pool, 0);
     atomic_store(&pool->ticket, call << 16 | OPEN | 1);
-    if (atomic_load(&pool->sleeping) > 0) {
-        pthread_mutex_lock(&pool->mutex);
-        pthread_cond_broadcast(&pool->wake);
-        pthread_mutex_unlock(&pool->mutex);
-    }
+    if (atomic_load(&pool->sleeping) > 0)
+        wake_workers(pool);
     int available = threads < pool->workers + 1 ? threads : pool->workers + 1;
     long long start = now_ns();
     for (int looks = 0; (int)(atomic_load(&pool->ticket) & MEMBERS) < available && now_ns() - start < patience_ns >> pool->missed;)
@@ -360,6 +370,16 @@ static void run_team(fr_pool *pool, int threads, long long patience_ns, fr_exper
     remember(pool, e, start, busy_ns);
 }
 
+/* A short call while workers sleep: alone. If another has ended just before, more are likely to come: then they are to find the
+ * workers awake. */
+static void run_short(fr_pool *pool, fr_work *work, const void *task)
+{
+    if (now_ns() - atomic_load_explicit(&pool->short_ns, memory_order_relaxed) < CLOSE_NS && !atomic_exchange(&pool->alarm, 1))
+        wake_workers(pool);
+    run_alone(work, task);
+    atomic_store_explicit(&pool->short_ns, now_ns(), memory_order_relaxed);
+}
+
 /* Take the pool for a call: where a team may pay, and nobody else has it. Otherwise the call has run, on one thread. */
 static int take_pool(fr_pool *pool, int threads, fr_experience *e, fr_work *work, const void *task)
 {
@@ -375,6 +395,10 @@ static int take_pool(fr_pool *pool, int threads, fr_experience *e, fr_work *work
 
 void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *task)
 {
+    if (threads > 1 && patience_ns < SHORT_NS && !pool->always && atomic_load(&pool->sleeping) > 0) {
+        run_short(pool, work, task);
+        return;
+    }
     fr_experience *e = experience_of(pool, kind, patience_ns);
     if (!take_pool(pool, threads, e, work, task))
         return;
@@ -473,6 +497,7 @@ void fr_pool_after_fork(fr_pool *pool)
 {
     atomic_store(&pool->busy, 0);
     atomic_store(&pool->sleeping, 0);
+    atomic_store(&pool->alarm, 0);
     atomic_store(&pool->ticket, 0);
     pool->workers = 0;
     pool->ready = 0;

@@ -74,6 +74,8 @@ typedef struct fr_pool {
     pthread_cond_t wake;
     int ready;           /* mutex and condition are initialised */
     atomic_int sleeping; /* workers in the condition */
+    atomic_int alarm;    /* they are to wake, though no call waits for them */
+    atomic_llong short_ns; /* when the last call ended for which sleeping workers are not waited */
     atomic_uint ticket;  /* (call number << 16) | state: see pool.c */
     atomic_int done;     /* workers that have finished the call */
     atomic_int core[FR_MAX_THREADS]; /* where each member was when it joined */
@@ -87,8 +89,9 @@ typedef struct fr_pool {
 } fr_pool;
 
 /* Run work(task, member, team) on up to `threads` threads, the caller's among them, and return when all have finished.
- * The team may be smaller than asked: a pool in use, or workers that do not get a core, leave the work to the others; and where
- * teams have lately taken longer than one thread would have, the caller works alone for a while.
+ * The team may be smaller than asked: a pool in use, or workers that do not get a core, leave the work to the others; where teams have
+ * lately taken longer than one thread would have, the caller works alone for a while; and a call that is over before a sleeping worker
+ * is awake does not wait for it.
  * kind: of the call, 0 to FR_KINDS - 1; experience is kept for each kind, by patience.
  * patience_ns: how long workers are waited for; a part of the time that the work takes alone. */
 void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *task);

@@ -6,6 +6,7 @@
 #include "tile/pack.h"
 
 enum { DIRECT_ROWS = 4 }; /* a product with more rows packs its weights */
+enum { AHEAD = 256 / sizeof(REAL) }; /* numbers, in a row of weights that is being read: four cache lines */
 
 /* A vector of outputs of s[r] += sum over k of a[r][k] * w[i][k]: lane i belongs to row i of w, so blocks are transposed in registers. */
 typedef struct {
@@ -13,69 +14,90 @@ typedef struct {
     ptrdiff_t lanes; /* rows that there are */
 } column_vector;
 
-/* r[j] lane i = w[i][k + j], 0 where there is no such row; terms <= W. */
-static ALWAYS_INLINE void load_transposed(vec *r, const column_vector *c, ptrdiff_t ld, ptrdiff_t k, ptrdiff_t terms)
-{
-    if (c->lanes == W && terms == W) {
-        FR_UNROLL_ALL
-        for (int i = 0; i < W; i++)
-            r[i] = v_load(c->w + i * ld + k);
-    } else {
-        FR_UNROLL_ALL
-        for (int i = 0; i < W; i++)
-            r[i] = i < c->lanes ? v_load_n(c->w + i * ld + k, terms) : v_zero();
-    }
-    transpose_registers(r);
-}
-
-/* `terms` products of a block; a constant W where it is whole. */
+/* The first `terms` products of a block. */
 static ALWAYS_INLINE void multiply_block(const int n, const REAL *const *a, const vec *r, ptrdiff_t k, ptrdiff_t terms, vec *sum)
 {
     FR_UNROLL_ALL
     for (int j = 0; j < W; j++)
-        if (j < terms)
+        if (j < terms) {
+            FR_UNROLL_ALL
             for (int i = 0; i < n; i++)
                 sum[i] = v_fma(v_set1(a[i][k + j]), r[j], sum[i]);
+        }
+}
+
+/* A whole block. Processors prefetch few streams by themselves, and here each row is one. */
+static ALWAYS_INLINE void whole_block(const int n, const REAL *const *a, const block_rows *b, ptrdiff_t ld, ptrdiff_t k, vec *sum)
+{
+    vec r[W];
+    load_block_transposed(r, b, ld, AHEAD);
+    multiply_block(n, a, r, k, W, sum);
+}
+
+/* A block at an edge, with zeros where there are no rows and no columns. */
+static ALWAYS_INLINE void edge_block(const int n, const REAL *const *a, const column_vector *c, ptrdiff_t ld, ptrdiff_t k, ptrdiff_t terms,
+                                     vec *sum)
+{
+    REAL copy[W * W];
+    vec r[W];
+    for (int i = 0; i < W; i++)
+        v_store(copy + i * W, i < c->lanes ? v_load_n(c->w + i * ld + k, terms) : v_zero());
+    const block_rows b = rows_at(copy, W);
+    load_block_transposed(r, &b, W, 0);
+    multiply_block(n, a, r, k, terms, sum);
 }
 
 /* n rows by nv such vectors, n and nv constants; K terms, SUM_TERMS at most in a sum. s: [row][4] vectors. */
 static ALWAYS_INLINE void direct_columns_body(const int n, const int nv, const REAL *const *a, const column_vector *c, ptrdiff_t ld,
                                               ptrdiff_t K, REAL *s)
 {
-    for (ptrdiff_t k0 = 0; k0 < K; k0 += SUM_TERMS) {
-        vec sum[2][DIRECT_ROWS], r[W];
-        for (int v = 0; v < nv; v++)
+    int whole = 1;
+    for (int v = 0; v < nv; v++)
+        whole &= c[v].lanes == W;
+    for (ptrdiff_t k = 0; k < K;) {
+        vec sum[4][DIRECT_ROWS];
+        block_rows b[4];
+        FR_UNROLL_ALL
+        for (int v = 0; v < nv; v++) {
+            b[v] = rows_at(c[v].w + k, ld);
+            FR_UNROLL_ALL
             for (int i = 0; i < n; i++)
                 sum[v][i] = v_zero();
-        ptrdiff_t k = k0;
-        const ptrdiff_t end = fr_min(K, k0 + SUM_TERMS);
-        for (; k + W <= end; k += W)
-            for (int v = 0; v < nv; v++) {
-                load_transposed(r, &c[v], ld, k, W);
-                multiply_block(n, a, r, k, W, sum[v]);
-            }
-        for (int v = 0; v < nv && k < end; v++) {
-            load_transposed(r, &c[v], ld, k, end - k);
-            multiply_block(n, a, r, k, end - k, sum[v]);
         }
-        for (int v = 0; v < nv; v++)
+        const ptrdiff_t end = fr_min(K, k + SUM_TERMS);
+        for (; whole && k + W <= end; k += W) {
+            FR_UNROLL_ALL
+            for (int v = 0; v < nv; v++) {
+                whole_block(n, a, &b[v], ld, k, sum[v]);
+                next_columns(&b[v]);
+            }
+        }
+        for (; k < end; k += W) {
+            FR_UNROLL_ALL
+            for (int v = 0; v < nv; v++)
+                edge_block(n, a, &c[v], ld, k, fr_min(W, end - k), sum[v]);
+        }
+        k = end;
+        FR_UNROLL_ALL
+        for (int v = 0; v < nv; v++) {
+            FR_UNROLL_ALL
             for (int i = 0; i < n; i++)
                 v_store(s + (i * 4 + v) * W, v_load(s + (i * 4 + v) * W) + sum[v][i]);
+        }
     }
 }
 
-static NOINLINE void direct_columns_1x1(const REAL *const *a, const column_vector *c, ptrdiff_t ld, ptrdiff_t K, REAL *s)
-{
-    direct_columns_body(1, 1, a, c, ld, K, s);
-}
-static NOINLINE void direct_columns_1x2(const REAL *const *a, const column_vector *c, ptrdiff_t ld, ptrdiff_t K, REAL *s)
-{
-    direct_columns_body(1, 2, a, c, ld, K, s);
-}
-static NOINLINE void direct_columns_4x1(const REAL *const *a, const column_vector *c, ptrdiff_t ld, ptrdiff_t K, REAL *s)
-{
-    direct_columns_body(DIRECT_ROWS, 1, a, c, ld, K, s);
-}
+#define FR_DIRECT_COLUMNS(n, nv)                                                                                                     \
+    static NOINLINE void direct_columns_##n##x##nv(const REAL *const *a, const column_vector *c, ptrdiff_t ld, ptrdiff_t K, REAL *s) \
+    {                                                                                                                                \
+        direct_columns_body(n, nv, a, c, ld, K, s);                                                                                  \
+    }
+FR_DIRECT_COLUMNS(1, 1)
+FR_DIRECT_COLUMNS(1, 2)
+FR_DIRECT_COLUMNS(1, 3)
+FR_DIRECT_COLUMNS(1, 4)
+FR_DIRECT_COLUMNS(4, 1)
+#undef FR_DIRECT_COLUMNS
 
 /* Rows for a body of DIRECT_ROWS: what it computes of a row too many is thrown away. */
 static void fill_rows(int n, const REAL *const *a, const REAL **rows, const REAL *s, REAL *sums)
@@ -86,21 +108,34 @@ static void fill_rows(int n, const REAL *const *a, const REAL **rows, const REAL
     }
 }
 
+/* Of how many vectors the rows are read at once: more hide the latency of the additions, but rows that are a power of two apart share a
+ * few sets of the L1 cache, and lines that were prefetched must live until they are read. */
+static int columns_at_once(ptrdiff_t ld)
+{
+    const ptrdiff_t bytes = ld * (ptrdiff_t)sizeof(REAL), apart = fr_min(4096, fr_max(64, bytes & -bytes));
+    return (int)fr_max(1, fr_min(4, 8 * (4096 / apart) / W));
+}
+
 /* n <= DIRECT_ROWS rows by nv <= 4 vectors. */
 static void direct_columns(int n, int nv, const REAL *const *a, const column_vector *c, ptrdiff_t ld, ptrdiff_t K, REAL *s)
 {
-    int v = 0;
     if (n == 1) {
-        for (; v + 2 <= nv; v += 2)
-            direct_columns_1x2(a, c + v, ld, K, s + v * W);
-        if (v < nv)
-            direct_columns_1x1(a, c + v, ld, K, s + v * W);
+        const int most = columns_at_once(ld);
+        for (int v = 0, columns; v < nv; v += columns) {
+            columns = (int)fr_min(most, nv - v);
+            switch (columns) {
+            case 1: direct_columns_1x1(a, c + v, ld, K, s + v * W); break;
+            case 2: direct_columns_1x2(a, c + v, ld, K, s + v * W); break;
+            case 3: direct_columns_1x3(a, c + v, ld, K, s + v * W); break;
+            default: direct_columns_1x4(a, c + v, ld, K, s + v * W);
+            }
+        }
         return;
     }
     const REAL *rows[DIRECT_ROWS];
     REAL sums[DIRECT_ROWS * 4 * W];
     fill_rows(n, a, rows, s, sums);
-    for (; v < nv; v++)
+    for (int v = 0; v < nv; v++)
         direct_columns_4x1(rows, c + v, ld, K, sums + v * W);
     memcpy(s, sums, n * 4 * W * sizeof(REAL));
 }

@@ -3,71 +3,132 @@
 #define FR_PACK_H
 #include "tile/tile.h"
 
-/* A square block of W x W elements is transposed in registers, so that memory is read and written in whole vectors.
- *
- * In log2(W) rounds: at distance s, rows i and i + s exchange the lanes in which their index and that of the lane differ by s. */
-#ifndef FR_SCALAR
-#define FR_LOW(l, s) ((l) & (s) ? W + (l) - (s) : (l))
-#define FR_HIGH(l, s) ((l) & (s) ? W + (l) : (l) + (s))
+/* A square block of W x W elements is transposed on its way from memory to registers, in pieces of 16 bytes. Loads put halves of two rows
+ * side by side, which costs no shuffle; where a vector has four pieces, one round brings pieces to their vectors; within the pieces, two
+ * rounds of interleaving are left, or one of doubles. */
+#define REAL_BYTES (REAL_IS_FLOAT ? 4 : 8)
+#ifdef FR_SCALAR
+enum { PIECE = 1, PIECES = 1 };
+#else
+enum { PIECE = 16 / REAL_BYTES, PIECES = W / PIECE };
 #if W == 2
-#define FR_LANES(F, s) F(0, s), F(1, s)
+#define FR_LANES(F) F(0), F(1)
 #elif W == 4
-#define FR_LANES(F, s) F(0, s), F(1, s), F(2, s), F(3, s)
+#define FR_LANES(F) F(0), F(1), F(2), F(3)
 #elif W == 8
-#define FR_LANES(F, s) F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s)
+#define FR_LANES(F) F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7)
 #else
-#define FR_LANES(F, s)                                                                                                            \
-    F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s), F(8, s), F(9, s), F(10, s), F(11, s), F(12, s),       \
-        F(13, s), F(14, s), F(15, s)
+#define FR_LANES(F) F(0), F(1), F(2), F(3), F(4), F(5), F(6), F(7), F(8), F(9), F(10), F(11), F(12), F(13), F(14), F(15)
 #endif
-#define FR_EXCHANGE(s)                                                                                                            \
-    for (int i = 0; i < W; i++)                                                                                                   \
-        if (!(i & s)) {                                                                                                           \
-            const vec low = __builtin_shufflevector(r[i], r[i + s], FR_LANES(FR_LOW, s));                                         \
-            r[i + s] = __builtin_shufflevector(r[i], r[i + s], FR_LANES(FR_HIGH, s));                                             \
-            r[i] = low;                                                                                                           \
-        }
+/* Of two vectors of four pieces: the even pieces, the odd ones. */
+#define FR_EVEN(l) ((l) / PIECE / 2 * W + (l) / PIECE % 2 * 2 * PIECE + (l) % PIECE)
+#define FR_ODD(l) (FR_EVEN(l) + PIECE)
+/* Of two vectors: elements in turns, or pairs of them; the lower and the upper half of each piece. */
+#define FR_SINGLES(l) ((l) / PIECE * PIECE + (l) % PIECE / 2 + (l) % 2 * W)
+#define FR_SINGLES_UP(l) (FR_SINGLES(l) + PIECE / 2)
+#define FR_PAIRS(l) ((l) / 4 * 4 + (l) % 2 + (l) % 4 / 2 * W)
+#define FR_PAIRS_UP(l) (FR_PAIRS(l) + 2)
+#if defined __clang__ || __GNUC__ >= 12
+#define FR_MERGE(a, b, F) __builtin_shufflevector(a, b, FR_LANES(F))
+#else
+#define FR_MERGE(a, b, F) __builtin_shuffle(a, b, (ivec){FR_LANES(F)})
+#endif
 
-/* r[j] lane i = r[i] lane j */
-static ALWAYS_INLINE void transpose_registers(vec *r)
+/* PIECE vectors: element j of piece q of r[i] goes to element i of piece q of r[j]. */
+static ALWAYS_INLINE void transpose_pieces(vec *r)
 {
-#if W > 8
-    FR_UNROLL_ALL
-    FR_EXCHANGE(8)
+#if REAL_IS_FLOAT
+    const vec a = FR_MERGE(r[0], r[1], FR_SINGLES), b = FR_MERGE(r[0], r[1], FR_SINGLES_UP);
+    const vec c = FR_MERGE(r[2], r[3], FR_SINGLES), d = FR_MERGE(r[2], r[3], FR_SINGLES_UP);
+    r[0] = FR_MERGE(a, c, FR_PAIRS);
+    r[1] = FR_MERGE(a, c, FR_PAIRS_UP);
+    r[2] = FR_MERGE(b, d, FR_PAIRS);
+    r[3] = FR_MERGE(b, d, FR_PAIRS_UP);
+#else
+    const vec a = r[0];
+    r[0] = FR_MERGE(a, r[1], FR_SINGLES);
+    r[1] = FR_MERGE(a, r[1], FR_SINGLES_UP);
 #endif
-#if W > 4
-    FR_UNROLL_ALL
-    FR_EXCHANGE(4)
-#endif
-#if W > 2
-    FR_UNROLL_ALL
-    FR_EXCHANGE(2)
-#endif
-    FR_UNROLL_ALL
-    FR_EXCHANGE(1)
 }
-#undef FR_EXCHANGE
+
+/* Vector i of each piece of the columns: piece c of rows i, PIECE + i, 2*PIECE + i, ... side by side in r[c*PIECE + i]. */
+static ALWAYS_INLINE void load_pieces(vec *r, const REAL *const *row, int i)
+{
+#if W * REAL_BYTES == 64
+    FR_UNROLL_ALL
+    for (int half = 0; half < 2; half++) {
+        const int at = half * W / 2;
+        const vec low = v_load_halves(row[0] + at, row[1] + at), high = v_load_halves(row[2] + at, row[3] + at);
+        r[at + i] = FR_MERGE(low, high, FR_EVEN);
+        r[at + PIECE + i] = FR_MERGE(low, high, FR_ODD);
+    }
+#elif W * REAL_BYTES == 32
+    r[i] = v_load_halves(row[0], row[1]);
+    r[PIECE + i] = v_load_halves(row[0] + PIECE, row[1] + PIECE);
+#else
+    r[i] = v_load(row[0]);
+#endif
+}
+#undef FR_MERGE
+#undef FR_PAIRS_UP
+#undef FR_PAIRS
+#undef FR_SINGLES_UP
+#undef FR_SINGLES
+#undef FR_ODD
+#undef FR_EVEN
 #undef FR_LANES
-#undef FR_HIGH
-#undef FR_LOW
-#else
-static ALWAYS_INLINE void transpose_registers(vec *r)
-{
-    (void)r;
-}
 #endif
 
-/* dst[j*ldd + i] = src[i*lds + j] for i, j < W. */
-static ALWAYS_INLINE void transpose_block(REAL *dst, ptrdiff_t ldd, const REAL *src, ptrdiff_t lds)
+/* The rows of a block of W: row q*PIECE + i is at p[q] + i*ld. A few pointers, which stay in registers. */
+typedef struct {
+    const REAL *p[PIECES];
+} block_rows;
+
+/* What compilers should not know of a pointer, or they keep an address for each row and column, in memory. */
+static ALWAYS_INLINE const REAL *opaque(const REAL *p)
 {
-    vec r[W];
+    __asm__("" : "+r"(p));
+    return p;
+}
+
+static ALWAYS_INLINE block_rows rows_at(const REAL *first, ptrdiff_t ld)
+{
+    block_rows b;
     FR_UNROLL_ALL
-    for (int i = 0; i < W; i++)
-        r[i] = v_load(src + i * lds);
-    transpose_registers(r);
+    for (int q = 0; q < PIECES; q++)
+        b.p[q] = opaque(first + q * PIECE * ld);
+    return b;
+}
+
+static ALWAYS_INLINE void next_columns(block_rows *b)
+{
     FR_UNROLL_ALL
-    for (int j = 0; j < W; j++)
-        v_store(dst + j * ldd, r[j]);
+    for (int q = 0; q < PIECES; q++)
+        b->p[q] += W;
+}
+
+/* r[j] lane i = row i column j; the rows' memory `ahead` elements further is prefetched, if that is not 0. */
+static ALWAYS_INLINE void load_block_transposed(vec *r, const block_rows *b, ptrdiff_t ld, const int ahead)
+{
+#ifdef FR_SCALAR
+    (void)ld, (void)ahead;
+    r[0] = *b->p[0];
+#else
+    FR_UNROLL_ALL
+    for (int i = 0; i < PIECE; i++) {
+        const REAL *row[PIECES];
+        FR_UNROLL_ALL
+        for (int q = 0; q < PIECES; q++) {
+            row[q] = opaque(b->p[q] + i * ld);
+            if (ahead)
+                __builtin_prefetch(row[q] + ahead);
+        }
+        load_pieces(r, row, i);
+    }
+    FR_UNROLL_ALL
+    for (int c = 0; c < W; c += PIECE)
+        transpose_pieces(r + c);
+#endif
 }
 
 /* dst[j*ldd + i] = src[i*lds + j] for i < rows, j < cols. */
@@ -75,8 +136,14 @@ static void transpose(REAL *dst, ptrdiff_t ldd, const REAL *src, ptrdiff_t lds, 
 {
     for (ptrdiff_t i = 0; i < rows; i += W) {
         ptrdiff_t j = 0;
-        for (; i + W <= rows && j + W <= cols; j += W)
-            transpose_block(dst + j * ldd + i, ldd, src + i * lds + j, lds);
+        block_rows b = rows_at(src + i * lds, lds);
+        for (; i + W <= rows && j + W <= cols; j += W, next_columns(&b)) {
+            vec r[W];
+            load_block_transposed(r, &b, lds, 0);
+            FR_UNROLL_ALL
+            for (int k = 0; k < W; k++)
+                v_store(dst + (j + k) * ldd + i, r[k]);
+        }
         for (; j < cols; j++)
             for (ptrdiff_t k = i; k < fr_min(i + W, rows); k++)
                 dst[j * ldd + k] = src[k * lds + j];

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .._core import InUse
+from .._core import InUse, Recorded
 from .._engine.run import Run
 from .._engine.weights import Weights
 from . import checks
@@ -56,7 +57,7 @@ class TapeBase(OneUse):
     _unbatched: bool
     _batch_first: bool
 
-    def __init__(self, run: Run, batch_first: bool, unbatched: bool) -> None:
+    def __init__(self, run: Run | None, batch_first: bool, unbatched: bool) -> None:
         super().__init__()
         self._run, self._batch_first, self._unbatched = run, batch_first, unbatched
 
@@ -122,6 +123,22 @@ class TapeBase(OneUse):
 class Tape(TapeBase):
     """The tape of a function, made with record=True: gradients are named as its arguments are."""
 
+    _kept: Recorded | None = None  # of a plain call, unless it goes the general way after all
+    _general: Callable[[Recorded], Run]
+
+    @classmethod
+    def _of_plain(cls, kept: Recorded, general: Callable[[Recorded], Run], batch_first: bool, unbatched: bool) -> Tape:
+        """Of a plain call, and who makes a run of it."""
+        tape = cls(None, batch_first, unbatched)
+        tape._kept, tape._general = kept, general
+        return tape
+
+    def _whole_run(self) -> Run | None:
+        """The run, in place of what a plain call has kept; None where the tape has been used."""
+        if self._kept is not None:
+            self._run, self._kept = self._general(self._kept), None
+        return self._run
+
     @property
     def c(self) -> Array:
         """The cell states after all steps of an LSTM.
@@ -149,14 +166,20 @@ class Tape(TapeBase):
             return self._c()
 
     def _c(self) -> Array:
-        run = self._run
+        cs = [] if self._kept is None else self._kept.parts()[3]
+        if cs:
+            return self._as_y(cs[0])
+        run = self._whole_run()
         if run is None:
             raise RuntimeError("tape.c: this tape has been used; a tape can be used once, call forward again for a new one")
         if not run.cell.is_lstm:
             raise TypeError("tape.c: expected the tape of an LSTM, because only an LSTM has c")
         if run.c is None:
             raise RuntimeError("tape.c: expected a tape without checkpoints, which keeps c of every step")
-        c = run.cells()
+        return self._as_y(run.cells())
+
+    def _as_y(self, c: Array) -> Array:
+        """A view of c (T, B, H), laid out as y and read-only."""
         c = c[:, 0] if self._unbatched else c.swapaxes(0, 1) if self._batch_first else c[:]
         c.flags.writeable = False
         return c
@@ -219,16 +242,26 @@ class Tape(TapeBase):
         """
         try:
             with self._in_use:
-                run = self._run
+                if self._kept is not None and dc is None and truncate is None:
+                    plain = self._kept.backward(dy, dstate)
+                    if plain is not None:
+                        self._kept = None
+                        return _named(*plain)
+                run = self._whole_run()
                 into = run.weights.zeros_like() if run is not None else None
                 dx, state = self._backward(dy, dstate, into, dc, truncate)  # type: ignore[arg-type]
         except MemoryError as error:
             raise checks.out_of_memory("x", error) from None
         assert run is not None and into is not None
-        grads = Gradients(x=dx, state=state, w_ih=into.w_ih, w_hh=into.w_hh, b_ih=into.b_ih, b_hh=into.b_hh)
-        if run.cell.is_lstm:
-            grads.h0, grads.c0 = state
-            grads.peephole, grads.w_hr = into.peephole, into.w_hr
-        else:
-            grads.h0 = state
-        return grads
+        return _named(dx, state, tuple(getattr(into, name) for name in Weights.NAMES))
+
+
+def _named(dx: Array, state: State, weights: tuple[Array | None, ...]) -> Gradients:
+    """Of a function, by the names of its arguments."""
+    w_ih, w_hh, b_ih, b_hh, peephole, w_hr = weights
+    if not isinstance(state, tuple):
+        return Gradients(x=dx, state=state, w_ih=w_ih, w_hh=w_hh, b_ih=b_ih, b_hh=b_hh, h0=state)
+    h0, c0 = state
+    grads = Gradients(x=dx, state=state, w_ih=w_ih, w_hh=w_hh, b_ih=b_ih, b_hh=b_hh, h0=h0, c0=c0)
+    grads.peephole, grads.w_hr = peephole, w_hr
+    return grads

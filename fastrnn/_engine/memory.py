@@ -13,6 +13,7 @@ from .._core import new_saved
 
 Array = NDArray[Any]
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+_LARGE = 1 << 16  # bytes, as of the free list
 
 
 def allocate(name: str, symbols: str, shape: tuple[int, ...], dtype: np.dtype[Any], zero: bool = False) -> Array:
@@ -31,6 +32,14 @@ def allocate_saved(symbols: str, shape: tuple[int, int, int], dtype: np.dtype[An
         return new_saved(shape, dtype == F64)
     except MemoryError as error:
         raise MemoryError(f"x: cannot allocate {symbols} = {shape} of {dtype}: {error}") from None
+
+
+def new_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Uninitialised; a large one from the free list, since pages that the system has to find first cost more than a copy."""
+    bytes = math.prod(shape) * dtype.itemsize
+    if dtype not in (F32, F64) or not _LARGE <= bytes <= sys.maxsize // 2:
+        return np.empty(shape, dtype)
+    return new_saved((1, 1, bytes // dtype.itemsize), dtype == F64).reshape(shape)
 
 
 def out_of_memory(name: str, error: Exception) -> MemoryError:

@@ -54,25 +54,11 @@ class Run:
         self.checkpoints: Checkpoints | None = None
         self.task = self.new_task()
 
-    @classmethod
-    def recorded(
-        cls,
-        cell: Cell,
-        plan: Plan,
-        x: Array,
-        weights: Weights,
-        h0: Array | None,
-        c0: Array | None,
-        threads: Threads,
-        batch_first: bool,
-        saved: tuple[Array, Array | None, Array | None],
-    ) -> Run:
-        """A run after forward(record=True), of the y, c and gates that such a forward has made elsewhere."""
-        run = cls(cell, plan, x, weights, h0, c0, threads)
-        run.batch_first, run._whole = batch_first, True
-        run.y, run.c, run.gates = saved
-        run.end_forward()
-        return run
+    def resume(self, batch_first: bool, y: Array, c: Array | None, gates: Array | None) -> None:
+        """In place of forward(record=True): what such a forward has made elsewhere."""
+        self.batch_first, self._whole = batch_first, True
+        self.y, self.c, self.gates = y, c, gates
+        self.end_forward()
 
     @property
     def threads(self) -> int:

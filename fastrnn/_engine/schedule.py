@@ -15,16 +15,20 @@ from .. import _core
 
 _WORK_PER_THREAD = 2_000_000  # multiply-adds below which a second thread costs more than it brings
 _WORK_PER_LENT_THREAD = 60_000  # the same for threads of another library that are awake: two microseconds
+_WORK_PER_AWAKE_THREAD = 700_000  # likewise, for a thread that has just finished another call
+_MAX_AWAKE = 4  # threads that are asked for such calls
+_WORK_OF_PASS = 2  # multiply-adds that take as long as reading or packing a weight
 _WORK_PER_WAIT = 80  # multiply-adds for each nanosecond of waiting for a thread: a core does 20 to 45 in it
 _FORWARD_ITEMS = 256  # items per chunk when input products are made first
 _BACKWARD_ITEMS = 512  # items per chunk of the backward products
 _UNIT_ITEMS = 64  # items per chunk where units are shared: how much a thread that was late keeps the other waiting for
 _STEP_FOR_UNITS = 16000  # multiply-adds of a thread between two barriers that are worth one
+_UNITS_OF_STEP = 64  # units per thread from which their vectors come out even
 _LARGE_WEIGHTS = 120_000  # weights of which each core would rather keep its part: 480 kB of float32
 _FEW_ROWS = 4  # rows per thread up to which input products are made first
 _ROWS_OF_A_BLOCK = 4  # at least, or tiles are too low
 _WEIGHTS_OF_BLOCKS = 150_000  # weights that stay in the L2 of a core when it changes row blocks
-_DIRECT_ITEMS = 4  # items (rows times steps) up to which a packed copy of the weights is more work than it saves
+_DIRECT_ITEMS = 4  # items (rows times steps) of up to two steps up to which a packed copy of the weights is more work than it saves
 _BYTES_PER_THREAD = 6_400_000  # of an elementwise rule, below which a second thread costs more than it brings: 80 to 160 us
 _BYTES_PER_RELEASE = 1_600_000  # below which handing the GIL over costs more than the rule
 _BYTES_PER_WAIT = 320  # bytes for each nanosecond of waiting for a thread: a core does 40 to 80 in it
@@ -48,7 +52,8 @@ class Schedule(NamedTuple):
     row_blocks : int
         Dynamic scheduling: threads take turns at so many blocks of rows, chunk by chunk; 0: a static split of the rows.
     direct : bool
-        The weights are read as they lie, without a packed copy.
+        There is no packed copy of the weights: they are read as they lie or, for more than four rows of a single step, each panel
+        is packed where it is about to be used.
     """
 
     threads: int
@@ -92,17 +97,16 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int, lent: bool = F
     >>> print(schedule.forward(T=100, B=1, I=256, H=256, G=4, threads=2))
     2 threads share the hidden units, input products first, 64 items a chunk
     """
-    work = T * B * G * H * (I + H)
-    if _shares_units(B, I, H, G, threads):
+    work = (T * B + _WORK_OF_PASS) * G * H * (I + H)
+    if _shares_units(T, B, I, H, G, threads):
         chunk = max(_UNIT_ITEMS, B)
         threads = _useful_threads(work, threads, lent)
-        return Schedule(threads, True, I >= 16 and T > 1, chunk, _patience(work), 0, T * B <= _DIRECT_ITEMS)
+        return Schedule(threads, True, I >= 16 and T > 1, chunk, _patience(work), 0, _is_direct(T, B, True))
     threads = _useful_threads(work, min(threads, B), lent)
     input_first = -(-B // threads) <= _FEW_ROWS and I >= 16 and T > 1
     row_blocks = _row_blocks(B, G * H * (I + H), threads)
-    return Schedule(
-        threads, False, input_first, max(_FORWARD_ITEMS, B), _patience(work), row_blocks, T * B <= _DIRECT_ITEMS
-    )
+    direct = _is_direct(T, B, threads == 1)
+    return Schedule(threads, False, input_first, max(_FORWARD_ITEMS, B), _patience(work), row_blocks, direct)
 
 
 @lru_cache
@@ -135,28 +139,36 @@ def backward(T: int, B: int, I: int, H: int, G: int, threads: int, lent: bool = 
     >>> print(schedule.backward(T=100, B=32, I=256, H=256, G=4, threads=2))
     2 threads share the rows, 512 items a chunk
     """
-    work = 2 * T * B * G * H * (I + H)
-    if _shares_units(B, I, H, G, threads):
+    work = (2 * T * B + _WORK_OF_PASS) * G * H * (I + H)
+    if _shares_units(T, B, I, H, G, threads):
         threads, units = _useful_threads(work, threads, lent), True
     else:
         threads, units = _useful_threads(work, min(threads, B), lent), False
-    return Schedule(threads, units, False, max(_BACKWARD_ITEMS, B), _patience(work), 0, T * B <= _DIRECT_ITEMS)
+    direct = _is_direct(T, B, units or threads == 1)
+    return Schedule(threads, units, False, max(_BACKWARD_ITEMS, B), _patience(work), 0, direct)
 
 
 @lru_cache
 def side_by_side(runs: int, T: int, B: int, I: int, H: int, G: int, threads: int) -> bool:
     """Does each of so many runs of this size, which do not need each other, go whole on a thread of its own? Where that takes more
     threads than the rows of one would, unless its units take even more."""
-    if not max(1, min(B, threads)) < runs <= threads or (threads > runs and _shares_units(B, I, H, G, threads)):
+    if not max(1, min(B, threads)) < runs <= threads or (threads > runs and _shares_units(T, B, I, H, G, threads)):
         return False
     return _useful_threads(runs * T * B * G * H * (I + H), runs) == runs
 
 
-def _shares_units(rows: int, I: int, H: int, G: int, threads: int) -> bool:
-    """Do threads share the units? Where rows are fewer than they, or so few that a thread reads all weights for next to nothing;
-    and where a thread has enough to do between two barriers."""
+def _shares_units(T: int, rows: int, I: int, H: int, G: int, threads: int) -> bool:
+    """Do threads share the units? Where rows are fewer than they, or so few that a thread reads all weights for next to nothing, or
+    where all weights are read for a single step; and where a thread has enough to do between two barriers."""
     large_for_few = rows <= threads * _FEW_ROWS and G * H * (I + H) >= _LARGE_WEIGHTS
-    return (rows < threads or large_for_few) and rows * G * H * H >= threads * _STEP_FOR_UNITS
+    once = T == 1 and threads * _UNITS_OF_STEP <= H
+    return (rows < threads or large_for_few or once) and rows * G * H * H >= threads * _STEP_FOR_UNITS
+
+
+def _is_direct(T: int, B: int, once: bool) -> bool:
+    """Are the weights not packed as a whole? For few items, or where a single step packs each panel once: in one thread, or in that
+    which has its units."""
+    return (T <= 2 and T * B <= _DIRECT_ITEMS) or (T == 1 and once)
 
 
 def _row_blocks(rows: int, weights: int, threads: int) -> int:
@@ -170,7 +182,10 @@ def _patience(work: int) -> int:
 
 
 def _useful_threads(work: int, most: int, lent: bool = False) -> int:
-    return max(1, min(most, work // (_WORK_PER_LENT_THREAD if lent else _WORK_PER_THREAD)))
+    if lent:
+        return max(1, min(most, work // _WORK_PER_LENT_THREAD))
+    awake = min(work // _WORK_PER_AWAKE_THREAD, _MAX_AWAKE)
+    return max(1, min(most, max(work // _WORK_PER_THREAD, awake)))
 
 
 class Elementwise(NamedTuple):

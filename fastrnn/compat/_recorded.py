@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .. import functional
 from .._api import checks
 from .._api.parameters import NAMES
+from .._engine.memory import new_array
 from ..formats import FORMATS
 
 Array = NDArray[Any]
@@ -45,6 +46,18 @@ def as_floats(values: Mapping[str, Any]) -> dict[str, Array]:
     return {name: array.astype(dtype, copy=False) for name, array in arrays.items()}
 
 
+def copy(array: Array) -> Array:
+    """A new array in C order."""
+    new = new_array(array.shape, array.dtype)
+    new[...] = array
+    return new
+
+
+def contiguous(array: Array) -> Array:
+    """In C order: itself, or a copy."""
+    return array if array.flags.c_contiguous else copy(array)
+
+
 class Recorded:
     """One layer over a sequence: y, h_n and c_n (None if there is none), and the way back.
 
@@ -55,9 +68,10 @@ class Recorded:
         h0, c0: (B, H), None for zeros.
         record: whether backward will be called.
         cells: whether c, the sequence of the cell states, is wanted.
+        copied: whether y and c are new arrays that may be written to, or what the way back reads, and read-only.
         options: more keywords of fastrnn.rnn, gru or lstm.
 
-    y is a new array that may be written to. x is kept, not copied: it must stay as it is until backward.
+    x is kept, not copied: it must stay as it is until backward.
     """
 
     def __init__(
@@ -72,6 +86,7 @@ class Recorded:
         batch_first: bool = False,
         record: bool = True,
         cells: bool = False,
+        copied: bool = True,
         **options: Any,
     ) -> None:
         self.form, self.cell = form, FORMATS[format].cells[form]
@@ -80,16 +95,16 @@ class Recorded:
             raise ValueError(f"x: expected 3 dimensions, got shape {arrays['x'].shape}")
         self.call = partial(
             _FUNCTIONS[form],
-            np.ascontiguousarray(arrays["x"]),
+            contiguous(arrays["x"]),
             **self.cell.arguments(form, {name: arrays[name] for name in weights}),
-            **{name: arrays[name] for name in ("h0", "c0") if name in arrays},
+            **{name: contiguous(arrays[name]) for name in ("h0", "c0") if name in arrays},
             batch_first=batch_first,
             **options,
         )
         y, state, tape = self.call(record=record)
         self._tapes = [tape]
-        self.y: Array = y.copy() if record else y
-        self.c: Array | None = tape.c.copy() if cells else None
+        self.y: Array = copy(y) if record and copied else y
+        self.c: Array | None = None if not cells else copy(tape.c) if copied else tape.c
         self.h_n: Array = state[0] if form == "lstm" else state
         self.c_n: Array | None = state[1] if form == "lstm" else None
 
@@ -101,9 +116,7 @@ class Recorded:
             tape = None
         tape = tape or self.call(record=True)[2]
         dtype = self.y.dtype
-        dy, dh, dc = (None if d is None else np.asarray(d).astype(dtype, copy=False) for d in (dy, dh, dc))
-        if dy is not None:
-            dy = np.ascontiguousarray(dy)
+        dy, dh, dc = (None if d is None else contiguous(np.asarray(d).astype(dtype, copy=False)) for d in (dy, dh, dc))
         grads = tape.backward(dy, (dh, dc) if self.form == "lstm" else dh)
         ours = {name: array for argument, name in NAMES.items() if (array := getattr(grads, argument, None)) is not None}
         theirs = self.cell.pull_back(self.form, ours)

@@ -17,8 +17,10 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from .._engine.memory import new_array
+from ..formats.axes import copy_into
 from . import _step
-from ._recorded import Recorded
+from ._recorded import Recorded, contiguous
 from ._step import sigmoid
 
 __all__ = [
@@ -58,8 +60,9 @@ def softmax(x: Array) -> Array:
     array([[0.5, 0.5, 0.5],
            [0.5, 0.5, 0.5]])
     """
-    e = np.exp(x - np.max(x, axis=0))
-    return e / e.sum(axis=0)
+    e = np.exp(x - np.maximum.reduce(x, 0))
+    e /= np.add.reduce(e, 0)
+    return e
 
 
 # --- one step ---------------------------------------------------------------------------------------------------
@@ -83,8 +86,8 @@ def rnn_cell_forward(xt: Array, a_prev: Array, parameters: Parameters) -> tuple[
         For backward.
     """
     p = parameters
-    a_next = np.tanh(p["Waa"] @ a_prev + p["Wax"] @ xt + p["ba"])
-    return a_next, softmax(p["Wya"] @ a_next + p["by"]), (a_next, a_prev, xt, parameters)
+    a_next = np.tanh(np.dot(p["Waa"], a_prev) + np.dot(p["Wax"], xt) + p["ba"])
+    return a_next, softmax(np.dot(p["Wya"], a_next) + p["by"]), (a_next, a_prev, xt, parameters)
 
 
 def rnn_cell_backward(da_next: Array, cache: Sequence[Any]) -> dict[str, Array]:
@@ -101,13 +104,13 @@ def rnn_cell_backward(da_next: Array, cache: Sequence[Any]) -> dict[str, Array]:
         dxt, da_prev, dWax, dWaa, dba.
     """
     a_next, a_prev, xt, p = cache
-    d = da_next * (1 - a_next**2)
+    d = da_next * (1 - a_next * a_next)
     return {
-        "dxt": p["Wax"].T @ d,
-        "da_prev": p["Waa"].T @ d,
-        "dWax": d @ xt.T,
-        "dWaa": d @ a_prev.T,
-        "dba": d.sum(axis=1, keepdims=True),
+        "dxt": np.dot(p["Wax"].T, d),
+        "da_prev": np.dot(p["Waa"].T, d),
+        "dWax": _step.product(d, xt.T),
+        "dWaa": _step.product(d, a_prev.T),
+        "dba": np.add.reduce(d, 1, keepdims=True),
     }
 
 
@@ -131,10 +134,12 @@ def lstm_cell_forward(
         For backward.
     """
     p, both = parameters, np.concatenate([a_prev, xt])
-    i, f, g, o = (p[f"W{gate}"] @ both + p[f"b{gate}"] for gate in "ifco")
-    a_next, c_next, gates = _step.forward(i, f, g, o, c_prev)
-    cache = (a_next, c_next, a_prev, c_prev, gates.f, gates.i, gates.g, gates.o, xt, parameters)
-    return a_next, c_next, softmax(p["Wy"] @ a_next + p["by"]), cache
+    before = [np.dot(p["Wf"], both) + p["bf"], np.dot(p["Wi"], both) + p["bi"], np.dot(p["Wo"], both) + p["bo"]]
+    f, i, o = _step.sigmoid(np.array(before))
+    g = np.tanh(np.dot(p["Wc"], both) + p["bc"])
+    a_next, c_next = _step.forward(i, f, g, o, c_prev)
+    cache = (a_next, c_next, a_prev, c_prev, f, i, g, o, xt, parameters)
+    return a_next, c_next, softmax(np.dot(p["Wy"], a_next) + p["by"]), cache
 
 
 def lstm_cell_backward(da_next: Array, dc_next: Array, cache: Sequence[Any]) -> dict[str, Array]:
@@ -152,11 +157,12 @@ def lstm_cell_backward(da_next: Array, dc_next: Array, cache: Sequence[Any]) -> 
     """
     _, c_next, a_prev, c_prev, f, i, g, o, xt, p = cache
     d, dc_prev = _step.backward(da_next, dc_next, _step.Gates(i, f, g, o), c_prev, c_next)
-    d_of, both = {"f": d.f, "i": d.i, "c": d.g, "o": d.o}, np.concatenate([a_prev, xt])
-    d_both = sum(p[f"W{gate}"].T @ d_gate for gate, d_gate in d_of.items())
+    d_both = np.dot(p["Wf"].T, d.f) + np.dot(p["Wi"].T, d.i) + np.dot(p["Wc"].T, d.g) + np.dot(p["Wo"].T, d.o)
     gradients = {"dxt": d_both[len(a_prev) :], "da_prev": d_both[: len(a_prev)], "dc_prev": dc_prev}
-    for gate, d_gate in d_of.items():
-        gradients |= {f"dW{gate}": d_gate @ both.T, f"db{gate}": d_gate.sum(axis=1, keepdims=True)}
+    columns = np.concatenate([a_prev, xt]).T
+    for gate, d_gate in (("f", d.f), ("i", d.i), ("c", d.g), ("o", d.o)):
+        gradients["dW" + gate] = _step.product(d_gate, columns)
+        gradients["db" + gate] = np.add.reduce(d_gate, 1, keepdims=True)
     return gradients
 
 
@@ -216,7 +222,7 @@ def rnn_forward(x: Array, a0: Array, parameters: Parameters) -> tuple[Array, Arr
     ((4, 5, 7), (2, 5, 7))
     """
     recorded = _record("rnn", x, a0, {name: parameters[name] for name in _RNN})
-    a = _columns(recorded.y)
+    a = _from_rows(recorded.y)
 
     def step(t: int) -> tuple[Any, ...]:
         return a[:, :, t], a[:, :, t - 1] if t else a0, x[:, :, t], parameters
@@ -296,7 +302,7 @@ def lstm_forward(x: Array, a0: Array, parameters: Parameters) -> tuple[Array, Ar
     """
     recorded = _record("lstm", x, a0, {name: parameters[name] for name in _LSTM})
     assert recorded.c is not None
-    a, c = _columns(recorded.y), _columns(recorded.c)
+    a, c = _from_rows(recorded.y), _from_rows(recorded.c)
 
     def step(t: int) -> tuple[Any, ...]:
         xt, a_prev, c_prev = x[:, :, t], a[:, :, t - 1] if t else a0, c[:, :, t - 1] if t else np.zeros_like(a[:, :, 0])
@@ -350,19 +356,37 @@ def _record(form: str, x: Any, a0: Any, weights: Mapping[str, Any], c0: Any = No
     if x.ndim != 3 or a0.ndim != 2:
         raise ValueError(f"x, a0: expected (n_x, m, T_x), (n_a, m), got {x.shape}, {a0.shape}")
     c0 = None if c0 is None else np.asarray(c0).T
-    return Recorded("coursera", form, x.transpose(2, 1, 0), weights, a0.T, c0, cells=form == "lstm")
+    lstm = form == "lstm"
+    return Recorded("coursera", form, _to_rows(x), weights, a0.T, c0, batch_first=True, cells=lstm, copied=False)
 
 
 def _backward(recorded: Recorded, da: Any) -> dict[str, Array]:
-    dx, da0, _, weights = recorded.backward(np.asarray(da).transpose(2, 1, 0))
-    return {"dx": _columns(dx), "da0": np.ascontiguousarray(da0.T), **{f"d{name}": array for name, array in weights.items()}}
+    dx, da0, _, weights = recorded.backward(_to_rows(np.asarray(da)))
+    return {"dx": _from_rows(dx), "da0": np.ascontiguousarray(da0.T), **{f"d{name}": array for name, array in weights.items()}}
 
 
-def _columns(y: Array) -> Array:
-    """(n, m, T) from (T, m, n), as a new array."""
-    return np.ascontiguousarray(y.transpose(2, 1, 0))
+def _to_rows(x: Array) -> Array:
+    """(m, T, n) from (n, m, T), as a new array."""
+    rows = new_array((*x.shape[1:], x.shape[0]), x.dtype)
+    copy_into(rows.reshape(-1, len(x)), x.reshape(len(x), -1).T)
+    return rows
+
+
+def _from_rows(y: Array) -> Array:
+    """(n, m, T) from (m, T, n), as a new array."""
+    m, T, n = y.shape
+    x = new_array((n, m, T), y.dtype)
+    copy_into(x.reshape(n, -1), contiguous(y).reshape(-1, n).T)
+    return x
 
 
 def _predict(W: Array, a: Array, b: Array) -> Array:
     """softmax(W a + b) at all steps at once."""
-    return softmax(np.tensordot(W, a, 1) + np.asarray(b)[:, :, None])
+    W, b = np.asarray(W), np.asarray(b)
+    scores = new_array((len(W), *a.shape[1:]), np.result_type(W, a, b))
+    np.matmul(W, a.reshape(len(a), -1), out=scores.reshape(len(W), -1))
+    scores += b[:, :, None]
+    scores -= scores.max(axis=0)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=0)
+    return scores

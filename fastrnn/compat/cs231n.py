@@ -53,7 +53,7 @@ def rnn_step_forward(x: Array, prev_h: Array, Wx: Array, Wh: Array, b: Array) ->
     cache
         For backward.
     """
-    next_h = np.tanh(x @ Wx + prev_h @ Wh + b)
+    next_h = np.tanh(x.dot(Wx) + prev_h.dot(Wh) + b)
     return next_h, (x, prev_h, Wx, Wh, next_h)
 
 
@@ -73,7 +73,7 @@ def rnn_step_backward(dnext_h: Array, cache: Cache) -> tuple[Array, Array, Array
         As the weights.
     """
     x, prev_h, Wx, Wh, next_h = cache
-    return _affine_backward(dnext_h * (1 - next_h**2), x, prev_h, Wx, Wh)
+    return _affine_backward(dnext_h * (1 - next_h * next_h), x, prev_h, Wx, Wh)
 
 
 def rnn_forward(x: Array, h0: Array, Wx: Array, Wh: Array, b: Array) -> tuple[Array, Cache]:
@@ -161,9 +161,12 @@ def lstm_step_forward(x: Array, prev_h: Array, prev_c: Array, Wx: Array, Wh: Arr
     cache
         For backward.
     """
-    i, f, o, g = np.split(x @ Wx + prev_h @ Wh + b, 4, axis=1)
-    next_h, next_c, gates = _step.forward(i, f, g, o, prev_c)
-    return next_h, next_c, (x, prev_h, prev_c, Wx, Wh, gates, next_c)
+    a = x.dot(Wx) + prev_h.dot(Wh) + b
+    a = np.ascontiguousarray(a.reshape(len(a), 4, -1).swapaxes(0, 1))
+    ifo, g = _step.sigmoid(a[:3]), np.tanh(a[3])
+    i, f, o = ifo
+    next_h, next_c = _step.forward(i, f, g, o, prev_c)
+    return next_h, next_c, (x, prev_h, prev_c, Wx, Wh, ifo, g, next_c)
 
 
 def lstm_step_backward(dnext_h: Array, dnext_c: Array, cache: Cache) -> tuple[Array, Array, Array, Array, Array, Array]:
@@ -181,10 +184,18 @@ def lstm_step_backward(dnext_h: Array, dnext_c: Array, cache: Cache) -> tuple[Ar
     dWx, dWh, db : arrays
         As the weights.
     """
-    x, prev_h, prev_c, Wx, Wh, gates, next_c = cache
-    d, dprev_c = _step.backward(dnext_h, dnext_c, gates, prev_c, next_c)
-    dx, dprev_h, dWx, dWh, db = _affine_backward(np.hstack([d.i, d.f, d.o, d.g]), x, prev_h, Wx, Wh)
-    return dx, dprev_h, dprev_c, dWx, dWh, db
+    x, prev_h, prev_c, Wx, Wh, ifo, g, next_c = cache
+    i, f, o = ifo
+    tanh_c = np.tanh(next_c)
+    dc = dnext_c + dnext_h * o * (1 - tanh_c * tanh_c)
+    da = np.empty((4, *dc.shape), dc.dtype)
+    np.multiply(dc, g, da[0])
+    np.multiply(dc, prev_c, da[1])
+    np.multiply(dnext_h, tanh_c, da[2])
+    da[:3] *= ifo * (1 - ifo)
+    np.multiply(dc * i, 1 - g * g, da[3])
+    dx, dprev_h, dWx, dWh, db = _affine_backward(da.swapaxes(0, 1).reshape(len(dc), -1), x, prev_h, Wx, Wh)
+    return dx, dprev_h, dc * f, dWx, dWh, db
 
 
 def lstm_forward(x: Array, h0: Array, Wx: Array, Wh: Array, b: Array) -> tuple[Array, Cache]:
@@ -369,4 +380,6 @@ def temporal_softmax_loss(x: Array, y: Array, mask: Array, verbose: bool = False
 
 def _affine_backward(da: Array, x: Array, h: Array, Wx: Array, Wh: Array) -> tuple[Array, Array, Array, Array, Array]:
     """dx, dh, dWx, dWh, db from the gradient of x Wx + h Wh + b."""
-    return da @ Wx.T, da @ Wh.T, x.T @ da, h.T @ da, da.sum(axis=0)
+    if Wx.size < _step.SMALL > Wh.size:
+        return da.dot(Wx.T), da.dot(Wh.T), x.T.dot(da), h.T.dot(da), np.add.reduce(da, 0)
+    return da.dot(Wx.T), da.dot(Wh.T), _step.product(x.T, da), _step.product(h.T, da), np.add.reduce(da, 0)

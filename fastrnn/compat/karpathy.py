@@ -66,11 +66,9 @@ def lossFun(
     words, goals = _indices("inputs", inputs, len(m["Why"])), _indices("targets", targets, len(m["Why"]))
     if len(goals) != len(words):
         raise ValueError(f"targets: expected as many as inputs, {len(words)}, got {len(goals)}")
-    # A product with a one-hot vector is a choice of columns: what is chosen goes in as it is.
-    unit = np.eye(len(m["Whh"]), dtype=m["Whh"].dtype)
-    recorded = Recorded(
-        "karpathy", "rnn", m["Wxh"].T[words, None], {"Wxh": unit, "Whh": m["Whh"], "bh": m["bh"]}, np.asarray(hprev).T
-    )
+    x, Wxh = _chosen(m["Wxh"], words)
+    weights = {"Wxh": Wxh, "Whh": m["Whh"], "bh": m["bh"]}
+    recorded = Recorded("karpathy", "rnn", x[:, None], weights, np.asarray(hprev).T, copied=False)
     hs = recorded.y[:, 0]
     scores = hs @ m["Why"].T + m["by"].T
     scores -= scores.max(axis=1, keepdims=True)
@@ -81,8 +79,10 @@ def lossFun(
     dy = p / total[:, None]
     dy[at] -= 1
     dx, _, _, weights = recorded.backward((dy @ m["Why"])[:, None])
-    dWxh = np.zeros_like(m["Wxh"])
-    np.add.at(dWxh.T, words, dx[:, 0])
+    dWxh = weights["Wxh"]
+    if Wxh is not m["Wxh"]:
+        dWxh = np.zeros_like(m["Wxh"])
+        np.add.at(dWxh.T, words, dx[:, 0])
     gradients = (dWxh, weights["Whh"], dy.T @ hs, weights["bh"], dy.sum(axis=0)[:, None])
     for gradient in gradients:
         np.clip(gradient, -5, 5, out=gradient)
@@ -149,6 +149,16 @@ def _model(model: Mapping[str, Any] | None) -> dict[str, Array]:
     if shapes != {"Wxh": (H, V), "Whh": (H, H), "Why": (V, H), "bh": (H, 1), "by": (V, 1)}:
         raise ValueError(f"model: expected Wxh (H, V), Whh (H, H), Why (V, H), bh (H, 1), by (V, 1), got {shapes}")
     return arrays
+
+
+def _chosen(Wxh: Array, words: NDArray[np.intp]) -> tuple[Array, Array]:
+    """Inputs (T, .) and their weights: one-hot vectors, or, of many characters, the columns that these choose and no weights."""
+    H, V = Wxh.shape
+    if V > H:
+        return Wxh.T[words], np.eye(H, dtype=Wxh.dtype)
+    x = np.zeros((len(words), V), Wxh.dtype)
+    x[np.arange(len(words)), words] = 1
+    return x, Wxh
 
 
 def _indices(name: str, values: Sequence[int], V: int) -> NDArray[np.intp]:

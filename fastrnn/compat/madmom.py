@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .. import layers
 from .._api.pickling import Pickled
+from ..frozen import FrozenLayer
 from ._one_user import layer_in_use, one_user
 from ._recorded import as_floats
 from ._step import sigmoid as _sigmoid
@@ -242,25 +243,24 @@ class _Recurrent(Layer):
 
     def __init__(self, weights: Any, init: Any, **options: Any) -> None:
         made = self._kind.from_weights(weights, "madmom", **options)
-        self._weights, self._options, self._made = weights, options, {made.dtype: made}
+        self._weights, self._options, self._H = weights, options, made.hidden_size
+        self._made = {made.dtype: made.frozen()}
         self._in_use = layer_in_use()
         self.init = self._initial("init", init)
 
-    def _layer(self, dtype: np.dtype[Any]) -> layers.Recurrent:
+    def _layer(self, dtype: np.dtype[Any]) -> FrozenLayer:
         """The layer that computes in this dtype."""
         if dtype not in self._made:
-            self._made[dtype] = self._kind.from_weights(self._weights, "madmom", dtype=dtype, **self._options)
+            self._made[dtype] = self._kind.from_weights(self._weights, "madmom", dtype=dtype, **self._options).frozen()
         return self._made[dtype]
 
     def _initial(self, name: str, value: Any) -> Array:
         """A state (H,) of what is given."""
-        (layer,) = list(self._made.values())[:1]
-        H = layer.hidden_size
         if value is None:
-            return np.zeros(H, np.float32)
+            return np.zeros(self._H, np.float32)
         array = as_floats({name: value})[name].flatten()
-        if array.shape != (H,):
-            raise ValueError(f"{name}: expected (H,) = ({H},), got {array.shape}")
+        if array.shape != (self._H,):
+            raise ValueError(f"{name}: expected (H,) = ({self._H},), got {array.shape}")
         return array
 
     @one_user

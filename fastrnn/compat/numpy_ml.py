@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .._api import checks
 from . import _step
 from ._one_user import layer_in_use, one_user
-from ._recorded import Recorded
+from ._recorded import Recorded, copy
 
 __all__ = ["LSTM", "RNN", "LSTMCell", "RNNCell"]
 
@@ -244,7 +244,7 @@ class RNNCell(_Layer):
         """
         A, _ = self._before(Xt, 1)
         p = self.parameters
-        Z = A @ p["Waa"] + p["ba"].T + Xt @ p["Wax"] + p["bx"].T
+        Z = np.dot(A, p["Waa"]) + p["ba"].T + np.dot(Xt, p["Wax"]) + p["bx"].T
         A = np.tanh(Z) if self.act_fn == "Tanh" else np.maximum(Z, 0)
         self.X.append(Xt)
         self.derived_variables["A"].append(A)
@@ -273,10 +273,11 @@ class RNNCell(_Layer):
         t, p = _last_step(self.derived_variables), self.parameters
         A_prev, A = self.derived_variables["A"][t : t + 2]
         dA = dLdAt + self._from_later_steps()[0]
-        dZ = dA * (1 - A**2) if self.act_fn == "Tanh" else dA * (A > 0)
-        db = dZ.sum(axis=0)[:, None]
-        self._passed(1, dZ @ p["Waa"].T, None, {"Waa": A_prev.T @ dZ, "Wax": self.X[t].T @ dZ, "ba": db, "bx": db})
-        return dZ @ p["Wax"].T
+        dZ = dA * (1 - A * A) if self.act_fn == "Tanh" else dA * (A > 0)
+        db, product = np.add.reduce(dZ, 0)[:, None], _step.product
+        gradients = {"Waa": product(A_prev.T, dZ), "Wax": product(self.X[t].T, dZ), "ba": db, "bx": db}
+        self._passed(1, np.dot(dZ, p["Waa"].T), None, gradients)
+        return np.dot(dZ, p["Wax"].T)
 
 
 class LSTMCell(_Layer):
@@ -335,10 +336,12 @@ class LSTMCell(_Layer):
         At, Ct : arrays (n_ex, n_out)
         """
         A, C = self._before(Xt, 1)
-        p, Z = self.parameters, np.hstack([A, Xt])
+        p, Z = self.parameters, np.concatenate([A, Xt], axis=1)
         assert C is not None
-        i, f, g, o = (Z @ p[f"W{gate}"] + p[f"b{gate}"] for gate in "ufco")
-        A, C, gates = _step.forward(i, f, g, o, C)
+        before = [np.dot(Z, p["Wu"]) + p["bu"], np.dot(Z, p["Wf"]) + p["bf"], np.dot(Z, p["Wo"]) + p["bo"]]
+        i, f, o = _step.sigmoid(np.array(before))
+        gates = _step.Gates(i, f, np.tanh(np.dot(Z, p["Wc"]) + p["bc"]), o)
+        A, C = _step.forward(*gates, C)
         self.X.append(Xt)
         self._gates.append(gates)
         self.derived_variables["A"].append(A)
@@ -370,10 +373,12 @@ class LSTMCell(_Layer):
         C_prev, C = derived["C"][t : t + 2]
         dA, dC = self._from_later_steps()
         d, dC = _step.backward(dLdAt + dA, dC, self._gates[t], C_prev, C)
-        Z, of_gate = np.hstack([derived["A"][t], self.X[t]]), {"u": d.i, "f": d.f, "c": d.g, "o": d.o}
-        dZ = sum(d_gate @ p[f"W{gate}"].T for gate, d_gate in of_gate.items())
-        gradients = {f"W{gate}": Z.T @ d_gate for gate, d_gate in of_gate.items()}
-        gradients |= {f"b{gate}": d_gate.sum(axis=0, keepdims=True) for gate, d_gate in of_gate.items()}
+        Z = np.concatenate([derived["A"][t], self.X[t]], axis=1)
+        dZ = np.dot(d.i, p["Wu"].T) + np.dot(d.f, p["Wf"].T) + np.dot(d.g, p["Wc"].T) + np.dot(d.o, p["Wo"].T)
+        gradients = {}
+        for gate, d_gate in (("u", d.i), ("f", d.f), ("c", d.g), ("o", d.o)):
+            gradients["W" + gate] = _step.product(Z.T, d_gate)
+            gradients["b" + gate] = np.add.reduce(d_gate, 0, keepdims=True)
         self._passed(1, dZ[:, : self.n_out], dC, gradients)
         return dZ[:, self.n_out :]
 
@@ -406,14 +411,14 @@ class _Sequence(_Layer):
         if X.ndim != 3:
             raise ValueError(f"X: expected (n_ex, n_in, n_t), got {X.shape}")
         A, C = self._before(X, X.shape[2])
-        form, x = "lstm" if self._lstm else "rnn", X.transpose(2, 0, 1)
+        form, x = "lstm" if self._lstm else "rnn", X.transpose(0, 2, 1)
         relu: dict[str, Any] = {"nonlinearity": "relu"} if self.act_fn == "ReLU" else {}
-        recorded = Recorded("numpy-ml", form, x, self.parameters, A, C, cells=self._lstm, **relu)
-        self.derived_variables["A"].extend(recorded.y)
+        recorded = Recorded("numpy-ml", form, x, self.parameters, A, C, batch_first=True, cells=self._lstm, **relu)
+        self.derived_variables["A"].extend(recorded.y.swapaxes(0, 1))
         if recorded.c is not None:
-            self.derived_variables["C"].extend(recorded.c)
+            self.derived_variables["C"].extend(recorded.c.swapaxes(0, 1))
         self._passes.append(recorded)
-        return np.ascontiguousarray(recorded.y.transpose(1, 2, 0))
+        return copy(recorded.y.transpose(0, 2, 1))
 
     @one_user
     def backward(self, dLdA: Array) -> Array:
@@ -437,15 +442,16 @@ class _Sequence(_Layer):
         self._check_trainable()
         _last_step(self.derived_variables)
         recorded, dLdA = self._passes[-1], np.asarray(dLdA)
-        expected = (recorded.y.shape[1], self.n_out, len(recorded.y))
+        n_ex, n_t, n_out = recorded.y.shape
+        expected = (n_ex, n_out, n_t)
         if dLdA.shape != expected:
             raise ValueError(f"dLdA: expected (n_ex, n_out, n_t) = {expected}, got {dLdA.shape}")
         later = self._from_later_steps()
         dA, dC = (None if isinstance(d, float) else d for d in later)
-        dx, dA0, dC0, gradients = recorded.backward(dLdA.transpose(2, 0, 1), dA, dC)
+        dx, dA0, dC0, gradients = recorded.backward(dLdA.transpose(0, 2, 1), dA, dC)
         self._passes.pop()
-        self._passed(len(recorded.y), dA0, dC0, gradients)
-        return np.ascontiguousarray(dx.transpose(1, 2, 0))
+        self._passed(n_t, dA0, dC0, gradients)
+        return copy(dx.transpose(0, 2, 1))
 
 
 class RNN(_Sequence):

@@ -75,6 +75,23 @@ class Axes:
         return f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
 
 
+def copy_into(target: Array, source: Array) -> None:
+    """target[...] = source, of two axes.
+
+    Where one lies transposed, NumPy walks down the source's columns. If its rows are a multiple of 512 bytes apart, they share a
+    few sets of the cache, and each line is fetched again for each of its numbers: a few rows at a time stay there.
+    """
+    if source.strides[0] < source.strides[1]:
+        target, source = target.T, source.T
+    apart = source.strides[0]
+    if apart % 512 or not apart or target.strides[0] >= target.strides[1]:
+        target[...] = source
+        return
+    rows = max(16, 32768 // apart)
+    for k in range(0, len(source), rows):
+        target[k : k + rows] = source[k : k + rows]
+
+
 def _groups(text: str) -> list[str]:
     """["n", "gu"] from n(gu)."""
     groups: list[str] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._api.parameters import NAMES
+from .pulling import Pulling
 from .reading import Reading
 from .slots import GATES, PEEPHOLES, Block, Slot
 
@@ -42,9 +43,18 @@ class Cell:
         return [Slot(name, text, self.order) for name, text in self.arrays.items()]
 
     @cached_property
-    def _readings(self) -> dict[Any, Reading]:
-        """Those made last: who reads at each call has the same shapes again and again."""
+    def _made(self) -> dict[Any, Any]:
         return {}
+
+    def _remembered(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What was made last: who reads at each call has the same shapes again and again."""
+        made = self._made.get(key)
+        if made is None:
+            made = make()
+            if len(self._made) >= 64:
+                self._made.clear()
+            self._made[key] = made
+        return made
 
     @cached_property
     def held(self) -> set[Block]:
@@ -71,14 +81,14 @@ class Cell:
 
         Raises: KeyError for names that are missing or unexpected, ValueError for a wrong shape.
         """
-        key = form, label, groups, tuple((name, array.shape) for name, array in arrays.items())
-        reading = self._readings.get(key)
-        if reading is None:
+        shapes = {name: array.shape for name, array in arrays.items()}
+
+        def make() -> Reading:
             self._check_names(arrays, label, groups)
-            if len(self._readings) >= 64:
-                self._readings.clear()
-            reading = self._readings[key] = Reading(form, self, {name: array.shape for name, array in arrays.items()}, label)
-        return reading(arrays)
+            return Reading(form, self, shapes, label)
+
+        ours: dict[str, Array] = self._remembered((form, label, groups, *shapes.items()), make)(arrays)
+        return ours
 
     def _check_names(self, arrays: Mapping[str, Array], label: str, groups: frozenset[str]) -> None:
         there = groups | self.groups(arrays)
@@ -103,31 +113,34 @@ class Cell:
     def write(self, form: str, ours: Mapping[str, Array], name: str = "the format", label: str = "{}") -> dict[str, Array]:
         """The arrays of the format. Raises: ValueError where something that is not zero has no place in it."""
         self._check_held(form, ours, name, label)
-        return dict(self._write(form, ours, adjoint=False))
+        return dict(self._write(form, ours))
 
     def pull_back(self, form: str, gradients: Mapping[str, Array]) -> dict[str, Array]:
         """The gradients of the format's arrays from those of ours: the transpose of read."""
-        return dict(self._write(form, gradients, adjoint=True))
+        shapes = {name: array.shape for name, array in gradients.items()}
+        pulling = self._remembered(("pull back", form, *shapes.items()), lambda: Pulling(form, self, shapes))
+        theirs: dict[str, Array] = pulling(gradients)
+        return theirs
 
-    def _write(self, form: str, ours: Mapping[str, Array], adjoint: bool) -> Iterator[tuple[str, Array]]:
-        for slot in self.slots:
-            needs = {"c": "weight_ch", "p": "weight_hr"} | dict.fromkeys(("b", "bx", "bh"), "bias_ih")
-            if slot.optional and not any(needs.get(kind, "weight_ih") in ours for kind in slot.kinds):
-                continue
+    def written(self, ours: Container[str]) -> list[Slot]:
+        """Those arrays that the parameters of ours have something for."""
+        needs = {"c": "weight_ch", "p": "weight_hr"} | dict.fromkeys(("b", "bx", "bh"), "bias_ih")
+        return [s for s in self.slots if not s.optional or any(needs.get(kind, "weight_ih") in ours for kind in s.kinds)]
+
+    def _write(self, form: str, ours: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
+        for slot in self.written(ours):
             columns = [
-                np.stack([self._part(form, ours, block.kind, gate, adjoint) for block in column for gate in block.gates])
+                np.stack([self._part(form, ours, block.kind, gate) for block in column for gate in block.gates])
                 for column in slot.columns
             ]
             yield slot.name, slot.axes.write(np.concatenate(columns, axis=2))
 
-    def _part(self, form: str, ours: Mapping[str, Array], kind: str, gate: str, adjoint: bool) -> Array:
-        """(u, n) of one kind and gate, by their scale; the gradients of a sum of two are those of the first."""
+    def _part(self, form: str, ours: Mapping[str, Array], kind: str, gate: str) -> Array:
+        """(u, n) of one kind and gate, by their scale."""
         rows = (PEEPHOLES if kind == "c" else "p" if kind == "p" else GATES[form]).index(gate)
         name = {"x": "weight_ih", "h": "weight_hh", "c": "weight_ch", "p": "weight_hr", "bh": "bias_hh"}.get(kind, "bias_ih")
         part = _rows(ours, name, rows, ours["weight_hh"].shape[0] // len(GATES[form]))
         scale = self.scale.get(gate, 1)
-        if adjoint:
-            return part if scale == 1 else part * scale
         if kind == "b" and self.merges(form, gate):
             recurrent = _rows(ours, "bias_hh", rows, len(part))
             part = part + (recurrent - self.offset.get(gate, 0))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._engine.memory import new_array
+from .axes import copy_into
 from .slots import GATES, PEEPHOLES, Block, Slot
 
 if TYPE_CHECKING:
@@ -135,11 +137,11 @@ class Reading:
         """New arrays of ours; each number is copied once."""
         dtype = np.result_type(*arrays.values())
         dtype = np.dtype(np.float64) if dtype.kind in "iub" else dtype
-        ours = {name: (np.empty if t.filled else np.zeros)(t.blocks, dtype) for name, t in self.targets.items()}
+        ours = {name: (new_array if t.filled else np.zeros)(t.blocks, dtype) for name, t in self.targets.items()}
         cores = {name: arrays[name].reshape(s.full).transpose(s.order).reshape(s.core) for name, s in self.sources.items()}
         for source, gate, start, end, target, block, scale in self.moves:
             part = cores[source][gate, :, start:end]
-            ours[target][block] = part if scale == 1 else part * scale
+            copy_into(ours[target][block], part if scale == 1 else part * scale)
         for name, t in self.targets.items():
             if t.offset is not None:
                 ours[name] += np.array(t.offset, dtype)[:, None, None]

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from .constants import Scope, widened
 from .operator import path_of, run_node
 from .protos import is_quantised, is_read, subgraphs
 from .require import require_onnx
+from .snapshot import INPUTS, Snapshot, cannot_change, locked
 from .unread import unread
 
 Array = NDArray[Any]
@@ -41,8 +43,16 @@ class Node(Pickled):
     inputs, outputs : tuples of str
         The names of its tensors in the model, "" where there is none.
     constants : mapping of names to arrays
-        By the operator's names (W, R, B, ...) those inputs that do not depend on the model's, as the model has them.
+        By the operator's names (W, R, B, ...) those inputs that do not depend on the model's, as the model has them; read-only,
+        so that `run` can pack the weights once.
     """
+
+    _not_pickled = ("_snapshots",)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        constants = {name: array if array.flags.writeable else locked(array) for name, array in self.constants.items()}
+        vars(self)["constants"] = constants
 
     name: str
     op_type: str
@@ -90,8 +100,38 @@ class Node(Pickled):
         if unknown:
             raise TypeError(f"inputs: expected names of {', '.join(names)}, got {unknown}")
         dtype = getattr(X, "dtype", np.float32)
-        given = {**{name: widened(array, dtype) for name, array in self.constants.items()}, **inputs, "X": X}
+        snapshot = self._snapshot(dtype) if INPUTS.issuperset(inputs) else None
+        constants = self.constants if snapshot is None else {n: a for n, a in self.constants.items() if n not in WEIGHTS}
+        given = {**{name: widened(array, dtype) for name, array in constants.items()}, **inputs, "X": X}
+        outputs = None if snapshot is None else snapshot.run(given)
+        if outputs is not None:
+            return outputs
+        if snapshot is not None:
+            given |= {name: widened(self.constants[name], dtype) for name in WEIGHTS if name in self.constants}
         return run_node(self.op_type, self.attributes, [given.get(name) for name in names])
+
+    @cached_property
+    def _snapshots(self) -> dict[Any, Snapshot]:
+        return {}
+
+    def _snapshot(self, dtype: Any) -> Snapshot | None:
+        """The node as a frozen layer, if X is of this dtype; None where the weights can change."""
+        weights = tuple(self.constants.get(name) for name in WEIGHTS)
+        snapshot = self._snapshots.get(dtype)
+        if snapshot is None or not snapshot.is_of(self.attributes, weights):
+            if not all(array is None or cannot_change(array) for array in weights):
+                return None
+            snapshot = self._snapshots[dtype] = Snapshot(self.attributes, weights, self._layer_of(dtype))
+        return snapshot
+
+    def _layer_of(self, dtype: Any) -> Layer | None:
+        """The layer whose parameters are the constants as `run` takes them, if there is one."""
+        try:
+            if any(widened(self.constants[name], dtype).dtype != dtype for name in WEIGHTS if name in self.constants):
+                return None
+            return self.layer(dtype)
+        except (TypeError, ValueError):
+            return None
 
     def layer(self, dtype: DTypeLike | None = None) -> Layer:
         """A layer with this node's weights; batch_first if the node has layout 1 (a layer's states stay (D, N, H)).
@@ -282,9 +322,10 @@ def _node(proto: Any, scope: Scope) -> Node:
     attributes = {attribute.name: _decoded(value_of(attribute)) for attribute in proto.attribute}
     if is_quantised(proto):
         inputs = tuple(proto.input)[: len(quantised.INPUTS)]
-        return Node(proto.name, "LSTM", attributes, inputs, tuple(proto.output), quantised.constants(proto, scope))
+        constants = {name: locked(value) for name, value in quantised.constants(proto, scope).items()}
+        return Node(proto.name, "LSTM", attributes, inputs, tuple(proto.output), constants)
     values = {name: scope.value(tensor) for name, tensor in zip(_inputs.NAMES[proto.op_type], proto.input)}
-    constants = {name: value for name, value in values.items() if value is not None}
+    constants = {name: locked(value) for name, value in values.items() if value is not None}
     return Node(proto.name, proto.op_type, attributes, tuple(proto.input), tuple(proto.output), constants)
 
 

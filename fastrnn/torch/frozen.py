@@ -39,11 +39,11 @@ class Snapshot:
     def __reduce__(self) -> Any:
         return Snapshot, ()
 
-    def take(self, cell: Cell, weights: list[Weights], parameters: list[Tensor]) -> None:
-        """Of these parameters; weights: copies of them."""
+    def take(self, cell: Cell, weights: list[Weights], stacked: bool, parameters: list[Tensor]) -> None:
+        """Of these parameters; weights: copies of them; stacked: of a layer."""
         for w in weights:
             w.packed = PackedWeights(cell, w)
-        self.weights, self.plain = weights, calls_of_snapshot(cell, weights)
+        self.weights, self.plain = weights, calls_of_snapshot(cell, weights, stacked)
         self.parameters, self.states = list(parameters), list(map(_state_of, parameters))
 
     def are(self, parameters: list[Tensor]) -> bool:
@@ -81,7 +81,7 @@ def snapshot_of(module: Any, cell: Cell, parameters: list[Tensor]) -> Snapshot:
     """The module's, taken now if there is none, and known to be of these parameters."""
     found: Snapshot = vars(module)[Snapshot.NAME]
     if found.parameters is None:
-        found.take(cell, _copied(module, parameters), parameters)
+        found.take(cell, _copied(module, parameters), isinstance(module, torch.nn.RNNBase), parameters)
     elif not found.are(parameters):
         raise RuntimeError(
             f"{type(module).__name__}: its parameters have changed since it was frozen; "

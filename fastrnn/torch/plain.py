@@ -46,7 +46,7 @@ def nothing_special() -> bool:
 
 
 def calls_of(cell: Cell, I: int, H: int, proj_size: int, layers: int, bias: bool, weights: list[Any]) -> TensorCalls | None:
-    """The plain calls of modules of these sizes, or None where none is plain now."""
+    """The plain calls of modules of these sizes, or None where none is plain now. layers: 0 for a cell."""
     if not nothing_special():
         return None
     return _calls(cell, I, H, proj_size, layers, bias, getattr(weights[0], "dtype", None))
@@ -57,14 +57,14 @@ def _calls(cell: Cell, I: int, H: int, proj_size: int, layers: int, bias: bool, 
     if dtype not in DTYPES:
         return None
     nothing, P, weights = np.zeros(1, DTYPES[dtype]), proj_size or H, []
-    for k in range(layers):
+    for k in range(layers or 1):
         shapes = shapes_of(cell, P if k else I, H, P, bias)
         named: dict[str, Any] = dict.fromkeys(Weights.NAMES)
         named |= {own: np.broadcast_to(nothing, shapes[name]) for own, name in NAMES.items() if name in shapes}
         weights.append(Weights(**named))
-    return TensorCalls(cell, cell.form, weights, nothing)
+    return TensorCalls(cell, cell.form, weights, nothing, layers > 0)
 
 
-def calls_of_snapshot(cell: Cell, weights: list[Weights]) -> TensorCalls:
-    """The plain calls on these weights, which are packed: with None for the weights of a call."""
-    return TensorCalls(cell, cell.form, weights, weights[0].w_ih[:0, 0])
+def calls_of_snapshot(cell: Cell, weights: list[Weights], stacked: bool) -> TensorCalls:
+    """The plain calls on these weights, which are packed: with None for the weights of a call. stacked: of a layer."""
+    return TensorCalls(cell, cell.form, weights, weights[0].w_ih[:0, 0], stacked)

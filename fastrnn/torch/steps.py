@@ -39,7 +39,7 @@ _task, _will_run, _records = torch._C._current_graph_task_id, torch._C._will_eng
 
 def plain_step(module: Any, cell: Cell, named: Shapes, x: Any, hx: Any, weights: list[Any]) -> Any:
     """The new state, or None where the call is not plain."""
-    calls = calls_of(cell, module.input_size, module.hidden_size, 0, 1, module.bias, weights)
+    calls = calls_of(cell, module.input_size, module.hidden_size, 0, 0, module.bias, weights)
     if calls is None:
         return None
     if not _records():

@@ -74,7 +74,7 @@ int main(void)
         .x = {x, B * INPUTS, INPUTS}, .h0 = h0, .y = {y, B * H, H}, .saved = {.gates = {gates, B * 4 * H, 4 * H}},
         .d = {.dy = {dy, B * H, H}, .dh = dh, .dx = {dx, B * INPUTS, INPUTS},
               .dw = {.w_ih = dw_ih, .w_hh = dw_hh, .b_ih = db_ih, .b_hh = db_hh}},
-        .schedule = {.chunk = 8}, .range = {0, T, 1, 1}, .memory = {0, packed, work}};
+        .schedule = {.chunk = 8}, .range = {0, T, 1, 1}, .memory = {.packed = packed, .work = work}};
     fr_sizes forward, backward;
     fr_team team = {.n = 1};
     KERNELS.forward_sizes(&call, 1, &forward);

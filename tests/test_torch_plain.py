@@ -105,19 +105,24 @@ def test_a_plain_layer_has_the_bits_of_the_general_way(kind, options, monkeypatc
         same(first[1], final)
 
 
+def with_gaps(w):
+    return torch.stack([w, torch.zeros_like(w)], -1)[..., 0]
+
+
+@pytest.mark.parametrize("what", ["input", "state", "gradient", "weight"])
+@pytest.mark.parametrize("change", [torch._neg_view, with_gaps])
 @pytest.mark.parametrize("kind", CELLS)
-def test_what_does_not_stand_in_memory_as_it_is_goes_the_general_way(kind):
-    """A negated view, a state with gaps, a gradient that is expanded, weights with gaps."""
-    theirs, ours = made(kind, 4, 4)
-    x = torch.randn(2, 4, dtype=torch.complex128).conj().imag
-    h = torch.randn(2, 8, dtype=torch.float64)[:, ::2]
-    state = (h, h) if kind == "LSTMCell" else h
-    for cell in (theirs, ours):
-        cell.weight_hh.data = torch.stack([cell.weight_hh.data, torch.zeros_like(cell.weight_hh)], -1)[..., 0]
+def test_what_does_not_stand_in_memory_as_it_is_goes_the_general_way(kind, change, what):
+    """A view that stands for the negative of what is in memory, and one with gaps between its numbers."""
+    numbers = torch.Generator().manual_seed(2)
+    x, h, d = (torch.randn(2, 4, generator=numbers, dtype=torch.float64) for _ in range(3))
+    x, h, d = (change(a) if what == name else a for a, name in ((x, "input"), (h, "state"), (d, "gradient")))
     results = []
-    for cell in (theirs, ours):
-        y = h_of(cell(x, state))
-        results.append([y, *torch.autograd.grad(y.sum(), list(cell.parameters()))])
+    for cell in made(kind, 4, 4):
+        if what == "weight":
+            cell.weight_hh.data = change(cell.weight_hh.data)
+        y = h_of(cell(x, (h, h) if kind == "LSTMCell" else h))
+        results.append([y, *torch.autograd.grad(y, list(cell.parameters()), d)])
     for a, b in zip(*results, strict=True):
         close(a, b)
 
@@ -344,6 +349,8 @@ def test_a_forked_child_does_not_wait_for_pytorchs_threads():
     code = """
 import os, torch, fastrnn.torch
 torch.set_num_threads(2)
+fastrnn.set_num_threads(2)
+fastrnn._core.always_form_teams(True)
 cell, x = fastrnn.torch.LSTMCell(128, 128), torch.ones(96, 128)
 with torch.no_grad():
     expected = [cell(x)[0] for _ in range(20)][-1].numpy()

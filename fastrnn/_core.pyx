@@ -45,6 +45,12 @@ cdef extern from "fastrnn.h" nogil:
         int always
     void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *task)
     void fr_pool_run_each(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *const *tasks, int n)
+    ctypedef struct fr_lender:
+        void (*parallel)(void (*body)(void *) noexcept nogil, void *data, unsigned threads, unsigned flags) noexcept nogil
+        int (*number)() noexcept nogil
+        int (*count)() noexcept nogil
+    void fr_pool_run_borrowed(
+        fr_pool *pool, const fr_lender *lender, int threads, int kind, long long patience_ns, fr_work *work, const void *task)
     void fr_pool_after_fork(fr_pool *pool)
 
     ctypedef struct fr_plan:
@@ -137,6 +143,7 @@ cdef extern from "_xla/calls.h" nogil:
 
 
 cdef fr_pool pool
+cdef fr_pool borrowed_pool  # of what teams of another library's threads have brought: see _tensors.pxi
 cdef fr_shared isa  # index of the instruction set in use
 cdef fr_shared threads  # how many a call may use that is not told a number of its own
 cdef fr_shared gemm  # what makes the large products
@@ -151,6 +158,7 @@ def after_fork():
     """A forked child has none of its parent's threads: nobody runs the pool, and a list of blocks that one of them was at is lost."""
     global blocks, free_bytes
     fr_pool_after_fork(&pool)
+    give_back_threads()
     if fr_guard_taken(&list_guard):
         blocks = free_bytes = 0
         fr_guard_leave(&list_guard)
@@ -158,7 +166,7 @@ def after_fork():
 
 def always_form_teams(bint always):
     """Also where teams have lately been slower than one thread: for tests."""
-    pool.always = always
+    pool.always = borrowed_pool.always = always
 
 
 def isas():
@@ -605,6 +613,7 @@ cdef class Task:
 
 include "_plain.pxi"
 include "_unrolled.pxi"
+include "_tensors.pxi"
 
 
 cdef enum:

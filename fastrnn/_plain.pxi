@@ -9,7 +9,7 @@ cdef enum:
 
 cdef struct Remembered:
     # A call's sizes, and the schedule that was chosen for them.
-    int gates, threads, backward
+    int gates, threads, backward, lent
     ptrdiff_t T, B, I, H
     fr_schedule schedule
     int team
@@ -20,7 +20,7 @@ cdef Remembered remembered[REMEMBERED]
 
 
 def use_schedules(module):
-    """Who chooses schedules: its functions forward and backward, of T, B, I, H, G and the number of threads."""
+    """Who chooses schedules: its functions forward and backward, of T, B, I, H, G, the number of threads, and whether they are lent."""
     global schedules
     schedules = module
 
@@ -34,7 +34,7 @@ def forget_schedules():
 
 cdef inline bint same_sizes(const Remembered *a, const Remembered *b) noexcept:
     return a.T == b.T and a.B == b.B and a.I == b.I and a.H == b.H and (
-        a.gates == b.gates and a.threads == b.threads and a.backward == b.backward)
+        a.gates == b.gates and a.threads == b.threads and a.backward == b.backward and a.lent == b.lent)
 
 
 cdef int choose(Remembered *r) except -1:
@@ -49,7 +49,9 @@ cdef int choose(Remembered *r) except -1:
     fr_guard_leave(&remembered_guard)
     if known:
         return 0
-    how = (schedules.backward if r.backward else schedules.forward)(r.T, r.B, r.I, r.H, r.gates, r.threads)
+    how = schedules.backward if r.backward else schedules.forward
+    sizes = r.T, r.B, r.I, r.H, r.gates, r.threads
+    how = how(*sizes, lent=True) if r.lent else how(*sizes)
     cdef fr_schedule *s = &r.schedule
     r.team, s.split_units, s.input_first, s.chunk, r.patience_ns, s.row_blocks, s.direct = how
     fr_guard_wait(&remembered_guard)
@@ -255,6 +257,13 @@ cdef class PlainCalls:
     cdef inline const fr_kernels *kernels(self) noexcept:
         return fr_kernels_of(fr_shared_get(&isa) if self.isa < 0 else self.isa, self.type_number == cnp.NPY_DOUBLE)
 
+    cdef bint borrows(self) noexcept:
+        """Are the threads another library's?"""
+        return False
+
+    cdef int most_threads(self) except -1:
+        return self.threads or fr_shared_get(&threads)
+
     cdef int run(self, ptrdiff_t k, fr_call *t, bint backward) except -1:
         """Layer k."""
         cdef const fr_kernels *kernels = self.kernels()
@@ -265,7 +274,7 @@ cdef class PlainCalls:
         cdef Remembered r
         cdef fr_sizes sizes
         cdef fr_team alone
-        r.gates, r.threads, r.backward = self.gates, self.threads or fr_shared_get(&threads), backward
+        r.gates, r.threads, r.backward, r.lent = self.gates, self.most_threads(), backward, self.borrows()
         r.T, r.B, r.I, r.H = t.plan.T, t.plan.B, t.I, t.H
         choose(&r)
         t.schedule = r.schedule
@@ -286,8 +295,11 @@ cdef class PlainCalls:
             kernel(t, 0, &alone)
         else:
             with nogil:
-                fr_pool_run(&pool, r.team, 2 * r.schedule.split_units + backward, r.patience_ns, kernel, t)
+                self.run_team(r.team, 2 * r.schedule.split_units + backward, r.patience_ns, kernel, t)
         return 0
+
+    cdef void run_team(self, int team, int kind, long long patience_ns, fr_work *kernel, const fr_call *t) noexcept nogil:
+        fr_pool_run(&pool, team, kind, patience_ns, kernel, t)
 
     cdef object new_sequence(self, const Form *f, ptrdiff_t n, fr_seq *to):
         """An array in the form of x, with n numbers in a row."""

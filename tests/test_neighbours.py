@@ -180,7 +180,8 @@ def asked(monkeypatch):
     found = []
     for name in ("forward", "backward"):
         choose = getattr(fastrnn._engine.schedule, name)
-        monkeypatch.setattr(fastrnn._engine.schedule, name, lambda *args, choose=choose: found.append(args[-1]) or choose(*args))
+        plan = lambda *args, choose=choose, **lent: found.append(args[-1]) or choose(*args, **lent)  # noqa: E731
+        monkeypatch.setattr(fastrnn._engine.schedule, name, plan)
     return found
 
 
@@ -223,16 +224,20 @@ def test_limits_hold_for_the_backward_of_an_earlier_forward(threadpoolctl, asked
     assert asked == [4, 1]
 
 
-def test_limits_hold_for_the_backward_in_pytorch(threadpoolctl, asked, monkeypatch):
+def test_limits_hold_for_the_backward_in_pytorch(threadpoolctl, asked):
     torch = pytest.importorskip("torch", reason="the package torch is not installed")
     import fastrnn.torch
 
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
     fastrnn.set_num_threads(4)
-    outputs = [fastrnn.torch.GRU(3, 5)(torch.zeros(4, 2, 3))[0], fastrnn.torch.GRUCell(3, 5)(torch.zeros(2, 3))]
-    for y in outputs:
-        with threadpoolctl.threadpool_limits(1, user_api="fastrnn"):
-            y.sum().backward()
+    try:
+        outputs = [fastrnn.torch.GRU(3, 5)(torch.zeros(4, 2, 3))[0], fastrnn.torch.GRUCell(3, 5)(torch.zeros(2, 3))]
+        for y in outputs:
+            with threadpoolctl.threadpool_limits(1, user_api="fastrnn"):
+                y.sum().backward()
+    finally:
+        torch.set_num_threads(before)
     assert asked == [4, 4, 1, 1]
 
 

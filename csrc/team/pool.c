@@ -340,13 +340,10 @@ static void remember(fr_pool *pool, fr_experience *e, long long start, long long
     fr_learn(e, share_a_core(pool) ? WORST * alone : now - start, alone, now);
 }
 
-/* The call by a team, of as many members as come. */
-static void run_team(fr_pool *pool, int threads, long long patience_ns, fr_experience *e)
+static void begin_team(fr_pool *pool, int members, long long patience_ns)
 {
-    const long long start = now_ns();
-    const int joined = gather_team(pool, threads, patience_ns);
     fr_team *team = &pool->team;
-    team->n = joined < threads ? joined : threads;
+    team->n = members;
     atomic_store(&team->arrived, 0);
     atomic_store(&team->round, 0);
     atomic_store(&team->last_round, 0);
@@ -356,6 +353,15 @@ static void run_team(fr_pool *pool, int threads, long long patience_ns, fr_exper
     team->late_ns = pool->late_ns ? pool->late_ns : patience_ns / 16 > LATE_NS ? patience_ns / 16 : LATE_NS;
     team->waited_ns = team->own_work = 0;
     team->begun_ns = now_ns();
+}
+
+/* The call by a team, of as many members as come. */
+static void run_team(fr_pool *pool, int threads, long long patience_ns, fr_experience *e)
+{
+    const long long start = now_ns();
+    const int joined = gather_team(pool, threads, patience_ns);
+    fr_team *team = &pool->team;
+    begin_team(pool, joined < threads ? joined : threads, patience_ns);
     atomic_fetch_or(&pool->ticket, RUN);
     pool->work(pool->task, 0, team);
     const long long busy_ns = now_ns() - team->begun_ns - team->waited_ns;
@@ -374,23 +380,28 @@ static void run_short(fr_pool *pool, fr_work *work, const void *task)
     atomic_store_explicit(&pool->short_ns, now_ns(), memory_order_relaxed);
 }
 
-void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *task)
+/* Take the pool for a call: where a team may pay, and nobody else has it. Otherwise the call has run, on one thread. */
+static int take_pool(fr_pool *pool, int threads, fr_experience *e, fr_work *work, const void *task)
 {
     int free = 0;
+    if (threads > 1 && atomic_compare_exchange_strong(&pool->busy, &free, 1)) {
+        if (!e->skip || pool->always || fr_may_pay(e, now_ns()))
+            return 1;
+        atomic_store(&pool->busy, 0);
+    }
+    run_alone(work, task);
+    return 0;
+}
+
+void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *task)
+{
     if (threads > 1 && patience_ns < SHORT_NS && !pool->always && atomic_load(&pool->sleeping) > 0) {
         run_short(pool, work, task);
         return;
     }
-    if (threads <= 1 || !atomic_compare_exchange_strong(&pool->busy, &free, 1)) {
-        run_alone(work, task);
-        return;
-    }
     fr_experience *e = experience_of(pool, kind, patience_ns);
-    if (e->skip && !pool->always && !fr_may_pay(e, now_ns())) {
-        atomic_store(&pool->busy, 0);
-        run_alone(work, task);
+    if (!take_pool(pool, threads, e, work, task))
         return;
-    }
     if (threads > FR_MAX_THREADS)
         threads = FR_MAX_THREADS;
     if (pool->workers < threads - 1)
@@ -399,6 +410,62 @@ void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr
     pool->task = task;
     atomic_store(&pool->done, 0);
     run_team(pool, threads, patience_ns, e);
+    atomic_store(&pool->busy, 0);
+}
+
+/* Borrowed threads are waited for until they end, however late: lost slices are rare and long, while what a team wins is little each
+ * time. So one that took long is followed by a pause in proportion, and all of them together by at most so much of the time. */
+enum { PAUSE_PER_LOSS = 16 };
+
+static void pause_after_loss(fr_experience *e, long long took, long long alone)
+{
+    if (took <= 2 * alone)
+        return;
+    e->pause = e->skip = LONGEST_PAUSE << 10; /* as many as come until then */
+    e->until_ns = now_ns() + PAUSE_PER_LOSS * took;
+}
+
+typedef struct {
+    fr_pool *pool;
+    const fr_lender *lender;
+    long long busy_ns; /* of member 0 */
+} borrowed;
+
+/* What each of the borrowed threads runs. They may be fewer than asked for: then member 0 does everything. */
+static void as_member(void *data)
+{
+    borrowed *b = data;
+    fr_pool *pool = b->pool;
+    fr_team *team = &pool->team;
+    const int member = b->lender->number();
+    if (b->lender->count() != team->n) {
+        if (member == 0)
+            run_alone(pool->work, pool->task);
+        return;
+    }
+    say_where(pool, member);
+    const long long start = now_ns();
+    pool->work(pool->task, member, team);
+    if (member == 0)
+        b->busy_ns = now_ns() - start - team->waited_ns;
+}
+
+void fr_pool_run_borrowed(fr_pool *pool, const fr_lender *lender, int threads, int kind, long long patience_ns, fr_work *work, const void *task)
+{
+    fr_experience *e = experience_of(pool, kind, patience_ns);
+    if (!take_pool(pool, threads, e, work, task))
+        return;
+    if (threads > FR_MAX_THREADS)
+        threads = FR_MAX_THREADS;
+    borrowed b = {pool, lender, 0};
+    const long long start = now_ns();
+    pool->work = work;
+    pool->task = task;
+    begin_team(pool, threads, patience_ns);
+    lender->parallel(as_member, &b, (unsigned)threads, 0);
+    const long long took = now_ns() - start;
+    remember(pool, e, start, b.busy_ns);
+    pause_after_loss(e, took, threads * b.busy_ns);
     atomic_store(&pool->busy, 0);
 }
 

@@ -99,6 +99,17 @@ void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr
 /* Run work on each of these n tasks, whole tasks side by side on up to `threads` threads: each in a team of one. */
 void fr_pool_run_each(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *const *tasks, int n);
 
+/* Another library's threads: libgomp's GOMP_parallel, omp_get_thread_num and omp_get_num_threads, or what has their form. */
+typedef struct {
+    void (*parallel)(void (*body)(void *), void *data, unsigned threads, unsigned flags);
+    int (*number)(void);
+    int (*count)(void);
+} fr_lender;
+
+/* As fr_pool_run, on the caller's and on borrowed threads; the pool has none of its own, and keeps the experience. For callers between
+ * whose calls that library's threads are at work, and spin after it: workers of ours would have to take their cores from them. */
+void fr_pool_run_borrowed(fr_pool *pool, const fr_lender *lender, int threads, int kind, long long patience_ns, fr_work *work, const void *task);
+
 /* In a forked child, before its first call: the parent's threads are not here. */
 void fr_pool_after_fork(fr_pool *pool);
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from .. import _core
 
 _WORK_PER_THREAD = 2_000_000  # multiply-adds below which a second thread costs more than it brings
+_WORK_PER_LENT_THREAD = 60_000  # the same for threads of another library that are awake: two microseconds
 _WORK_PER_AWAKE_THREAD = 700_000  # likewise, for a thread that has just finished another call
 _MAX_AWAKE = 4  # threads that are asked for such calls
 _WORK_OF_PASS = 2  # multiply-adds that take as long as reading or packing a weight
@@ -74,7 +75,7 @@ class Schedule(NamedTuple):
 
 
 @lru_cache
-def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
+def forward(T: int, B: int, I: int, H: int, G: int, threads: int, lent: bool = False) -> Schedule:
     """The schedule of a forward call.
 
     Parameters
@@ -83,6 +84,8 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
         Steps, rows, inputs, hidden units, gates: 1 of an RNN, 3 of a GRU, 4 of an LSTM.
     threads : int
         At most so many.
+    lent : bool, default False
+        They are another library's, and awake.
 
     Returns
     -------
@@ -97,9 +100,9 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     work = (T * B + _WORK_OF_PASS) * G * H * (I + H)
     if _shares_units(T, B, I, H, G, threads):
         chunk = max(_UNIT_ITEMS, B)
-        threads = _useful_threads(work, threads)
+        threads = _useful_threads(work, threads, lent)
         return Schedule(threads, True, I >= 16 and T > 1, chunk, _patience(work), 0, _is_direct(T, B, True))
-    threads = _useful_threads(work, min(threads, B))
+    threads = _useful_threads(work, min(threads, B), lent)
     input_first = -(-B // threads) <= _FEW_ROWS and I >= 16 and T > 1
     row_blocks = _row_blocks(B, G * H * (I + H), threads)
     direct = _is_direct(T, B, threads == 1)
@@ -114,7 +117,7 @@ def recompute(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
 
 
 @lru_cache
-def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
+def backward(T: int, B: int, I: int, H: int, G: int, threads: int, lent: bool = False) -> Schedule:
     """The schedule of a backward call.
 
     Parameters
@@ -123,6 +126,8 @@ def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
         Steps, rows, inputs, hidden units, gates: 1 of an RNN, 3 of a GRU, 4 of an LSTM.
     threads : int
         At most so many.
+    lent : bool, default False
+        They are another library's, and awake.
 
     Returns
     -------
@@ -136,9 +141,9 @@ def backward(T: int, B: int, I: int, H: int, G: int, threads: int) -> Schedule:
     """
     work = (2 * T * B + _WORK_OF_PASS) * G * H * (I + H)
     if _shares_units(T, B, I, H, G, threads):
-        threads, units = _useful_threads(work, threads), True
+        threads, units = _useful_threads(work, threads, lent), True
     else:
-        threads, units = _useful_threads(work, min(threads, B)), False
+        threads, units = _useful_threads(work, min(threads, B), lent), False
     direct = _is_direct(T, B, units or threads == 1)
     return Schedule(threads, units, False, max(_BACKWARD_ITEMS, B), _patience(work), 0, direct)
 
@@ -176,7 +181,9 @@ def _patience(work: int) -> int:
     return work // _WORK_PER_WAIT
 
 
-def _useful_threads(work: int, most: int) -> int:
+def _useful_threads(work: int, most: int, lent: bool = False) -> int:
+    if lent:
+        return max(1, min(most, work // _WORK_PER_LENT_THREAD))
     awake = min(work // _WORK_PER_AWAKE_THREAD, _MAX_AWAKE)
     return max(1, min(most, max(work // _WORK_PER_THREAD, awake)))
 

@@ -78,14 +78,14 @@ class _Recorded(torch.autograd.Function):
         if not present:
             return (None,) * (1 + len(saved))
         if torch.is_grad_enabled() or watched() or are_special(present):
-            return None, *_gradients_by_torch(call, saved, given, needed)
+            return None, *gradients_by_torch(call, saved, given, needed)
         if not call.has_tape() or any(alias._version != version for alias, version in ctx.exposed):
             call.run(saved, record=True)
         ctx.exposed = []  # nobody has seen the outputs of a further run
         return None, *call.gradients(given, needed)
 
 
-def _gradients_by_torch(
+def gradients_by_torch(
     call: Call, tensors: tuple[Tensor, ...], given: tuple[Tensor | None, ...], needed: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
     """As call.gradients; with a graph, if one is wanted, back to the tensors and to the given gradients."""

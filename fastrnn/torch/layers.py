@@ -21,6 +21,7 @@ from .._engine.stack import Options, Pass
 from .._engine.weights import Weights
 from .calls import outputs_of, threads
 from .forward import bare, left_to_torch, scriptable
+from .plain import calls_of
 from .tensors import DTYPES, Tensor, argument, array, computed_here, pair, parameter, tensors, watched
 
 Array = NDArray[Any]
@@ -54,27 +55,34 @@ class Recurrent:
         MemoryError
         """
         if watched():
-            return left_to_torch(_theirs(self.mode), self, input, hx)
-        weights = _flat_weights(self)
+            return left_to_torch(theirs(self.mode), self, input, hx)
+        weights = flat_weights(self)
         packed = input if isinstance(input, PackedSequence) else None
-        x, ndim = (input, (2, 3)) if packed is None else (packed.data, (2,))
+        done = None if packed is not None or self.bidirectional else _plain(self, input, hx, weights)
+        if done is not None:
+            return done
+        x = input if packed is None else packed.data
         if not computed_here(x, hx, weights):
-            return left_to_torch(_theirs(self.mode), self, input, hx)
-        sizes = self.input_size, self.hidden_size, self.proj_size
-        form = _form(CELLS[self.mode], *sizes, self.num_layers, self.bidirectional, self.bias)
-        dtype = weights[0].dtype
-        x = argument("input", x, dtype, ndim, form.I, "input_size")
-        states = _states(form, hx, dtype, _rows(x, packed, self.batch_first))
+            return left_to_torch(theirs(self.mode), self, input, hx)
+        form = form_of(self)
+        x, states = input_of(form, x, hx, weights[0].dtype, packed, self.batch_first)
         dropout = float(self.dropout) if self.training and self.num_layers > 1 else 0.0
-        call = _LayerCall(form, dtype, packed, self.batch_first, dropout, len(states))
-        y, *final = outputs_of(call, x, *states, *weights)
-        y = y if packed is None else PackedSequence(y, *packed[1:])
-        return y, tuple(final) if form.cell.is_lstm else final[0]
+        call = LayerCall(form, x.dtype, packed, self.batch_first, dropout, len(states))
+        return result_of(form, outputs_of(call, x, *states, *weights), packed)
 
     __prepare_scriptable__ = scriptable
 
 
-def _flat_weights(module: Any) -> list[Any]:
+def _plain(module: Any, x: Any, hx: Any, weights: list[Any]) -> Any:
+    """(y, state) of a plain call in inference, or None."""
+    if torch.is_grad_enabled() or (module.dropout and module.training and module.num_layers > 1):
+        return None
+    sizes = module.input_size, module.hidden_size, module.proj_size, module.num_layers
+    calls = calls_of(CELLS[module.mode], *sizes, module.bias, weights)
+    return None if calls is None else calls.infer(x, hx, weights, module.batch_first)
+
+
+def flat_weights(module: Any) -> list[Any]:
     """As PyTorch has it after _update_flat_weights(), which takes its time: not called while all are the parameters they were."""
     own = module._parameters
     for ref, name in zip(module._flat_weight_refs, module._flat_weights_names):
@@ -84,7 +92,7 @@ def _flat_weights(module: Any) -> list[Any]:
     return module._flat_weights
 
 
-def _theirs(mode: str) -> Any:
+def theirs(mode: str) -> Any:
     return getattr(torch.nn, mode.split("_")[0])
 
 
@@ -110,6 +118,24 @@ def _form(cell: Cell, I: int, H: int, proj_size: int, L: int, bidirectional: boo
         shapes += [(f"{name}_l{k}{way}", shape) for way in ("", "_reverse")[:D] for name, shape in one.items()]
     fields = ("w_ih", "w_hh", *(("b_ih", "b_hh") if bias else ()), *(("w_hr",) if proj_size else ()))
     return Form(cell, I, H, P, L, D, fields, tuple(shapes))
+
+
+def form_of(module: Any) -> Form:
+    sizes = module.input_size, module.hidden_size, module.proj_size
+    return _form(CELLS[module.mode], *sizes, module.num_layers, module.bidirectional, module.bias)
+
+
+def input_of(form: Form, x: Any, hx: Any, dtype: Any, packed: Any, batch_first: bool) -> tuple[Tensor, list[Tensor]]:
+    """x, and the states that are given: of the right shapes."""
+    x = argument("input", x, dtype, (2, 3) if packed is None else (2,), form.I, "input_size")
+    return x, _states(form, hx, dtype, _rows(x, packed, batch_first))
+
+
+def result_of(form: Form, outputs: tuple[Tensor, ...], packed: Any) -> Any:
+    """y and the final state, as PyTorch's modules return them."""
+    y, *final = outputs
+    y = y if packed is None else PackedSequence(y, *packed[1:])
+    return y, tuple(final) if form.cell.is_lstm else final[0]
 
 
 def _rows(x: Tensor, packed: Any, batch_first: bool) -> tuple[int, ...]:
@@ -164,12 +190,23 @@ class _Kept(NamedTuple):
     weights: list[Weights]
 
 
-class _LayerCall:
+class LayerCall:
     """A calls.Call of a layer. Its tensors are the input, the states that are given, and the parameters in PyTorch's order."""
 
     exposed = 1  # y
 
-    def __init__(self, form: Form, dtype: Any, packed: Any, batch_first: bool, dropout: float, states: int) -> None:
+    def __init__(
+        self,
+        form: Form,
+        dtype: Any,
+        packed: Any,
+        batch_first: bool,
+        dropout: float,
+        states: int,
+        snapshot: list[Weights] | None = None,
+    ) -> None:
+        """snapshot: weights in the place of the parameters, which the given tensors then lack: for inference."""
+        self.snapshot = snapshot
         self.form, self.dtype, self.batch_first, self.dropout, self.states = form, dtype, batch_first, dropout, states
         self.indices = None if packed is None else packed[1:]
         self._drawn_from: Tensor | None = None  # the state of PyTorch's generator before the first run
@@ -177,8 +214,7 @@ class _LayerCall:
 
     def run(self, given: tuple[Tensor, ...], record: bool) -> tuple[Tensor, ...]:
         form, first = self.form, 1 + self.states
-        named = [parameter(name, w, self.dtype, shape) for (name, shape), w in zip(form.shapes, given[first:], strict=True)]
-        weights, x = _by_cell(form, named), array(given[0])
+        weights, x = self.snapshot or self._weights(given[first:]), array(given[0])
         layout = Layout(x if self.indices is None else Packed(x, *self.indices), DTYPES[self.dtype], form.I, self.batch_first)
         rows = form.L * form.D, layout.B
         h0, c0 = (*(np.ascontiguousarray(array(s)).reshape(*rows, s.shape[-1]) for s in given[1:first]), None, None)[:2]
@@ -190,6 +226,10 @@ class _LayerCall:
         self._kept = _Kept(done, layout, weights) if record else None
         final = [layout.returned_state(s) for s in (done.h_n, done.c_n) if s is not None]
         return tensors([_data(layout.returned(done.y)), *final])
+
+    def _weights(self, parameters: tuple[Tensor, ...]) -> list[Weights]:
+        named = zip(self.form.shapes, parameters, strict=True)
+        return by_cell(self.form, [parameter(name, w, self.dtype, shape) for (name, shape), w in named])
 
     def by_torch(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         first = 1 + self.states
@@ -242,10 +282,10 @@ def _torchs(form: Form, weights: tuple[Tensor, ...], batch_first: bool, dropout:
     sizes = {"input_size": form.I, "hidden_size": form.H, "proj_size": form.P if "w_hr" in form.fields else 0}
     flags = {"bias": "b_ih" in form.fields, "batch_first": batch_first, "bidirectional": form.D == 2, "training": True}
     flat = {"_flat_weights": list(weights), "_flat_weights_names": [], "_flat_weight_refs": []}
-    return bare(_theirs(mode), {"mode": mode, "num_layers": form.L, "dropout": dropout} | sizes | flags | flat)
+    return bare(theirs(mode), {"mode": mode, "num_layers": form.L, "dropout": dropout} | sizes | flags | flat)
 
 
-def _by_cell(form: Form, parameters: list[Array]) -> list[Weights]:
+def by_cell(form: Form, parameters: list[Array]) -> list[Weights]:
     n = len(form.fields)
     cells = [dict(zip(form.fields, parameters[k : k + n])) for k in range(0, len(parameters), n)]
     return [Weights(c["w_ih"], c["w_hh"], c.get("b_ih"), c.get("b_hh"), w_hr=c.get("w_hr")) for c in cells]

@@ -10,7 +10,9 @@ import torch
 
 from .cells import GRUCell, LSTMCell, RNNCell
 from .forward import Forward
+from .frozen import FROZEN, Snapshot, cannot_be_frozen, freeze
 from .layers import GRU, LSTM, RNN
+from .steps import Parameters
 from .tensors import misplaced
 
 OURS = {
@@ -54,7 +56,7 @@ class Report:
         return "\n".join(lines)
 
 
-def accelerate(model: Any) -> Report:
+def accelerate(model: Any, *, frozen: bool = False) -> Report:
     """Let the recurrent modules of a model compute on fastrnn's kernels, in place.
 
     Each torch.nn.RNN, GRU, LSTM, RNNCell, GRUCell and LSTMCell in it, and the model itself if it is one, gets fastrnn's forward. It
@@ -66,6 +68,10 @@ def accelerate(model: Any) -> Report:
     Parameters
     ----------
     model : torch.nn.Module
+    frozen : bool, default False
+        For inference alone: each module computes on a snapshot of its parameters, which is packed once, so that short calls take a
+        fraction of the time. A call in training mode, one that autograd would record, and one after the parameters have changed
+        raise RuntimeError. Called again, it takes another snapshot; accelerate(model) makes the modules trainable again.
 
     Returns
     -------
@@ -76,6 +82,7 @@ def accelerate(model: Any) -> Report:
     ------
     TypeError
         No torch.nn.Module.
+    MemoryError
 
     Examples
     --------
@@ -89,13 +96,25 @@ def accelerate(model: Any) -> Report:
     modules = _modules(model)
     for name, module in modules:
         theirs = _base_of(module)
-        reason = _why_not(module, theirs)
+        reason = _why_not(module, theirs, frozen)
         if theirs is not None and reason is None:
-            vars(module)["forward"] = Forward(module, theirs, OURS[theirs])
+            _replace(module, theirs, frozen)
             report.replaced[name] = f"{type(module).__name__}({module.extra_repr()})"
         elif reason is not None:
             report.left[name] = reason
     return report
+
+
+def _replace(module: Any, theirs: Any, frozen: bool) -> None:
+    own = vars(module)
+    own.pop(Snapshot.NAME, None)
+    if frozen:
+        freeze(module)
+        own["forward"] = Forward(module, type(module) if type(module) in THEIRS else theirs, FROZEN[theirs])
+    elif type(module) in THEIRS:
+        own.pop("forward", None)
+    else:
+        own["forward"] = Forward(module, theirs, OURS[theirs])
 
 
 def restore(model: Any) -> None:
@@ -123,6 +142,8 @@ def restore(model: Any) -> None:
     for _, module in _modules(model):
         if is_accelerated(module):
             del vars(module)["forward"]
+        for name in (Parameters.NAME, Snapshot.NAME):
+            vars(module).pop(name, None)
         if type(module) in THEIRS:
             module.__class__ = THEIRS[type(module)]
 
@@ -151,15 +172,24 @@ def _base_of(module: Any) -> Any:
     return next((base for base in OURS if isinstance(module, base)), None)
 
 
-def _why_not(module: Any, theirs: Any) -> str | None:
+def _is_frozen(module: Any) -> bool:
+    return is_accelerated(module) and Snapshot.NAME in vars(module)
+
+
+def _why_not(module: Any, theirs: Any, frozen: bool) -> str | None:
     """Why a recurrent module has to stay what it is; None for one that has not, and for all other modules."""
     if theirs is None:
         return _of_another_kind(module)
-    if is_accelerated(module) or isinstance(module, OURS[theirs]):
+    ours = is_accelerated(module) or isinstance(module, OURS[theirs])
+    if ours and not frozen and not _is_frozen(module):
         return "is fastrnn's already"
-    if "forward" in vars(module):
+    if "forward" in vars(module) and not is_accelerated(module):
         return "its forward was replaced by another"
-    return _of_its_own(type(module), theirs) or misplaced(module.parameters())
+    if type(module) not in THEIRS:
+        reason = _of_its_own(type(module), theirs)
+        if reason is not None:
+            return reason
+    return misplaced(module.parameters()) or (cannot_be_frozen(module) if frozen else None)
 
 
 def _of_its_own(kind: Any, theirs: Any) -> str | None:

@@ -1,5 +1,5 @@
-/* selftest_pool.c - the pool by its interface: a team ends where somebody was late, with all data complete; and teams that do not pay
- * are not formed for a while.
+/* selftest_pool.c - the pool by its interface: a team ends where somebody was late, with all data complete; teams that do not pay are
+ * not formed for a while; and teams of borrowed threads.
  *
  *     cc -pthread -Icsrc tests/c/selftest_pool.c pool.o -o selftest_pool
  */
@@ -118,10 +118,66 @@ static void check_pool(void)
     check_that(teams < 25, "the pool does not remember that teams do not pay");
 }
 
+/* ---- borrowed threads ------------------------------------------------------------------------------------ */
+
+/* What libgomp does, with a thread that is new each time; `lent` is how many there are. */
+static _Thread_local int number;
+static int lent = 2;
+static void (*body)(void *);
+
+static int number_here(void) { return number; }
+static int count_here(void) { return lent; }
+
+static void *second(void *data)
+{
+    number = 1;
+    body(data);
+    return NULL;
+}
+
+static void parallel(void (*of)(void *), void *data, unsigned threads, unsigned flags)
+{
+    pthread_t other;
+    (void)flags;
+    body = of;
+    const int two = threads == 2 && lent == 2 && pthread_create(&other, NULL, second, data) == 0;
+    of(data);
+    if (two) pthread_join(other, NULL);
+}
+
+typedef struct { int seen[2], members; } visit;
+
+static void see(const void *task, int member, fr_team *team)
+{
+    visit *v = (visit *)task;
+    v->seen[member]++;
+    if (fr_barrier(team, member) && member == 0) v->members = team->n;
+    fr_report_work(team, member, 1);
+}
+
+static void check_borrowed(void)
+{
+    static fr_pool none;
+    const fr_lender lender = {parallel, number_here, count_here};
+    visit v = {{0}, 0};
+    none.always = 1;
+    fr_pool_run_borrowed(&none, &lender, 2, 0, 1000000, see, &v);
+    check_that(v.seen[0] == 1 && v.seen[1] == 1 && v.members == 2, "borrowed threads do not form a team");
+    lent = 1;
+    fr_pool_run_borrowed(&none, &lender, 2, 0, 1000000, see, &v);
+    check_that(v.seen[0] == 2 && v.seen[1] == 1 && v.members == 1, "a call does not run alone where fewer threads are lent");
+    lent = 2;
+    none.always = 0;
+    for (int i = 0; i < 100; i++) /* a new thread takes much longer than what there is to do */
+        fr_pool_run_borrowed(&none, &lender, 2, 0, 1000000, see, &v);
+    check_that(v.seen[0] == 102 && v.seen[1] < 30, "the pool does not remember that borrowed threads do not pay");
+}
+
 int main(void)
 {
     check_lateness();
     check_experience();
     check_pool();
+    check_borrowed();
     return failed != 0;
 }

@@ -4,7 +4,7 @@
  * a core in time is not waited for: results do not depend on the size of the team, so the caller goes on with fewer. The caller says
  * how long to wait: waking a worker takes 50 to 100 us, little for a long call, more than all of a short one. Whoever waits spins for
  * about a microsecond, then yields its core at every look, for some tenths of a millisecond, then naps; and a worker without a call
- * sleeps after a while. Short calls use workers that are awake alone: where one follows another closely, the first ones wake them.
+ * sleeps after a while. Short calls, and those that follow each other closely, use only workers that are awake: the first ones wake them.
  *
  * The system often wakes a worker on the core where its caller runs, and leaves both there for milliseconds, though another is idle.
  * So a worker that starts on an earlier member's core moves to a free one.
@@ -26,7 +26,8 @@ enum { MEMBERS = 0x3fff, OPEN = 0x4000, RUN = 0x8000 };
 
 static const long long AWAKE_NS = 200000;      /* how long a worker stays awake after a call */
 static const long long SHORT_NS = 100000;      /* patience of a call that does not wait for a worker to wake */
-static const long long CLOSE_NS = 100000;      /* from one short call to another that is likely to be followed by more */
+static const long long LONG_NS = 500000;       /* patience of a call that does so in any case */
+static const long long CLOSE_NS = 100000;      /* from one call to another that is likely to be followed by more */
 enum { SPINS = 64 };                           /* about a microsecond of pauses */
 enum { YIELDS = 500 };                         /* a fifth of a millisecond or so, if nobody else wants the core */
 enum { MAX_MISSED = 4 };                      /* halvings of the patience */
@@ -370,38 +371,52 @@ static void run_team(fr_pool *pool, int threads, long long patience_ns, fr_exper
     remember(pool, e, start, busy_ns);
 }
 
-/* A short call while workers sleep: alone. If another has ended just before, more are likely to come: then they are to find the
- * workers awake. */
-static void run_short(fr_pool *pool, fr_work *work, const void *task)
+/* A call on one thread. */
+static void run_single(fr_pool *pool, fr_work *work, const void *task)
 {
-    if (now_ns() - atomic_load_explicit(&pool->short_ns, memory_order_relaxed) < CLOSE_NS && !atomic_exchange(&pool->alarm, 1))
-        wake_workers(pool);
     run_alone(work, task);
-    atomic_store_explicit(&pool->short_ns, now_ns(), memory_order_relaxed);
+    atomic_store_explicit(&pool->last_ns, now_ns(), memory_order_relaxed);
 }
 
 /* Take the pool for a call: where a team may pay, and nobody else has it. Otherwise the call has run, on one thread. */
 static int take_pool(fr_pool *pool, int threads, fr_experience *e, fr_work *work, const void *task)
 {
     int free = 0;
-    if (threads > 1 && atomic_compare_exchange_strong(&pool->busy, &free, 1)) {
+    if (threads <= 1) {
+        run_alone(work, task);
+        return 0;
+    }
+    if (atomic_compare_exchange_strong(&pool->busy, &free, 1)) {
         if (!e->skip || pool->always || fr_may_pay(e, now_ns()))
             return 1;
         atomic_store(&pool->busy, 0);
     }
-    run_alone(work, task);
+    run_single(pool, work, task);
     return 0;
+}
+
+/* Workers sleep: does the call go ahead without them? A short one does. So does a longer one that follows another closely, because more
+ * are likely to come: it wakes the workers for those. */
+static int goes_ahead(fr_pool *pool, long long patience_ns)
+{
+    if (pool->always || patience_ns >= LONG_NS || atomic_load(&pool->sleeping) == 0)
+        return 0;
+    const int close = now_ns() - atomic_load_explicit(&pool->last_ns, memory_order_relaxed) < CLOSE_NS;
+    if (close && !atomic_exchange(&pool->alarm, 1))
+        wake_workers(pool);
+    return close || patience_ns < SHORT_NS;
 }
 
 void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *task)
 {
-    if (threads > 1 && patience_ns < SHORT_NS && !pool->always && atomic_load(&pool->sleeping) > 0) {
-        run_short(pool, work, task);
-        return;
-    }
     fr_experience *e = experience_of(pool, kind, patience_ns);
     if (!take_pool(pool, threads, e, work, task))
         return;
+    if (goes_ahead(pool, patience_ns)) {
+        atomic_store(&pool->busy, 0);
+        run_single(pool, work, task);
+        return;
+    }
     if (threads > FR_MAX_THREADS)
         threads = FR_MAX_THREADS;
     if (pool->workers < threads - 1)
@@ -410,6 +425,7 @@ void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr
     pool->task = task;
     atomic_store(&pool->done, 0);
     run_team(pool, threads, patience_ns, e);
+    atomic_store_explicit(&pool->last_ns, now_ns(), memory_order_relaxed);
     atomic_store(&pool->busy, 0);
 }
 

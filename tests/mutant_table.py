@@ -193,7 +193,7 @@ COMPILED = [
     *of(
         "csrc/tile/direct.h",
         ("ld, k, fr_min(W, end - k), sum[v]);", "ld, k, fr_min(W - 1, end - k), sum[v]);", "cells promises single_steps"),
-        ("whole &= c[v].lanes == W;", "whole &= 1;", "single_steps plain"),
+        ("                next_columns(&b[v]);\n", "", "single_steps plain"),
         ("b->w + b->order[g] * b->H * b->ld;", "b->w + g * b->H * b->ld;", "cells promises", "gru-after"),
         ("ptrdiff_t k = 0, end = SUM_TERMS;", "ptrdiff_t k = 0, end = 2 * SUM_TERMS;", "promises cross", "schedule or natively"),
         ("end = fr_min(K, k + SUM_TERMS);", "end = fr_min(K, k + 2 * SUM_TERMS);", "promises cross", "schedule or natively"),

@@ -258,3 +258,11 @@ def test_a_wrong_option_is_an_error_all_the_same(name, value, own):
     x, arrays, *_ = function_problem("gru", np.float32, "time-major", "all", 5, 3, 4, 19)
     with pytest.raises((TypeError, ValueError), match=f"^{name}: expected"):
         fastrnn.gru(x, **arrays, **{name: value})
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 6), (7, 2, 6), (7, 3, 5), (7, 6), (3, 7, 6)])
+def test_a_gradient_of_another_shape_is_an_error(shape, own):
+    tape = fastrnn.GRU(4, 6, rng=0).forward(np.ones((7, 3, 4), np.float32))[2]
+    with pytest.raises(ValueError, match=r"^dy: expected"):
+        tape.backward(np.ones(shape, np.float32))
+    assert tape.backward(np.ones((7, 3, 6), np.float32)).flat.any()

@@ -4,7 +4,7 @@
  * a core in time is not waited for: results do not depend on the size of the team, so the caller goes on with fewer. The caller says
  * how long to wait: waking a worker takes 50 to 100 us, little for a long call, more than all of a short one. Whoever waits spins for
  * about a microsecond, then yields its core at every look, for some tenths of a millisecond, then naps; and a worker without a call
- * sleeps after a while. Short calls use workers that are awake alone: where one follows another closely, the first ones wake them.
+ * sleeps after a while. Short calls use only workers that are awake; where one follows another closely, the first ones wake them.
  *
  * The system often wakes a worker on the core where its caller runs, and leaves both there for milliseconds, though another is idle.
  * So a worker that starts on an earlier member's core moves to a free one.
@@ -26,7 +26,8 @@ enum { MEMBERS = 0x3fff, OPEN = 0x4000, RUN = 0x8000 };
 
 static const long long AWAKE_NS = 200000;      /* how long a worker stays awake after a call */
 static const long long SHORT_NS = 100000;      /* patience of a call that does not wait for a worker to wake */
-static const long long CLOSE_NS = 100000;      /* from one short call to another that is likely to be followed by more */
+static const long long WAKE_NS = 150000;       /* the least patience of one that does */
+static const long long CLOSE_NS = 100000;      /* from one call to another that is likely to be followed by more */
 enum { SPINS = 64 };                           /* about a microsecond of pauses */
 enum { YIELDS = 500 };                         /* a fifth of a millisecond or so, if nobody else wants the core */
 enum { MAX_MISSED = 4 };                      /* halvings of the patience */
@@ -191,7 +192,8 @@ static int join(fr_pool *pool)
     return 0;
 }
 
-static void sleep_until_called(fr_pool *pool)
+/* Returns whether it was the alarm that woke the worker: then a call is likely to come. */
+static int sleep_until_called(fr_pool *pool)
 {
     pthread_mutex_lock(&pool->mutex);
     atomic_fetch_add(&pool->sleeping, 1);
@@ -200,6 +202,7 @@ static void sleep_until_called(fr_pool *pool)
     if (atomic_fetch_sub(&pool->sleeping, 1) == 1)
         atomic_store(&pool->alarm, 0);
     pthread_mutex_unlock(&pool->mutex);
+    return !(atomic_load(&pool->ticket) & OPEN);
 }
 
 static void wake_workers(fr_pool *pool)
@@ -217,9 +220,8 @@ static void *worker(void *argument)
         int member = join(pool);
         if (!member) {
             if (looks > SPINS && now_ns() - idle_since > AWAKE_NS) {
-                sleep_until_called(pool);
-                idle_since = now_ns();
-                looks = 0;
+                if (sleep_until_called(pool))
+                    idle_since = now_ns();
             }
             continue;
         }
@@ -359,7 +361,8 @@ static void begin_team(fr_pool *pool, int members, long long patience_ns)
 static void run_team(fr_pool *pool, int threads, long long patience_ns, fr_experience *e)
 {
     const long long start = now_ns();
-    const int joined = gather_team(pool, threads, patience_ns);
+    const int slept = atomic_load(&pool->sleeping) > 0;
+    const int joined = gather_team(pool, threads, slept && patience_ns < WAKE_NS && !pool->always ? WAKE_NS : patience_ns);
     fr_team *team = &pool->team;
     begin_team(pool, joined < threads ? joined : threads, patience_ns);
     atomic_fetch_or(&pool->ticket, RUN);
@@ -370,38 +373,52 @@ static void run_team(fr_pool *pool, int threads, long long patience_ns, fr_exper
     remember(pool, e, start, busy_ns);
 }
 
-/* A short call while workers sleep: alone. If another has ended just before, more are likely to come: then they are to find the
- * workers awake. */
-static void run_short(fr_pool *pool, fr_work *work, const void *task)
+/* A call on one thread. */
+static void run_single(fr_pool *pool, fr_work *work, const void *task)
 {
-    if (now_ns() - atomic_load_explicit(&pool->short_ns, memory_order_relaxed) < CLOSE_NS && !atomic_exchange(&pool->alarm, 1))
-        wake_workers(pool);
     run_alone(work, task);
-    atomic_store_explicit(&pool->short_ns, now_ns(), memory_order_relaxed);
+    atomic_store_explicit(&pool->last_ns, now_ns(), memory_order_relaxed);
 }
 
 /* Take the pool for a call: where a team may pay, and nobody else has it. Otherwise the call has run, on one thread. */
 static int take_pool(fr_pool *pool, int threads, fr_experience *e, fr_work *work, const void *task)
 {
     int free = 0;
-    if (threads > 1 && atomic_compare_exchange_strong(&pool->busy, &free, 1)) {
+    if (threads <= 1) {
+        run_alone(work, task);
+        return 0;
+    }
+    if (atomic_compare_exchange_strong(&pool->busy, &free, 1)) {
         if (!e->skip || pool->always || fr_may_pay(e, now_ns()))
             return 1;
         atomic_store(&pool->busy, 0);
     }
-    run_alone(work, task);
+    run_single(pool, work, task);
     return 0;
+}
+
+/* A short call while workers sleep goes ahead without them. Where it follows another closely, more are likely to come: for those it
+ * wakes the workers, which stay awake for longer than it takes. */
+static int goes_ahead(fr_pool *pool, long long patience_ns)
+{
+    if (pool->always || patience_ns >= SHORT_NS || atomic_load(&pool->sleeping) == 0)
+        return 0;
+    const int close = now_ns() - atomic_load_explicit(&pool->last_ns, memory_order_relaxed) < CLOSE_NS;
+    if (close && !atomic_exchange(&pool->alarm, 1))
+        wake_workers(pool);
+    return 1;
 }
 
 void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr_work *work, const void *task)
 {
-    if (threads > 1 && patience_ns < SHORT_NS && !pool->always && atomic_load(&pool->sleeping) > 0) {
-        run_short(pool, work, task);
-        return;
-    }
     fr_experience *e = experience_of(pool, kind, patience_ns);
     if (!take_pool(pool, threads, e, work, task))
         return;
+    if (goes_ahead(pool, patience_ns)) {
+        atomic_store(&pool->busy, 0);
+        run_single(pool, work, task);
+        return;
+    }
     if (threads > FR_MAX_THREADS)
         threads = FR_MAX_THREADS;
     if (pool->workers < threads - 1)
@@ -410,6 +427,7 @@ void fr_pool_run(fr_pool *pool, int threads, int kind, long long patience_ns, fr
     pool->task = task;
     atomic_store(&pool->done, 0);
     run_team(pool, threads, patience_ns, e);
+    atomic_store_explicit(&pool->last_ns, now_ns(), memory_order_relaxed);
     atomic_store(&pool->busy, 0);
 }
 

@@ -75,7 +75,7 @@ typedef struct fr_pool {
     int ready;           /* mutex and condition are initialised */
     atomic_int sleeping; /* workers in the condition */
     atomic_int alarm;    /* they are to wake, though no call waits for them */
-    atomic_llong short_ns; /* when the last call ended for which sleeping workers are not waited */
+    atomic_llong last_ns; /* when the last call ended that asked for a team */
     atomic_uint ticket;  /* (call number << 16) | state: see pool.c */
     atomic_int done;     /* workers that have finished the call */
     atomic_int core[FR_MAX_THREADS]; /* where each member was when it joined */

@@ -18,6 +18,8 @@ _WORK_PER_LENT_THREAD = 60_000  # the same for threads of another library that a
 _WORK_PER_AWAKE_THREAD = 700_000  # likewise, for a thread that has just finished another call
 _MAX_AWAKE = 4  # threads that are asked for such calls
 _WORK_OF_PASS = 2  # multiply-adds that take as long as reading or packing a weight
+_WORK_OF_FAR_PASS = 6  # likewise, of weights that do not stay in the L2 of a core
+_WEIGHTS_OF_L2 = 400_000
 _WORK_PER_WAIT = 80  # multiply-adds for each nanosecond of waiting for a thread: a core does 20 to 45 in it
 _FORWARD_ITEMS = 256  # items per chunk when input products are made first
 _BACKWARD_ITEMS = 512  # items per chunk of the backward products
@@ -97,7 +99,7 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int, lent: bool = F
     >>> print(schedule.forward(T=100, B=1, I=256, H=256, G=4, threads=2))
     2 threads share the hidden units, input products first, 64 items a chunk
     """
-    work = (T * B + _WORK_OF_PASS) * G * H * (I + H)
+    work = _work(T * B, G * H * (I + H))
     if _shares_units(T, B, I, H, G, threads):
         chunk = max(_UNIT_ITEMS, B)
         threads = _useful_threads(work, threads, lent)
@@ -139,7 +141,7 @@ def backward(T: int, B: int, I: int, H: int, G: int, threads: int, lent: bool = 
     >>> print(schedule.backward(T=100, B=32, I=256, H=256, G=4, threads=2))
     2 threads share the rows, 512 items a chunk
     """
-    work = (2 * T * B + _WORK_OF_PASS) * G * H * (I + H)
+    work = _work(2 * T * B, G * H * (I + H))
     if _shares_units(T, B, I, H, G, threads):
         threads, units = _useful_threads(work, threads, lent), True
     else:
@@ -155,6 +157,11 @@ def side_by_side(runs: int, T: int, B: int, I: int, H: int, G: int, threads: int
     if not max(1, min(B, threads)) < runs <= threads or (threads > runs and _shares_units(T, B, I, H, G, threads)):
         return False
     return _useful_threads(runs * T * B * G * H * (I + H), runs) == runs
+
+
+def _work(uses: int, weights: int) -> int:
+    """Multiply-adds that take as long as so many uses of each weight, and reading it first."""
+    return (uses + (_WORK_OF_PASS if weights <= _WEIGHTS_OF_L2 else _WORK_OF_FAR_PASS)) * weights
 
 
 def _shares_units(T: int, rows: int, I: int, H: int, G: int, threads: int) -> bool:

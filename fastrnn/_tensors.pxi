@@ -284,7 +284,7 @@ cdef class TensorCalls(PlainCalls):
             self.begin(k, f, &source, &t)
             t.w, t.y = w, target
             if self.has_c:
-                self.update_c(&t, c + k * cell, NULL if f.c0 == NULL else f.c0 + k * cell, cell)
+                self.update_c(&t, c + k * cell, t.c0, cell)
             self.run(k, &t, False)
             self.copy_last(f, &target, P, h + k * B * P * self.size)
             source = target

@@ -162,6 +162,7 @@ def after_fork():
     if fr_guard_taken(&list_guard):
         blocks = free_bytes = 0
         fr_guard_leave(&list_guard)
+    forget_after_fork()
 
 
 def always_form_teams(bint always):
@@ -703,27 +704,25 @@ cdef class Stepper:
         cdef fr_sizes sizes
         self.kernels.forward_sizes(t, 1, &sizes)
         self.work = Memory(sizes.work_bytes)
-        self.snapshot()
+        self._take(*self._pack())
         self.stacked = stacked
         fr_guard_leave(&self._in_use.guard)
 
-    cdef int snapshot(self) except -1:
-        """Pack the weights of now; from here on nothing else of them is read."""
-        cdef fr_call *t = &self.t
+    def _pack(self):
+        """The weights of now, packed, and the peepholes: for _take."""
+        cdef fr_call t = self.t
         cdef PackedWeights frozen = self.weights.packed
         set_weights(&t.w, self.weights)
-        self.packed = pack(t, self.kernels) if frozen is None else frozen.memory
-        t.memory.packed, t.memory.work, t.memory.packed_ready = self.packed.start, self.work.start, True
-        t.w.w_ih = t.w.w_hh = t.w.w_hr = t.w.b_ih = t.w.b_hh = NULL
-        if self.weights.peephole is not None:
-            self.peephole = self.weights.peephole.copy()
-            t.w.peephole = data(self.peephole)
-        return 0
+        packed = pack(&t, self.kernels) if frozen is None else frozen.memory
+        return packed, None if self.weights.peephole is None else self.weights.peephole.copy()
 
-    def _refresh(self):
-        """Take the weights of now."""
-        with self._in_use:
-            self.snapshot()
+    def _take(self, Memory packed not None, peephole):
+        """From here on nothing else of the weights is read."""
+        cdef fr_call *t = &self.t
+        self.packed, self.peephole = packed, peephole
+        t.memory.packed, t.memory.work, t.memory.packed_ready = packed.start, self.work.start, True
+        t.w.w_ih = t.w.w_hh = t.w.w_hr = t.w.b_ih = t.w.b_hh = NULL
+        t.w.peephole = data(peephole)
 
     def __call__(self, x, out=None):
         if not fr_guard_take(&self._in_use.guard):

@@ -32,6 +32,13 @@ def forget_schedules():
     fr_guard_leave(&remembered_guard)
 
 
+cdef void forget_after_fork() noexcept:
+    """In a child whose parent's threads may have been at the table."""
+    if fr_guard_taken(&remembered_guard):
+        memset(remembered, 0, sizeof(remembered))
+        fr_guard_leave(&remembered_guard)
+
+
 cdef inline bint same_sizes(const Remembered *a, const Remembered *b) noexcept:
     return a.T == b.T and a.B == b.B and a.I == b.I and a.H == b.H and (
         a.gates == b.gates and a.threads == b.threads and a.backward == b.backward and a.lent == b.lent)
@@ -429,7 +436,6 @@ cdef class Recorded:
     cdef Form form
     cdef bint one_step
     cdef object x, state
-    cdef object y  # of the last layer, in the form of x
     cdef list ys, cs, gates
 
     def __reduce__(self):
@@ -479,7 +485,7 @@ cdef class Recorded:
         state = (h_n, c_n) if of.has_c else h_n
         if self.one_step:
             return h_n, state, self
-        self.y = y
+        y = y.view()  # the caller's, who may give it another shape
         cnp.PyArray_CLEARFLAGS(<cnp.ndarray>y, cnp.NPY_ARRAY_WRITEABLE)
         return y, state, self
 

@@ -26,6 +26,8 @@ cdef class WeightSums:
 
     cdef int next_step(self, fr_call *t) except -1:
         """A backward of one step is to write its dgates where they are kept."""
+        if self.kept.plan.T == self.capacity:  # not after the step: an error here leaves it to be taken again
+            self.flush()
         if t.plan.B != self.kept.plan.B:
             self.make_room(t.plan.B)
         t.d.dgates = <char *>self.kept.d.dgates + self.kept.plan.T * self.kept.plan.B * self.width() * self.calls.size
@@ -43,16 +45,15 @@ cdef class WeightSums:
     cdef int make_room(self, ptrdiff_t B) except -1:
         """For steps of so many rows."""
         self.flush()
-        cdef fr_call *t = &self.kept
+        cdef fr_call t = self.kept
         cdef fr_sizes sizes
         t.plan.B, t.plan.T = B, 1
-        self.calls.kernels().forward_sizes(t, 1, &sizes)
+        self.calls.kernels().forward_sizes(&t, 1, &sizes)
         t.plan.T = 0
-        self.capacity = sizes.sum_steps
-        cdef ptrdiff_t items = self.capacity * B, size = self.calls.size, H = t.H
+        cdef ptrdiff_t items = sizes.sum_steps * B, size = self.calls.size, H = t.H
         cdef ptrdiff_t row = t.I + t.P + self.width() + 2 * H * self.keeps_c + 4 * H * self.keeps_gates
-        self.block = Memory(items * row * size)
-        cdef char *p = <char *>self.block.start
+        cdef Memory block = Memory(items * row * size)
+        cdef char *p = <char *>block.start
         t.x.p, t.x.st, t.x.sb = p, B * t.I, t.I
         p += items * t.I * size
         t.y.p, t.y.st, t.y.sb = p, B * t.P, t.P
@@ -62,6 +63,7 @@ cdef class WeightSums:
         t.saved.c.p, t.saved.c.st, t.saved.c.sb = p if self.keeps_c else NULL, 2 * B * H, H
         p += 2 * items * H * size * self.keeps_c
         t.saved.gates.p, t.saved.gates.st, t.saved.gates.sb = p if self.keeps_gates else NULL, 4 * B * H, 4 * H
+        self.kept, self.block, self.capacity = t, block, sizes.sum_steps
         return 0
 
     cdef int keep(self, const fr_call *t) except -1:
@@ -78,8 +80,6 @@ cdef class WeightSums:
         if self.keeps_gates:
             memcpy(<char *>kept.saved.gates.p + s * kept.saved.gates.st * size, t.saved.gates.p, B * 4 * t.H * size)
         kept.plan.T += 1
-        if kept.plan.T == self.capacity:
-            self.flush()
         return 0
 
     cdef int flush(self) except -1:

@@ -18,14 +18,12 @@ Array = NDArray[Any]
 class _Frozen:
     """What both share: a copy of the layer or the cell whose weights do not change, and are packed."""
 
-    _not_pickled = ("_plain",)
-
     def __init__(self, owner: Any) -> None:
         copied: Any = owner.astype(owner.dtype)
         copied.flat.flags.writeable = False
         for weights in copied._weights():
             weights.packed = PackedWeights(copied._cell, weights)
-        self._owner, self._plain = copied, copied._plain
+        self._owner = copied
 
     @property
     def params(self) -> Parameters:
@@ -182,5 +180,5 @@ class FrozenCell(_Frozen):
         >>> h.shape, c.shape
         ((4,), (4,))
         """
-        new = self._plain.step(x, state)
-        return self._owner(x, state) if new is None else new
+        new: State = self._owner(x, state)
+        return new

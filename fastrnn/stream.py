@@ -172,8 +172,10 @@ class Stream(Stepper):
         >>> np.allclose(stream(x_t), layer(x_t[None])[0][0], atol=1e-6)
         True
         """
-        for layer in self._layers:
-            layer._refresh()
+        with self._in_use:  # nobody is in the layers below, either
+            packed = [layer._pack() for layer in self._layers]
+            for layer, weights in zip(self._layers, packed):
+                layer._take(*weights)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a stream holds packed weights of this process; pickle the layer and stream.state")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._api import checks
 from ._api.parameters import Parameters
 from ._api.tape import Gradients, OneUse, State, is_nothing
 from ._core import InUse, PackedWeights, Recorded, UnrolledCalls
@@ -20,7 +21,8 @@ class UnrolledTape(OneUse):
     def __init__(self, steps: UnrolledCell, kept: Any) -> None:
         """Of a step, or the cell's own tape of one without rows."""
         super().__init__()
-        self._steps, self._kept = steps, kept
+        self._steps: UnrolledCell | None = steps
+        self._kept = kept
 
     def backward(self, dstate: State) -> Gradients:
         """Gradients of sum(h * dh), of an LSTM of sum(h * dh) + sum(c * dc); those of the parameters are added to steps.grads.
@@ -63,12 +65,13 @@ class UnrolledTape(OneUse):
             if is_nothing(dstate):
                 raise ValueError("dstate: expected the gradient of the new state, got None")
             if isinstance(kept, Recorded):
+                assert self._steps is not None
                 dx, state = self._steps._backward(kept, dstate)
                 grads = Gradients(x=dx, state=state)
             else:
                 general = kept.backward(dstate)
                 grads = Gradients(x=general.x, state=general.state)
-            self._kept = None
+            self._kept = self._steps = None  # and what they hold
             return grads
 
 
@@ -205,10 +208,13 @@ class UnrolledCell:
     def _backward(self, kept: Recorded, dstate: State) -> tuple[Array, State]:
         with self._in_use:
             calls = self._open()
-            done = calls.backward(kept, dstate)
-            if done is None:
-                B, unbatched = kept.rows()
-                done = calls.backward(kept, self._state("dstate", dstate, B, unbatched))
+            try:
+                done = calls.backward(kept, dstate)
+                if done is None:
+                    B, unbatched = kept.rows()
+                    done = calls.backward(kept, self._state("dstate", dstate, B, unbatched))
+            except MemoryError as error:
+                raise checks.out_of_memory("dstate", error) from None
             assert done is not None
             return done
 

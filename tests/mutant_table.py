@@ -75,7 +75,6 @@ COMPILED = [
     ),
     *of(
         "fastrnn/_unrolled.pxi",
-        ("        if kept.plan.T == self.capacity:\n            self.flush()\n", "", "unrolled"),
         ("        t.d.make_dx = True\n", "", "unrolled"),
         ("        copy_or_clear(<char *>kept.y.p", "        memcpy(<char *>kept.y.p", "unrolled"),
         ("        self.kept.plan.T = self.kept.d.fresh = 0\n", "        self.kept.plan.T = 0\n", "unrolled"),
@@ -454,11 +453,11 @@ PYTHON = [
     *of(
         "fastrnn/unrolled.py",
         ("cell.flat.copy() if cell._cell.form.peephole else cell.flat", "cell.flat", "unrolled"),
-        ("            self._kept = None\n            return grads", "            return grads", "unrolled"),
+        ("            self._kept = self._steps = None  # and what they hold\n", "", "unrolled"),
     ),
     *of(
         "fastrnn/stream.py",
-        ("        for layer in self._layers:\n            layer._refresh()", "        self._refresh()", "frozen", "refresh"),
+        ("            for layer, weights in zip(self._layers, packed):\n", "            for layer, weights in [(self, packed[-1])]:\n", "frozen", "refresh"),
     ),
     *of(
         "fastrnn/cells.py",

@@ -135,3 +135,21 @@ def test_refresh_takes_the_weights_of_now_and_keeps_the_state(kind, own):
     layer.flat[:] = np.nan
     assert parts(stream(x[3:])) == parts(unchanged(x[3:]))
     assert parts(stream.state) == parts(unchanged.state)
+
+
+def test_a_refresh_while_another_call_is_in_the_stream_changes_nothing(own):
+    layer, x = fastrnn.LSTM(3, 18, num_layers=3, rng=0), np.ones((6, 2, 3), np.float32)
+    stream, expected = layer.stream(2), parts(layer(x)[0])
+    layer.flat[:] = 0
+    with stream._in_use, pytest.raises(RuntimeError, match="stream: in use"):
+        stream.refresh()
+    assert parts(stream(x)) == expected
+
+
+def test_a_cell_with_a_call_of_its_own(own):
+    class Half(fastrnn.GRUCell):
+        def __call__(self, x, state=None):
+            return super().__call__(x / 2, state)
+
+    cell, x = Half(3, 4, rng=0), np.ones((2, 3), np.float32)
+    assert parts(cell.frozen()(x)) == parts(cell(x)) != parts(fastrnn.GRUCell(3, 4, rng=0)(x))

@@ -266,3 +266,17 @@ def test_a_gradient_of_another_shape_is_an_error(shape, own):
     with pytest.raises(ValueError, match=r"^dy: expected"):
         tape.backward(np.ones(shape, np.float32))
     assert tape.backward(np.ones((7, 3, 6), np.float32)).flat.any()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_caller_may_give_y_another_shape(form, own):
+    """It is the caller's own view: whatever the tape does after that, it has the numbers as they were."""
+    layer, x, state, dy, dstate = problem("gru-after", np.float32, form, 7, 3, 4, 6, 2)
+    results = []
+    for reshape in (False, True):
+        y, _, tape = layer.forward(x, state)
+        if reshape:
+            y.shape = (-1, 3)
+        grads = tape.backward(not_plain(dy), dstate)
+        results.append(parts((grads.x, grads.state, grads.flat)))
+    assert results[0] == results[1]

@@ -1,11 +1,14 @@
 """Unrolled steps: the bits of a cell's steps, and parameters' gradients that are added up over all of them."""
 
 import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn import _core
+from fastrnn._engine import schedule
 from stacks import LAYERS
 from test_plain import Subclass, not_plain, parts
 from test_single_steps import MAKERS, members
@@ -241,3 +244,27 @@ def test_whoever_comes_second_gets_an_error():
         [thread.join() for thread in threads]
     assert all("in use by another thread" in error for error in errors)
     assert len(errors) + len(calls) == 800 and np.isfinite(steps.grads.flat).all()
+
+
+def test_an_error_where_a_sum_is_made_leaves_the_step_to_be_taken_again(monkeypatch, own):
+    """64 rows: every second step fills a sum, and the next one makes it."""
+    cell, x, d = fastrnn.LSTMCell(6, 5, rng=0), np.ones((64, 6), np.float32), (np.ones((64, 5), np.float32), None)
+    expected = sum(cell.forward(x)[1].backward(d).flat for _ in range(6))
+    backward, failed = schedule.backward, []
+
+    def fails_once_of_each_size(T, *others):
+        if T > 1 and len(failed) < 2:
+            failed.append(T)
+            raise MemoryError
+        return backward(T, *others)
+
+    with cell.unrolled() as steps:
+        tapes = [steps.forward(x)[1] for _ in range(6)]
+        monkeypatch.setattr(schedule, "backward", fails_once_of_each_size)
+        _core.forget_schedules()
+        for tape in tapes:
+            while tape._kept is not None:
+                with suppress(MemoryError):
+                    tape.backward(d)
+    assert failed == [2, 2]
+    np.testing.assert_allclose(steps.grads.flat, expected, rtol=1e-5)

@@ -40,8 +40,8 @@ COMPILED = [
         ("e->team_ns <= e->alone_ns - e->alone_ns / 16", "e->team_ns >= e->alone_ns - e->alone_ns / 16", "cross", "race and pool"),
         ("team->late |= waited > team->late_ns && ", "team->late |= 0 && ", "cross", "race and pool"),
         (
-            "    run_team(pool, threads, patience_ns, e);\n    atomic_store(&pool->busy, 0);",
-            "    run_team(pool, threads, patience_ns, e);",
+            "(&pool->last_ns, now_ns(), memory_order_relaxed);\n    atomic_store(&pool->busy, 0);",
+            "(&pool->last_ns, now_ns(), memory_order_relaxed);",
             "cross",
             "race and pool",
         ),
@@ -457,7 +457,7 @@ PYTHON = [
     ),
     *of(
         "fastrnn/stream.py",
-        ("            for layer, weights in zip(self._layers, packed):\n", "            for layer, weights in [(self, packed[-1])]:\n", "frozen", "refresh"),
+        ("layer, weights in zip(self._layers, packed):", "layer, weights in [(self, packed[-1])]:", "frozen", "refresh"),
     ),
     *of(
         "fastrnn/cells.py",

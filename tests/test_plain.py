@@ -268,6 +268,7 @@ def test_a_gradient_of_another_shape_is_an_error(shape, own):
     assert tape.backward(np.ones((7, 3, 6), np.float32)).flat.any()
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")  # from NumPy 2.5 on
 @pytest.mark.parametrize("form", FORMS)
 def test_the_caller_may_give_y_another_shape(form, own):
     """It is the caller's own view: whatever the tape does after that, it has the numbers as they were."""

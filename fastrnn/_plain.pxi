@@ -509,7 +509,8 @@ cdef class Recorded:
         to.p, to.st, to.sb = cnp.PyArray_DATA(<cnp.ndarray>array), self.form.B * n, n
 
     def backward(self, dy, dstate):
-        """(dx, dstate of the initial state, the parameters' gradients: one vector, or a tuple for a function), or None where the arguments are not plain."""
+        """(dx, dstate of the initial state, the parameters' gradients), or None where the arguments are not plain. The gradients are one
+        vector, for a function a tuple."""
         cdef Form d = self.form
         cdef const char *dh
         cdef const char *dc

@@ -26,12 +26,6 @@ static inline void start_at_dy(const member *m, const stage *g, const item *f, p
     }
 }
 
-static row_blocks_of lying_at(row_blocks_of w, ptrdiff_t p)
-{
-    w.w += p * 4 * W;
-    return w;
-}
-
 static void backward_tile(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
 {
     REAL s[MAX_ROWS * 4 * W];

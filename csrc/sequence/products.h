@@ -95,6 +95,13 @@ static void pack_columns(REAL *to, row_blocks_of b, ptrdiff_t p)
     }
 }
 
+/* The same blocks from panel p on. */
+static row_blocks_of lying_at(row_blocks_of w, ptrdiff_t p)
+{
+    w.w += p * 4 * W;
+    return w;
+}
+
 /* w_ih, by whose rows dx is made. */
 static row_blocks_of of_w_ih(const member *m)
 {
@@ -267,9 +274,7 @@ static void dx_tile(const member *m, const products *c, const item *e, int rows,
     for (int r = 0; r < rows; r++)
         a[r] = e[r].dgates + m->cell->dgates_x * m->H;
     if (!c->w) {
-        row_blocks_of w = of_w_ih(m);
-        w.w += p * 4 * W;
-        direct_rows(rows, nv, a, w, fr_min(W, m->I - (p * 4 + nv - 1) * W), s);
+        direct_rows(rows, nv, a, lying_at(of_w_ih(m), p), fr_min(W, m->I - (p * 4 + nv - 1) * W), s);
     } else {
         tile(rows, 1, nv, a, panel_at(c->w, c->one_panel ? 0 : p, 4, K), 0, K, s);
     }

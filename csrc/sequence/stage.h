@@ -64,21 +64,21 @@ static inline int stage_vectors(const stage *g, ptrdiff_t p)
     return g->narrow ? panel_vectors(g->vectors, p) : g->nv;
 }
 
-/* One item by some panels, several at a time: accumulators enough to hide the latency of the additions. */
+/* One item by some panels, several at a time: sums enough to hide the latency of the additions. Even strips: 5 panels are 3 + 2, never
+ * 4 + 1. */
 static void run_single_item(const member *m, const stage *g, item *const *e, range panels, int backwards)
 {
-    const int most = strip_panels(g->nv);
-    const ptrdiff_t n = panels.to - panels.from;
-    const ptrdiff_t strips = most == 2 ? fr_ceil_div(n, 2) : most == 3 ? fr_ceil_div(n, 3) : n; /* not by a division */
+    const int most = strip_panels(g->nv), last = (int)(panels.to - 1), narrow = panels.to > panels.from && stage_vectors(g, last) < g->nv;
+    const ptrdiff_t n = panels.to - panels.from - narrow; /* a narrow last panel goes alone */
+    const ptrdiff_t strips = n <= most ? n > 0 : fr_ceil_div(n, most), size = strips > 1 ? n / strips : n, longer = strips > 1 ? n % strips : 0;
+    if (narrow && backwards)
+        g->tile(m, g, e, 1, last, 1, stage_vectors(g, last));
     for (ptrdiff_t i = 0; i < strips; i++) {
-        ptrdiff_t p = panels.from + (backwards ? strips - 1 - i : i) * most;
-        int np = (int)fr_min(most, panels.to - p), nv = stage_vectors(g, p + np - 1);
-        if (nv < g->nv && np > 1) { /* the narrow last panel goes alone */
-            g->tile(m, g, e, 1, p + --np, 1, nv);
-            nv = g->nv;
-        }
-        g->tile(m, g, e, 1, p, np, nv);
+        const ptrdiff_t at = backwards ? strips - 1 - i : i;
+        g->tile(m, g, e, 1, panels.from + at * size + fr_min(at, longer), (int)(size + (at < longer)), g->nv);
     }
+    if (narrow && !backwards)
+        g->tile(m, g, e, 1, last, 1, stage_vectors(g, last));
 }
 
 /* All items of one step by some panels, or by the same backwards: a step that begins where the one before has ended finds there the

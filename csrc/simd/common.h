@@ -9,11 +9,13 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
 #define FR_UNROLL _Pragma("GCC unroll 8") /* the next loop */
+#define FR_UNROLL_FOUR _Pragma("GCC unroll 4")
 #define FR_UNROLL_ALL _Pragma("GCC unroll 16")
 #else
 #define ALWAYS_INLINE inline
 #define NOINLINE
 #define FR_UNROLL
+#define FR_UNROLL_FOUR
 #define FR_UNROLL_ALL
 #endif
 

@@ -52,27 +52,31 @@
 #define FR_FUSED 0
 #endif
 
-/* An MR x panel tile must leave registers for the panel and a broadcast: 32 (v4, neon), 16 (v3, sse2). */
+/* An MR x panel tile must leave registers for the panel and a broadcast: 32 (v4, neon), 16 (v3, sse2). So must STRIP sums of one row. */
 #if defined FR_V4 || defined FR_NEON
 #define MR1 8
 #define MR2 8
 #define MR3 8
 #define MR4 6
+#define STRIP 16
 #elif defined FR_V3
 #define MR1 6
 #define MR2 6
 #define MR3 4
 #define MR4 3
+#define STRIP 12
 #elif defined FR_SSE2
 #define MR1 6
 #define MR2 4
 #define MR3 3
 #define MR4 2
+#define STRIP 8
 #else
 #define MR1 4
 #define MR2 4
 #define MR3 3
 #define MR4 2
+#define STRIP 8
 #endif
 
 #if defined FR_V4

@@ -79,7 +79,7 @@ static ALWAYS_INLINE void quad_fma(const int nv, vec a, const quad *b, quad *c)
 #define FR_FMA_V2(r) if (mr > r) c##r.v2 = v_fma(x##r, b, c##r.v2);
 #define FR_FMA_V3(r) if (mr > r) c##r.v3 = v_fma(x##r, b, c##r.v3);
 #define FR_COLUMN_STEP(v, DO) if (nv > v) { vec b = v_load(panel + v * W); FR_EACH_ROW(DO) }
-#define FR_STRIP_STEP(r) if (np > r) { quad b = quad_load(nv, panel + r * pstride); quad_pin(nv, &b); quad_fma(nv, x, &b, &c##r); }
+#define FR_STRIP_STEP(r) if (np > r) { quad b = quad_load(nv, panel + r * pstride); quad_fma(nv, x, &b, &c##r); }
 /* clang-format on */
 
 /* mr rows by one panel. */
@@ -112,7 +112,7 @@ static ALWAYS_INLINE void strip_body(const int np, const int nv, const REAL *row
 {
     const int mr = np;
     FR_EACH_ROW(FR_BEGIN)
-    FR_UNROLL
+    FR_UNROLL_FOUR
     for (ptrdiff_t k = 0; k < K; k++) {
         vec x = v_set1(row[k]);
         FR_EACH_ROW(FR_STRIP_STEP)
@@ -127,7 +127,8 @@ static ALWAYS_INLINE void strip_body(const int np, const int nv, const REAL *row
     DO(1, 2) DO(2, 2) DO(3, 2) DO(4, 2) DO(5, 2) DO(6, 2) DO(7, 2) DO(8, 2) \
     DO(1, 3) DO(2, 3) DO(3, 3) DO(4, 3) DO(5, 3) DO(6, 3) DO(7, 3) DO(8, 3) \
     DO(1, 4) DO(2, 4) DO(3, 4) DO(4, 4) DO(5, 4) DO(6, 4) DO(7, 4) DO(8, 4)
-#define FR_EACH_STRIP(DO) DO(2, 3) DO(3, 3) DO(2, 4)
+#define FR_EACH_STRIP(DO) \
+    DO(2, 2) DO(3, 2) DO(4, 2) DO(5, 2) DO(6, 2) DO(7, 2) DO(8, 2) DO(2, 3) DO(3, 3) DO(4, 3) DO(5, 3) DO(2, 4) DO(3, 4) DO(4, 4)
 #define FR_CASE(n, nv) ((nv) * 16 + (n))
 /* clang-format on */
 
@@ -140,10 +141,10 @@ static inline int tile_rows(int nv)
 /* The most terms that are summed one after the other. */
 enum { SUM_TERMS = 128 };
 
-/* How many panels one row takes at once: eight additions or more in flight. */
+/* How many panels one row takes at once at most: STRIP additions in flight, twice what hides their latency. */
 static inline int strip_panels(int nv)
 {
-    return nv == 4 ? 2 : nv == 3 ? 3 : 1;
+    return nv == 4 ? STRIP / 4 : nv == 3 ? STRIP / 3 : nv == 2 ? STRIP / 2 : 1;
 }
 
 #define FR_TILE(mr, nv)                                                                                                           \
@@ -157,7 +158,8 @@ FR_EACH_SHAPE(FR_TILE)
 #define FR_STRIP(np, nv)                                                                                                          \
     static NOINLINE void strip_##np##x##nv(const REAL *row, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K, REAL *s)     \
     {                                                                                                                             \
-        strip_body(np, nv, row, panel, pstride, K, s);                                                                      \
+        if (np * nv <= STRIP)                                                                                                     \
+            strip_body(np, nv, row, panel, pstride, K, s);                                                                        \
     }
 FR_EACH_STRIP(FR_STRIP)
 #undef FR_STRIP

@@ -11,6 +11,9 @@ sign looks at the real part.
 
 T steps, B batch rows, I inputs, H hidden units, G gates: RNN 1, GRU 3 (r, z, n), LSTM 4 (i, f, g, o). Within
 the loops only the n rows that have a step t are touched, so padding is never read.
+
+Every sum of products is made by one function, `product(start, pairs)`, of which there are two: in the arrays' own dtype, and of
+bfloat16 operands to the bit (`precision="bf16"`). A cell names the operands and the order; it does not know which of the two it is.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["Grads", "Tape", "gru", "lstm", "rnn"]
+__all__ = ["Grads", "Tape", "gru", "lstm", "rnn", "round_bf16"]
 
 Array = NDArray[Any]
 State = tuple[Array, ...]  # (h,) or (h, c)
-Params = dict[str, Any]  # argument name -> array; "peephole" and "w_hr" may be None
+Pairs = list[tuple[Array, Array]]
+Product = Callable[[Any, Pairs], Array]
+Params = dict[str, Any]  # argument name -> array; "peephole" and "w_hr" may be None; "product": the function that sums products
 
 ALL = slice(None)
 
@@ -47,21 +52,167 @@ def _relu(a: Array) -> Array:
     return np.where(a.real <= 0, 0, a)
 
 
-# --- one affine map: a = v W^T + b, for some or all rows of W -----------------------------------------------
+# --- products: start + a @ b for each of some pairs (a, b), of shapes (M, K) and (K, N) with a K of their own -----
 
 
-def _affine(v: Array, p: Params, side: str, rows: slice = ALL) -> Array:
-    """v (n, I or H) -> (n, rows); side is "ih" (input) or "hh" (recurrent)."""
-    a: Array = v @ p["w_" + side][rows].T + p["b_" + side][rows]
-    return a
+def _product(start: Any, pairs: Pairs) -> Array:
+    """In the arrays' own dtype."""
+    for a, b in pairs:
+        start = start + a @ b
+    return start
 
 
-def _affine_backward(da: Array, v: Array, p: Params, dp: Params, side: str, rows: slice = ALL) -> Array:
-    """da (n, rows) -> dv (n, I or H); adds the gradients of W and b to dp."""
-    dp["w_" + side][rows] += da.T @ v
-    dp["b_" + side][rows] += da.sum(axis=0)
-    dv: Array = da @ p["w_" + side][rows]
-    return dv
+# --- bfloat16 products --------------------------------------------------------------------------------------
+# Operands are rounded to bfloat16, sums are float32 and have one order: the terms of a pair come in blocks of 32; in a block the
+# even and the odd terms make two chains of fused multiply-adds, and the sum of the two is added to the element. This is what
+# Intel's TDPBF16PS does. Denormals are zeros, on the way in and out.
+
+BLOCK = 32
+NORMAL = float(np.finfo(np.float32).tiny)  # the least float32 that is not denormal
+
+
+def round_bf16(x: ArrayLike) -> Array:
+    """The nearest bfloat16 of each number, as float32: the operands of products with `precision="bf16"`.
+
+    Parameters
+    ----------
+    x : array of float32
+        Any shape.
+
+    Returns
+    -------
+    rounded : array of float32
+        Ties go to the even neighbour; from halfway between the largest bfloat16 and 2**128 on, numbers become infinite; NaN stays
+        NaN. A denormal number counts as a zero of its sign.
+
+    Raises
+    ------
+    TypeError
+        x is not float32: another dtype would be rounded twice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn import reference
+    >>> reference.round_bf16(np.array([1 + 2**-8, 1 + 3 * 2**-8, 1e-40], np.float32)) - 1
+    array([ 0.      ,  0.015625, -1.      ], dtype=float32)
+    """
+    x = np.asarray(x)
+    if x.dtype != np.float32:
+        raise TypeError(f"x: expected float32, got {x.dtype}")
+    bits = _flush(x.ravel()).view(np.uint32)
+    nan = (bits & 0x7FFFFFFF) > 0x7F800000
+    nearest = np.where(nan, 0, bits) + 0x7FFF + (bits >> 16 & 1)  # the carry goes into the upper half, and on into the exponent
+    return (np.where(nan, bits | 0x400000, nearest) & 0xFFFF0000).astype(np.uint32).view(np.float32).reshape(x.shape)
+
+
+def _flush(a: Array) -> Array:
+    """Denormal float32 become zeros of their sign."""
+    bits = a.view(np.uint32)
+    return np.where(bits & 0x7F800000, bits, bits & 0x80000000).view(np.float32)
+
+
+def _fma(a: Array, b: Array, c: Array) -> Array:
+    """a b + c, rounded once to float32. All are float64 that hold a bfloat16 (a, b) or a float32 (c); so is the result.
+
+    In float64 the product is exact, having 16 bits. Where the sum is not, one of product and c is less than 2^-27 of the other: it
+    lies so near to a number of 24 bits that no tie is between them, and to round it twice gives the same as to round it once.
+    """
+    s = a * b + c
+    # The processors' zero of an underflow: of what is less than NORMAL when it has 24 bits, however small it is.
+    s = np.where(np.abs(s) < NORMAL * (1 - 2.0**-25), np.copysign(0, s), s)
+    return s.astype(np.float32).astype(np.float64)
+
+
+def _blocks(a: Array) -> Array:
+    """(M, K) -> (K/32, 32, M) float64: rounded to bfloat16, the last block filled up with zeros."""
+    M, K = a.shape
+    blocks = -(-K // BLOCK)
+    filled = np.zeros((blocks * BLOCK, M))
+    filled[:K] = round_bf16(a).T
+    return filled.reshape(blocks, BLOCK, M)
+
+
+def _bf16_product(start: Any, pairs: Pairs) -> Array:
+    """Of float32 rounded to bfloat16: start (float32), plus for each pair and each block of its terms even + odd."""
+    s = _flush(np.zeros((len(pairs[0][0]), pairs[0][1].shape[1]), np.float32) + start)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for pair in pairs:
+            a, b = _blocks(pair[0])[:, :, :, None], _blocks(pair[1].T)[:, :, None, :]
+            even, odd = np.zeros((2, len(a), *s.shape))
+            for k in range(0, BLOCK, 2):
+                even, odd = _fma(a[:, k], b[:, k], even), _fma(a[:, k + 1], b[:, k + 1], odd)
+            for block in _flush(even.astype(np.float32) + odd.astype(np.float32)):
+                s = _flush(s + block)
+    return s
+
+
+PRODUCTS: dict[str, Product] = {"float32": _product, "bf16": _bf16_product}
+
+
+# --- the sums of a step, and those of the weights' gradients -------------------------------------------------
+
+
+def _gates(x: Array, h: Array, p: Params, rows: slice = ALL) -> Array:
+    """b_ih + b_hh + x W_ih^T + h W_hh^T, for some or all rows of the weights: (n, I), (n, H) -> (n, rows)."""
+    terms = [(x, p["w_ih"][rows].T), (h, p["w_hh"][rows].T)]
+    return p["product"](p["b_ih"][rows] + p["b_hh"][rows], terms)
+
+
+def _half(v: Array, p: Params, side: str, rows: slice) -> Array:
+    """One half of `_gates`, with its own bias; side is "ih" (v is x) or "hh" (v is h)."""
+    return p["product"](p["b_" + side][rows], [(v, p["w_" + side][rows].T)])
+
+
+class _Gradients:
+    """The gradients of the parameters: dp, by name. Those of weights are made at the end, as products over items.
+
+    An item is a row at a step, which is the number of steps the row has gone before. Items are in order of steps, descending, and
+    in a step rows that have more steps come first. Each pair of the product is a group of steps s*n to s*n + n-1, such that n steps
+    of all rows would have 128 items or a few more.
+    """
+
+    SUM_ITEMS = 128
+
+    def __init__(self, p: Params, given: dict[str, bool], steps: Array) -> None:
+        """steps (B,): how many each row has."""
+        self.dp: Params = {name: None if p[name] is None else np.zeros_like(p[name]) for name in given}
+        self._product = p["product"]
+        self._group = -(-self.SUM_ITEMS // max(1, len(steps)))
+        self._rank = np.empty(len(steps), int)
+        self._rank[np.argsort(-steps, kind="stable")] = np.arange(len(steps))
+        self._items: list[tuple[Array, Array]] = []  # (step, rank) of the items of each time
+        self._terms: dict[tuple[str, int], Pairs] = {}  # by weight and first row: da and its operand at each time
+
+    def of_items(self, rows: Array, step: Array) -> None:
+        """What is added from here on is of these rows, each at its step."""
+        self._items.append((step, self._rank[rows]))
+
+    def add(self, name: str, da: Array, v: Array, first: int = 0) -> None:
+        """da^T v to the rows of a weight from `first` on; da (n, rows), v (n, columns)."""
+        self._terms.setdefault((name, first), []).append((da, v))
+
+    def add_gates(self, side: str, da: Array, v: Array, first: int = 0) -> None:
+        """The same to w_ih or w_hh, and the sum of da to its bias."""
+        self.add("w_" + side, da, v, first)
+        self.dp["b_" + side][first : first + da.shape[1]] += da.sum(axis=0)
+
+    def finish(self) -> Params:
+        """All of them."""
+        if self._items:
+            step, rank = (np.concatenate(a) for a in zip(*self._items, strict=True))
+            order = np.lexsort((rank, -step))
+            cuts = np.flatnonzero(np.diff(step[order] // self._group)) + 1
+        for (name, first), terms in self._terms.items():
+            da, v = (np.split(np.concatenate(a)[order], cuts) for a in zip(*terms, strict=True))
+            rows = slice(first, first + da[0].shape[1])
+            self.dp[name][rows] = self._product(self.dp[name][rows], [(d.T, u) for d, u in zip(da, v, strict=True)])
+        return self.dp
+
+
+# What a step backward returns: the gradient of x; what goes to the state before, but for a product with W_hh; and the da of that
+# product, the gates in the order of the cell's `back`. It is left to the loop, for its sum starts at all else that goes there.
+Before = tuple[Array, State, Array]
 
 
 # --- RNN: h' = f(W_ih x + b_ih + W_hh h + b_hh) -------------------------------------------------------------
@@ -69,26 +220,31 @@ def _affine_backward(da: Array, v: Array, p: Params, dp: Params, side: str, rows
 
 def _rnn_tanh_step(x: Array, state: State, p: Params) -> tuple[State, State]:
     (h,) = state
-    new = np.tanh(_affine(x, p, "ih") + _affine(h, p, "hh"))  # (n, H)
+    new = np.tanh(_gates(x, h, p))  # (n, H)
     return (new,), (x, h, new)
 
 
 def _rnn_relu_step(x: Array, state: State, p: Params) -> tuple[State, State]:
     (h,) = state
-    new = _relu(_affine(x, p, "ih") + _affine(h, p, "hh"))  # (n, H)
+    new = _relu(_gates(x, h, p))  # (n, H)
     return (new,), (x, h, new)
 
 
-def _rnn_tanh_step_backward(dstate: State, saved: State, p: Params, dp: Params) -> tuple[Array, State]:
-    (dnew,), (x, h, new) = dstate, saved
-    da = dnew * (1 - new * new)
-    return _affine_backward(da, x, p, dp, "ih"), (_affine_backward(da, h, p, dp, "hh"),)
+def _rnn_tanh_step_backward(dstate: State, saved: State, p: Params, d: _Gradients) -> Before:
+    (dnew,), (_, _, new) = dstate, saved
+    return _rnn_da_backward(dnew * (1 - new * new), saved, p, d)
 
 
-def _rnn_relu_step_backward(dstate: State, saved: State, p: Params, dp: Params) -> tuple[Array, State]:
-    (dnew,), (x, h, new) = dstate, saved
-    da = np.where(new.real <= 0, 0, dnew)
-    return _affine_backward(da, x, p, dp, "ih"), (_affine_backward(da, h, p, dp, "hh"),)
+def _rnn_relu_step_backward(dstate: State, saved: State, p: Params, d: _Gradients) -> Before:
+    (dnew,), (_, _, new) = dstate, saved
+    return _rnn_da_backward(np.where(new.real <= 0, 0, dnew), saved, p, d)
+
+
+def _rnn_da_backward(da: Array, saved: State, p: Params, d: _Gradients) -> Before:
+    x, h, _ = saved
+    d.add_gates("ih", da, x)
+    d.add_gates("hh", da, h)
+    return p["product"](0, [(da, p["w_ih"])]), (np.zeros_like(h),), da
 
 
 # --- GRU: h' = (1 - z) n + z h ------------------------------------------------------------------------------
@@ -96,45 +252,52 @@ def _rnn_relu_step_backward(dstate: State, saved: State, p: Params, dp: Params) 
 # reset before:  n = tanh(W_n x + b_in + R_n (r h) + b_hn)
 
 
+def _gru_blocks(h: Array) -> tuple[slice, slice]:
+    """The rows of r and z, and those of n."""
+    H = h.shape[1]
+    return slice(2 * H), slice(2 * H, 3 * H)
+
+
 def _gru_after_step(x: Array, state: State, p: Params) -> tuple[State, State]:
     (h,) = state
-    xr, xz, xn = np.split(_affine(x, p, "ih"), 3, axis=1)  # (n, H) each
-    hr, hz, hn = np.split(_affine(h, p, "hh"), 3, axis=1)
-    r, z = _sigmoid(xr + hr), _sigmoid(xz + hz)
+    of_rz, of_n = _gru_blocks(h)
+    r, z = np.split(_sigmoid(_gates(x, h, p, of_rz)), 2, axis=1)  # (n, H) each
+    xn, hn = _half(x, p, "ih", of_n), _half(h, p, "hh", of_n)
     n = np.tanh(xn + r * hn)
     return ((1 - z) * n + z * h,), (x, h, r, z, n, hn)
 
 
-def _gru_after_step_backward(dstate: State, saved: State, p: Params, dp: Params) -> tuple[Array, State]:
+def _gru_after_step_backward(dstate: State, saved: State, p: Params, d: _Gradients) -> Before:
     (dnew,), (x, h, r, z, n, hn) = dstate, saved
     dan = dnew * (1 - z) * (1 - n * n)
     daz = dnew * (h - n) * z * (1 - z)
     dar = dan * hn * r * (1 - r)
-    dx = _affine_backward(np.concatenate([dar, daz, dan], axis=1), x, p, dp, "ih")
-    dh = _affine_backward(np.concatenate([dar, daz, dan * r], axis=1), h, p, dp, "hh")
-    return dx, (dnew * z + dh,)
+    da = np.concatenate([dar, daz, dan], axis=1)
+    d.add_gates("ih", da, x)
+    d.add_gates("hh", np.concatenate([dar, daz, dan * r], axis=1), h)
+    return p["product"](0, [(da, p["w_ih"])]), (dnew * z,), np.concatenate([dan * r, dar, daz], axis=1)
 
 
 def _gru_before_step(x: Array, state: State, p: Params) -> tuple[State, State]:
     (h,) = state
-    H = h.shape[1]
-    xr, xz, xn = np.split(_affine(x, p, "ih"), 3, axis=1)  # (n, H) each
-    hr, hz = np.split(_affine(h, p, "hh", slice(2 * H)), 2, axis=1)
-    r, z = _sigmoid(xr + hr), _sigmoid(xz + hz)
-    n = np.tanh(xn + _affine(r * h, p, "hh", slice(2 * H, 3 * H)))
+    of_rz, of_n = _gru_blocks(h)
+    r, z = np.split(_sigmoid(_gates(x, h, p, of_rz)), 2, axis=1)  # (n, H) each
+    n = np.tanh(_gates(x, r * h, p, of_n))
     return ((1 - z) * n + z * h,), (x, h, r, z, n)
 
 
-def _gru_before_step_backward(dstate: State, saved: State, p: Params, dp: Params) -> tuple[Array, State]:
+def _gru_before_step_backward(dstate: State, saved: State, p: Params, d: _Gradients) -> Before:
     (dnew,), (x, h, r, z, n) = dstate, saved
-    H = h.shape[1]
+    _, of_n = _gru_blocks(h)
     dan = dnew * (1 - z) * (1 - n * n)
     daz = dnew * (h - n) * z * (1 - z)
-    drh = _affine_backward(dan, r * h, p, dp, "hh", slice(2 * H, 3 * H))  # of the product r h
+    drh = p["product"](0, [(dan, p["w_hh"][of_n])])  # of the product r h
     dar = drh * h * r * (1 - r)
-    dx = _affine_backward(np.concatenate([dar, daz, dan], axis=1), x, p, dp, "ih")
-    dh = _affine_backward(np.concatenate([dar, daz], axis=1), h, p, dp, "hh", slice(2 * H))
-    return dx, (dnew * z + drh * r + dh,)
+    da, da_rz = np.concatenate([dar, daz, dan], axis=1), np.concatenate([dar, daz], axis=1)
+    d.add_gates("ih", da, x)
+    d.add_gates("hh", da_rz, h)
+    d.add_gates("hh", dan, r * h, of_n.start)
+    return p["product"](0, [(da, p["w_ih"])]), (dnew * z + drh * r,), da_rz
 
 
 # --- LSTM: c' = f c + i g,  h' = m = o tanh(c'), or W_hr m;  peephole rows p_i, p_f look at c and p_o at c' --
@@ -142,7 +305,7 @@ def _gru_before_step_backward(dstate: State, saved: State, p: Params, dp: Params
 
 def _lstm_step(x: Array, state: State, p: Params) -> tuple[State, State]:
     h, c = state
-    ai, af, ag, ao = np.split(_affine(x, p, "ih") + _affine(h, p, "hh"), 4, axis=1)  # (n, H) each
+    ai, af, ag, ao = np.split(_gates(x, h, p), 4, axis=1)  # (n, H) each
     peephole = p["peephole"]
     if peephole is not None:
         ai, af = ai + peephole[0] * c, af + peephole[1] * c
@@ -152,15 +315,15 @@ def _lstm_step(x: Array, state: State, p: Params) -> tuple[State, State]:
         ao = ao + peephole[2] * new
     o = _sigmoid(ao)
     m = o * np.tanh(new)
-    return (m if p["w_hr"] is None else m @ p["w_hr"].T, new), (x, h, c, i, f, g, o, new)
+    return (m if p["w_hr"] is None else p["product"](0, [(m, p["w_hr"].T)]), new), (x, h, c, i, f, g, o, new)
 
 
-def _lstm_step_backward(dstate: State, saved: State, p: Params, dp: Params) -> tuple[Array, State]:
+def _lstm_step_backward(dstate: State, saved: State, p: Params, d: _Gradients) -> Before:
     (dh, dc), (x, h, c, i, f, g, o, new) = dstate, saved
     peephole, th = p["peephole"], np.tanh(new)
     if p["w_hr"] is not None:
-        dp["w_hr"] += dh.T @ (o * th)
-        dh = dh @ p["w_hr"]  # dm from here on
+        d.add("w_hr", dh, o * th)
+        dh = p["product"](0, [(dh, p["w_hr"])])  # dm from here on
     dao = dh * th * o * (1 - o)
     dnew = dc + dh * o * (1 - th * th)
     if peephole is not None:
@@ -171,25 +334,28 @@ def _lstm_step_backward(dstate: State, saved: State, p: Params, dp: Params) -> t
     dc = dnew * f
     if peephole is not None:
         dc = dc + dai * peephole[0] + daf * peephole[1]
-        dp["peephole"] += np.stack([(dai * c).sum(axis=0), (daf * c).sum(axis=0), (dao * new).sum(axis=0)])
+        d.dp["peephole"] += np.stack([(dai * c).sum(axis=0), (daf * c).sum(axis=0), (dao * new).sum(axis=0)])
     da = np.concatenate([dai, daf, dag, dao], axis=1)  # (n, 4H)
-    return _affine_backward(da, x, p, dp, "ih"), (_affine_backward(da, h, p, dp, "hh"), dc)
+    d.add_gates("ih", da, x)
+    d.add_gates("hh", da, h)
+    return p["product"](0, [(da, p["w_ih"])]), (np.zeros_like(h), dc), da
 
 
 class _Cell(NamedTuple):
-    """step(x, state, p) -> (new state, saved); step_backward(dstate, saved, p, dp) -> (dx, dstate before)."""
+    """step(x, state, p) -> (new state, saved); step_backward(dstate, saved, p, d) -> (dx, dstate before, da), see Before."""
 
     gates: int
+    back: tuple[int, ...]  # the gates whose da go to h before, in this order
     step: Callable[[Array, State, Params], tuple[State, State]]
-    step_backward: Callable[[State, State, Params, Params], tuple[Array, State]]
+    step_backward: Callable[[State, State, Params, _Gradients], Before]
 
 
 CELLS = {
-    "rnn_tanh": _Cell(1, _rnn_tanh_step, _rnn_tanh_step_backward),
-    "rnn_relu": _Cell(1, _rnn_relu_step, _rnn_relu_step_backward),
-    "gru_after": _Cell(3, _gru_after_step, _gru_after_step_backward),
-    "gru_before": _Cell(3, _gru_before_step, _gru_before_step_backward),
-    "lstm": _Cell(4, _lstm_step, _lstm_step_backward),
+    "rnn_tanh": _Cell(1, (0,), _rnn_tanh_step, _rnn_tanh_step_backward),
+    "rnn_relu": _Cell(1, (0,), _rnn_relu_step, _rnn_relu_step_backward),
+    "gru_after": _Cell(3, (2, 0, 1), _gru_after_step, _gru_after_step_backward),
+    "gru_before": _Cell(3, (0, 1), _gru_before_step, _gru_before_step_backward),
+    "lstm": _Cell(4, (0, 1, 2, 3), _lstm_step, _lstm_step_backward),
 }
 
 
@@ -202,7 +368,7 @@ class _Sequence(NamedTuple):
     cell: _Cell
     x: Array  # (T, B, I)
     p: Params
-    given: dict[str, bool]  # which of p came from the caller; a bias that did not is zeros here
+    given: dict[str, bool]  # which of the arrays came from the caller; a bias that did not is zeros here
     state: dict[str, Array]  # "h0", and "c0" of an LSTM: (B, H); h0 has P columns with a projection
     live: Array  # (T, B) bool: the row has a step t
     held: Array  # (T, B) bool: it has none, and its state is the output all the same
@@ -312,22 +478,37 @@ class Tape:
         dy, dc, dstate = self._check(dy, dc, dstate)  # (T, B, H) each; one (B, H) per member of the state
         k = len(seq.x) + 1 if truncate is None else truncate
         step = seq.live.sum(axis=0)  # (B,) of each row: how many it has gone
+        d = _Gradients(seq.p, seq.given, step)
         dx = np.zeros_like(seq.x)
-        dp = {name: None if w is None else np.zeros_like(w) for name, w in seq.p.items()}
+        w_back = np.concatenate([np.split(seq.p["w_hh"], seq.cell.gates)[gate] for gate in seq.cell.back])
+        da = np.zeros((len(step), len(w_back)), dx.dtype)  # of each row's next step
+        flows = np.zeros(len(step), bool)  # does it flow on? Not past a cut: 0 times a weight is not 0 where that is infinite
+
+        def dh(rows: Array) -> Array:
+            total, on = dstate[0][rows], flows[rows]
+            total[on] = seq.p["product"](total[on], [(da[rows[on]], w_back)])
+            return total
+
         for t, rows, saved in reversed(self._steps):
             shown = seq.live[t] | seq.held[t]
             dstate[0][shown] += dy[t, shown]
             if len(dstate) > 1:
                 dstate[1][shown] += dc[t, shown]
             step[rows] -= 1
-            dx[t, rows], before = seq.cell.step_backward(tuple(d[rows] for d in dstate), saved, seq.p, dp)
-            for d, d_before in zip(dstate, before, strict=True):
-                d[rows] = d_before
-                d[rows[(step[rows] > 0) & (step[rows] % k == 0)]] = 0
-                d[seq.cut[t]] = 0
+            d.of_items(rows, step[rows])
+            after = (dh(rows), *(member[rows] for member in dstate[1:]))
+            dx[t, rows], before, da[rows] = seq.cell.step_backward(after, saved, seq.p, d)
+            flows[rows] = True
+            for member, new in zip(dstate, before, strict=True):
+                member[rows] = new
+            cut = seq.cut[t].copy()
+            cut[rows] |= (step[rows] > 0) & (step[rows] % k == 0)
+            for a in (*dstate, flows):
+                a[cut] = 0
+        dstate[0][:] = dh(np.arange(len(step)))
         self._steps = None
-        weights = {name: dw if seq.given[name] else None for name, dw in dp.items()}
-        initial = tuple(seq.outward_state(d) for d in dstate)
+        weights = {name: dw if seq.given[name] else None for name, dw in d.finish().items()}
+        initial = tuple(seq.outward_state(member) for member in dstate)
         state = initial if len(initial) > 1 else initial[0]
         return Grads(x=seq.outward(dx), **weights, **dict(zip(seq.state, initial, strict=True)), state=state)
 
@@ -441,9 +622,14 @@ def _prepare(
     masked: str,
     reverse: bool,
     batch_first: bool,
+    precision: str,
 ) -> _Sequence:
     """Checks and copies the arguments of a call; weights and state are named as the arguments are."""
     dtype = _dtype({"x": x, **weights, **state})
+    if precision not in PRODUCTS:
+        raise ValueError(f"precision: expected 'float32' or 'bf16', got {precision!r}")
+    if precision == "bf16" and dtype != np.float32:
+        raise TypeError(f"precision: 'bf16' rounds the operands of products to 16 bits, so it is for float32; got {dtype}")
     x = np.asarray(x)
     if x.ndim not in (2, 3):
         order = "(B, T, I)" if batch_first else "(T, B, I)"
@@ -469,9 +655,10 @@ def _prepare(
         "b_hh": (f"({GH},)", (G * H,)),
         "peephole": ("(3, H)", (3, H)),
     }
-    p = {name: None if w is None else _array(name, w, dtype, *shapes[name]) for name, w in weights.items()}
+    p: Params = {name: None if w is None else _array(name, w, dtype, *shapes[name]) for name, w in weights.items()}
     for name in ("b_ih", "b_hh"):
         p[name] = np.zeros(G * H, dtype) if p[name] is None else p[name]
+    p["product"] = PRODUCTS[precision]
     if masked not in ("zero", "hold"):
         raise ValueError(f"masked: expected 'zero' or 'hold', got {masked!r}")
     inside = np.arange(T)[:, None] < _lengths(lengths, T, B, batched)  # (T, B): not padding
@@ -512,6 +699,7 @@ def rnn(
     record: bool = False,
     checkpoint: int | None = None,
     threads: int | None = None,
+    precision: str = "float32",
 ) -> tuple[Array, Array, Tape | None]:
     """The simple recurrent network: h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), with f tanh or ReLU.
 
@@ -549,6 +737,9 @@ def rnn(
         Return a tape for the gradients.
     checkpoint, threads
         Accepted so that the signatures agree, and ignored.
+    precision : "float32" or "bf16", default "float32"
+        "bf16": the operands of all products are rounded to bfloat16, and their sums have one order, to the bit; all else is
+        float32, and so must the arrays be. "float32": products in the arrays' own dtype, whichever that is.
 
     Returns
     -------
@@ -574,7 +765,7 @@ def rnn(
         raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
     cell = CELLS["rnn_" + nonlinearity]
-    seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, mask, masked, reverse, batch_first)
+    seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, mask, masked, reverse, batch_first, precision)
     y, (h_n,), tape = _run(seq, record)
     return y, h_n, tape
 
@@ -597,6 +788,7 @@ def gru(
     record: bool = False,
     checkpoint: int | None = None,
     threads: int | None = None,
+    precision: str = "float32",
 ) -> tuple[Array, Array, Tape | None]:
     """The gated recurrent unit. With the gates' blocks of the weights and biases in the order r, z, n:
 
@@ -641,6 +833,9 @@ def gru(
         Return a tape for the gradients.
     checkpoint, threads
         Accepted so that the signatures agree, and ignored.
+    precision : "float32" or "bf16", default "float32"
+        "bf16": the operands of all products are rounded to bfloat16, and their sums have one order, to the bit; all else is
+        float32, and so must the arrays be. "float32": products in the arrays' own dtype, whichever that is.
 
     Returns
     -------
@@ -664,7 +859,7 @@ def gru(
     """
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
     cell = CELLS["gru_after" if reset_after else "gru_before"]
-    seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, mask, masked, reverse, batch_first)
+    seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, mask, masked, reverse, batch_first, precision)
     y, (h_n,), tape = _run(seq, record)
     return y, h_n, tape
 
@@ -689,6 +884,7 @@ def lstm(
     record: bool = False,
     checkpoint: int | None = None,
     threads: int | None = None,
+    precision: str = "float32",
 ) -> tuple[Array, tuple[Array, Array], Tape | None]:
     """Long short-term memory. With the gates' blocks of the weights and biases in the order i, f, g, o:
 
@@ -737,6 +933,9 @@ def lstm(
         Return a tape for the gradients.
     checkpoint, threads
         Accepted so that the signatures agree, and ignored.
+    precision : "float32" or "bf16", default "float32"
+        "bf16": the operands of all products are rounded to bfloat16, and their sums have one order, to the bit; all else is
+        float32, and so must the arrays be. "float32": products in the arrays' own dtype, whichever that is.
 
     Returns
     -------
@@ -760,6 +959,6 @@ def lstm(
     """
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "peephole": peephole, "w_hr": w_hr}
     state = {"h0": h0, "c0": c0}
-    seq = _prepare(CELLS["lstm"], x, weights, state, lengths, reset, mask, masked, reverse, batch_first)
+    seq = _prepare(CELLS["lstm"], x, weights, state, lengths, reset, mask, masked, reverse, batch_first, precision)
     y, (h_n, c_n), tape = _run(seq, record)
     return y, (h_n, c_n), tape

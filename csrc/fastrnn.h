@@ -174,16 +174,21 @@ typedef struct fr_kernels {
     /* The weights' gradients alone, of T steps of B rows whose dgates are there, summed in this order; work of backward_sizes. Here
      * y is (T, B, P) the h before each step, and saved.c (T, 2, B, H) the c before and after, where a cell has peepholes. */
     fr_work *accumulate;
+    /* Not where products take bfloat16: */
     void (*input_matrix)(const fr_call *, void *matrix, void *bias); /* w_ih as (I, xw_width), bias (xw_width): xw = x matrix + bias */
     void (*vmath)(int function, ptrdiff_t n, const void *x, void *y); /* 0 exp, 1 tanh, 2 sigmoid */
     fr_work *update; /* (fr_update, member of the team) */
 } fr_kernels;
 
-enum { FR_F32, FR_F64 };
+/* FR_BF16: arrays are float32, and the operands of all products are rounded to bfloat16 (tile/bf16.h). */
+enum { FR_F32, FR_F64, FR_BF16 };
 
 /* The instruction sets that this processor runs, best last; NULL past the end. */
 const char *fr_isa_name(int index);
-/* The kernels of one of them. */
+/* The kernels of one of them. Those of "amx" differ from v4's for FR_BF16 alone, and those need the permission. */
 const fr_kernels *fr_kernels_of(int index, int dtype);
+/* Linux gives AMX's tiles to a process that asks for them, once and for good: signal frames grow by 8 KiB. 1: they may be used. 0: this
+ * process, or this system, has none. */
+int fr_ask_for_amx(void);
 
 #endif

@@ -4,6 +4,8 @@
  *     FR_SCALAR, FR_SSE2, FR_NEON, FR_V3 or FR_V4    exactly one, defined to 1
  *     FR_ISA                                         its name
  *     REAL_IS_FLOAT                                  1: float32, 0: float64
+ *     FR_BF16_PRODUCTS                               1: products of bfloat16 operands, in float32
+ *     FR_AMX, FR_AMX_IN_C                            1: such products on AMX; with its instructions in C
  */
 #include "fastrnn.h"
 /* registers */
@@ -18,14 +20,18 @@
 #include "sequence/forward.h"
 #include "sequence/backward.h"
 /* whole arrays */
+#if !FR_BF16_PRODUCTS
 #include "elementwise/vmath.h"
 #include "elementwise/optim.h"
+#endif
 
 #define FR_TABLE_(isa, dtype) fr_kernels_##isa##_##dtype
 #define FR_TABLE(isa, dtype) FR_TABLE_(isa, dtype)
 #define FR_STRING_(x) #x
 #define FR_STRING(x) FR_STRING_(x)
-#if REAL_IS_FLOAT
+#if FR_BF16_PRODUCTS
+#define FR_THIS_TABLE FR_TABLE(FR_ISA, bf16)
+#elif REAL_IS_FLOAT
 #define FR_THIS_TABLE FR_TABLE(FR_ISA, f32)
 #else
 #define FR_THIS_TABLE FR_TABLE(FR_ISA, f64)
@@ -40,7 +46,9 @@ const fr_kernels FR_THIS_TABLE = {
     .forward = forward,
     .backward = backward,
     .accumulate = accumulate,
+#if !FR_BF16_PRODUCTS
     .input_matrix = input_matrix,
     .vmath = vmath,
     .update = update,
+#endif
 };

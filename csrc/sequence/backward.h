@@ -26,22 +26,27 @@ static inline void start_at_dy(const member *m, const stage *g, const item *f, p
     }
 }
 
-static void backward_tile(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
+static void round_backward(const member *m, const stage *g, const item *e, ptrdiff_t i)
+{
+    round_terms(row_at(m->rounded, i), (g->own ? e->dgates : e->next_dgates) + g->dgates_at, g->K);
+}
+
+static void backward_tile(member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
 {
     REAL s[MAX_ROWS * 4 * W];
-    const REAL *a[MAX_ROWS];
+    const term *a[MAX_ROWS];
     a[0] = NULL; /* compilers do not see that there are rows */
     int flows = g->own;
     for (int r = 0; r < n; r++) {
-        a[r] = (g->own ? e[r]->dgates : e[r]->next_dgates) + g->dgates_at;
+        a[r] = operand_row(m, e + r, (g->own ? e[r]->dgates : e[r]->next_dgates) + g->dgates_at);
         flows |= e[r]->next_dgates != m->zero;
     }
     for (int i = 0; i < n * np; i++)
         start_at_dy(m, g, e[n > 1 ? i : 0], p + (np > 1 ? i : 0), nv, s + i * 4 * W);
-    if (flows && !g->wh)
+    if (flows && lies(g))
         direct_rows(n, nv, a, lying_at(g->lying, p), fr_min(W, g->outputs - (p * 4 + nv - 1) * W), s);
     else if (flows)
-        tile(n, np, nv, a, panel_at(g->wh, place_of(g, p), 4, g->K), 4 * W * g->K, g->K, s);
+        multiply_packed(m, g, g->wh, g->K, n, np, nv, a, p, s);
     for (int r = 0; r < n && n > 1 && flows && !g->own; r++)
         if (e[r]->next_dgates == m->zero) /* as if it were alone: 0 times a weight is not 0 where that is infinite */
             start_at_dy(m, g, e[r], p, nv, s + r * 4 * W);
@@ -75,12 +80,14 @@ static void pack_back_panel(const member *m, const stage *g, item *const *e, ptr
 static stage backward_stage_of(const fr_call *t, const void *w, ptrdiff_t H, int blocks, const int *order, ptrdiff_t outputs, char *base,
                                ptrdiff_t *used, int index, int members)
 {
-    stage g = {.vectors = fr_ceil_div(outputs, W), .nv = 4, .narrow = 1, .K = blocks * H, .outputs = outputs, .tile = backward_tile};
+    stage g = {.vectors = fr_ceil_div(outputs, W), .nv = 4, .narrow = 1, .K = blocks * H, .outputs = outputs};
     g.panels = fr_ceil_div(g.vectors, 4);
     g.terms = 4 * g.K;
     g.lying = (row_blocks_of){w, H, outputs, blocks, order};
     g.one_panel = packs_one_panel(t);
     g.pack = pack_back_panel;
+    g.round = round_backward;
+    g.tile = backward_tile;
     g.wh = take_panels(t, g.panels, 4, g.K, index, members, base, used);
     return g;
 }
@@ -139,14 +146,16 @@ static backward_member backward_member_of(const fr_call *t, const REAL *wx, int 
     const REAL *zero = take(base, used, width * real);
     const REAL **next = take(base, used, t->plan.B * (ptrdiff_t)sizeof(REAL *));
     backward_member b = {.edge = take(base, used, t->plan.B * width * real)};
+    REAL *dgates = t->d.dgates ? t->d.dgates : take(base, used, chunk_capacity(t) * width * real);
     b.m = member_of(t, c, index, members, team, base, used);
     b.m.dgates_width = width;
     b.m.zero = zero;
     b.m.next_dgates = next;
     b.m.dh = t->d.dh;
     b.m.dc = t->d.dc;
-    b.m.dgates = t->d.dgates ? t->d.dgates : take(base, used, chunk_capacity(t) * width * real);
-    b.products = lay_out_products(t, width, wx, base, used);
+    b.m.dgates = dgates;
+    take_rounded(&b.m, c->gates * t->H, base, used);
+    b.products = lay_out_products(&b.m, width, wx, base, used);
     return b;
 }
 
@@ -244,6 +253,7 @@ static void backward(const void *call, int index, fr_team *team)
     if (barrier(m))
         backward_steps(m, g, stages, &b.products, b.edge);
     fr_report_work(team, index, m->work);
+    release_tiles(&m->tiles);
     fr_fp_leave(state);
 }
 
@@ -273,11 +283,13 @@ static void accumulate(const void *call, int index, fr_team *team)
     m->sums = 1;
     m->sum_first[0] = 0;
     m->sum_first[1] = n;
+    list_sum_terms(m);
     if (index == 0)
         list_kept_items(m);
     if (barrier(m))
         run_products(m, &b.products, n);
     fr_report_work(team, index, m->work);
+    release_tiles(&m->tiles);
     fr_fp_leave(state);
 }
 

@@ -107,6 +107,13 @@ static void fill_item(const member *m, item *e, ptrdiff_t slot, ptrdiff_t s, ptr
         e->y = e->m;
 }
 
+/* Where the terms of each sum begin. */
+static void list_sum_terms(member *m)
+{
+    for (ptrdiff_t i = 0; FR_BF16_PRODUCTS && i < m->sums; i++)
+        m->sum_terms[i + 1] = m->sum_terms[i] + terms_of(m->sum_first[i + 1] - m->sum_first[i]);
+}
+
 /* List the items of `steps` steps from s on. Returns how many they are in the whole team. Where units are shared, every
  * member works on items that others filled in: a barrier has to follow. */
 static ptrdiff_t gather(member *m, ptrdiff_t s, ptrdiff_t steps, int direction)
@@ -141,6 +148,7 @@ static ptrdiff_t gather(member *m, ptrdiff_t s, ptrdiff_t steps, int direction)
     }
     m->mine_first[steps] = listed;
     m->sum_first[m->sums] = slot;
+    list_sum_terms(m);
     return slot;
 }
 
@@ -166,13 +174,37 @@ static member member_of(const fr_call *t, const cell *c, int index, int members,
         item **mine = take(base, used, capacity * (ptrdiff_t)sizeof(item *));
         ptrdiff_t *first = take(base, used, (capacity + 1) * (ptrdiff_t)sizeof(ptrdiff_t));
         ptrdiff_t *sums = take(base, used, (capacity + 1) * (ptrdiff_t)sizeof(ptrdiff_t));
+        ptrdiff_t *terms = FR_BF16_PRODUCTS ? take(base, used, (capacity + 1) * (ptrdiff_t)sizeof(ptrdiff_t)) : sums;
         if (i == index) {
             m.mine = mine;
             m.mine_first = first;
             m.sum_first = sums;
+            m.sum_terms = terms;
         }
     }
+    if (FR_BF16_PRODUCTS && base)
+        m.sum_terms[0] = 0;
     return m;
+}
+
+/* So many rows of K terms for each member; this one's. */
+static term_rows take_rows(const member *m, ptrdiff_t rows, ptrdiff_t K, char *base, ptrdiff_t *used)
+{
+    term_rows mine = {NULL, distance_of_rows(K)};
+    for (int i = 0; FR_BF16_PRODUCTS && i < m->members; i++) {
+        term *first = take(base, used, rows * mine.apart * (ptrdiff_t)sizeof(term));
+        mine.first = i == m->index ? first : mine.first;
+    }
+    return mine;
+}
+
+/* The operands of the items that a member works on at a time, of up to K terms. */
+static void take_rounded(member *m, ptrdiff_t K, char *base, ptrdiff_t *used)
+{
+    const fr_call *t = m->call;
+    const int chunks = t->schedule.input_first || t->saved.recompute;
+    m->rounded_x = take_rows(m, chunks ? chunk_capacity(t) : t->plan.B, m->I, base, used);
+    m->rounded = take_rows(m, t->saved.recompute ? chunk_capacity(t) : t->plan.B, K, base, used);
 }
 
 #endif

@@ -26,7 +26,7 @@ static inline void start_at_bias(const stage *g, REAL *s, int n, ptrdiff_t p, in
 }
 
 /* Some blocks of w (G*H, K) as they lie. */
-static void multiply_direct(const member *m, const REAL *w, ptrdiff_t K, int single, const int *gate, const REAL *const *a, int n, ptrdiff_t p,
+static void multiply_direct(const member *m, const REAL *w, ptrdiff_t K, int single, const int *gate, const term *const *a, int n, ptrdiff_t p,
                             int nv, REAL *s)
 {
     column_vector c[4];
@@ -37,21 +37,27 @@ static void multiply_direct(const member *m, const REAL *w, ptrdiff_t K, int sin
     direct_columns(n, nv, a, c, K, K, s);
 }
 
-static void multiply_x(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv, REAL *s)
+static void multiply_x(member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv, REAL *s)
 {
-    const REAL *a[MAX_ROWS] = {NULL}; /* compilers do not see that there are rows */
+    const term *a[MAX_ROWS] = {NULL}; /* compilers do not see that there are rows */
     for (int i = 0; i < n; i++)
-        a[i] = e[i]->x;
-    if (!g->wh)
+        a[i] = x_of(m, e + i);
+    if (lies(g))
         multiply_direct(m, m->call->w.w_ih, m->I, g->narrow, g->forward->x, a, n, p, nv, s);
     else
-        tile(n, np, nv, a, panel_at(g->wx, place_of(g, p), g->nv, m->I), m->I * g->nv * W, m->I, s);
+        multiply_packed(m, g, g->wx, m->I, n, np, nv, a, p, s);
 }
 
-static void forward_tile(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
+/* What the recurrent product takes of an item. */
+static inline const REAL *recurrent_operand(const member *m, const stage *g, const item *e)
+{
+    return g->operand == OPERAND_RH ? e->gates + 3 * m->H : e->h_prev;
+}
+
+static void forward_tile(member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
 {
     REAL s[MAX_ROWS * 4 * W];
-    const REAL *a[MAX_ROWS];
+    const term *a[MAX_ROWS];
     a[0] = NULL; /* compilers do not see that there are rows */
     if (e[0]->xw) {
         for (int i = 0; i < (n > np ? n : np); i++) {
@@ -64,42 +70,63 @@ static void forward_tile(const member *m, const stage *g, item *const *e, int n,
         multiply_x(m, g, e, n, p, np, nv, s);
     }
     for (int i = 0; i < n; i++)
-        a[i] = g->operand == OPERAND_RH ? e[i]->gates + 3 * m->H : e[i]->h_prev;
-    if (!g->wh)
+        a[i] = operand_row(m, e + i, recurrent_operand(m, g, e[i]));
+    if (lies(g))
         multiply_direct(m, m->call->w.w_hh, m->P, g->narrow, g->forward->h, a, n, p, nv, s + g->h_at * W);
     else
-        tile(n, np, nv, a, panel_at(g->wh, place_of(g, p), g->nv, m->P), m->P * g->nv * W, m->P, s + g->h_at * W);
+        multiply_packed(m, g, g->wh, m->P, n, np, nv, a, p, s + g->h_at * W);
     g->epilogue(m, s, e, n, p, np);
 }
 
 /* A tile of a projection: its only operand is m. */
-static void project_tile(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
+static void project_tile(member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
 {
     REAL s[MAX_ROWS * 4 * W];
-    const REAL *a[MAX_ROWS];
+    const term *a[MAX_ROWS];
     a[0] = NULL; /* compilers do not see that there are rows */
     memset(s, 0, (n > np ? n : np) * 4 * W * sizeof(REAL));
     for (int i = 0; i < n; i++)
-        a[i] = e[i]->m;
-    if (!g->wh) {
+        a[i] = operand_row(m, e + i, e[i]->m);
+    if (lies(g)) {
         column_vector c[4];
         for (int j = 0; j < nv; j++)
             c[j] = (column_vector){(const REAL *)m->call->w.w_hr + (4 * p + j) * W * m->H, fr_min(W, m->P - (4 * p + j) * W)};
         direct_columns(n, nv, a, c, m->H, m->H, s);
     } else {
-        tile(n, np, nv, a, panel_at(g->wh, place_of(g, p), g->nv, m->H), m->H * g->nv * W, m->H, s);
+        multiply_packed(m, g, g->wh, m->H, n, np, nv, a, p, s);
     }
     g->epilogue(m, s, e, n, p, np);
 }
 
 /* The input part of a tile alone, into xw. */
-static void input_tile(const member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
+static void input_tile(member *m, const stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv)
 {
     REAL s[MAX_ROWS * 4 * W];
     start_at_bias(g, s, n, p, np);
     multiply_x(m, g, e, n, p, np, nv, s);
     for (int i = 0; i < (n > np ? n : np); i++)
         memcpy((REAL *)e[n > 1 ? i : 0]->xw + (g->xw_at + p + (np > 1 ? i : 0)) * 4 * W, s + i * 4 * W, 4 * W * sizeof(REAL));
+}
+
+/* ---- the rows of a step, rounded ------------------------------------------------------------------------ */
+
+static void round_x(const member *m, const stage *g, const item *e, ptrdiff_t i)
+{
+    (void)g;
+    round_terms(row_at(m->rounded_x, i), e->x, m->I);
+}
+
+static void round_forward(const member *m, const stage *g, const item *e, ptrdiff_t i)
+{
+    if (!e->xw)
+        round_x(m, g, e, i);
+    round_terms(row_at(m->rounded, i), recurrent_operand(m, g, e), m->P);
+}
+
+static void round_projected(const member *m, const stage *g, const item *e, ptrdiff_t i)
+{
+    (void)g;
+    round_terms(row_at(m->rounded, i), e->m, m->H);
 }
 
 /* ---- packed weights ------------------------------------------------------------------------------------ */
@@ -112,8 +139,7 @@ static void pack_gates(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t K, ptrdif
     for (int j = 0; j < nv; j++) {
         ptrdiff_t b = n == 1 ? 4 * p + j : p, lanes = fr_min(W, H - b * W);
         const REAL *from = w + (gate[n == 1 ? 0 : j] * H + b * W) * K;
-        transpose(to + j * W, nv * W, from, K, lanes, K);
-        clear_lanes(to + j * W, nv * W, K, lanes);
+        pack_transposed(to + j * W, nv * W, from, K, lanes, K);
     }
 }
 
@@ -150,6 +176,7 @@ static int forward_stages(const fr_call *t, const cell *c, stage *g, int index, 
         g[i].one_panel = packs_one_panel(t);
         g[i].epilogue = o->epilogue;
         g[i].pack = pack_panel;
+        g[i].round = round_forward;
         g[i].tile = forward_tile;
         g[i].terms = nv * ((t->schedule.input_first ? 0 : t->I) + t->P);
         xw_at += panels;
@@ -165,6 +192,7 @@ static int forward_stages(const fr_call *t, const cell *c, stage *g, int index, 
     last->panels = fr_ceil_div(last->vectors, 4);
     last->terms = 4 * t->H;
     last->pack = pack_projection;
+    last->round = round_projected;
     last->one_panel = packs_one_panel(t);
     last->wh = take_panels(t, last->panels, 4, t->H, index, members, base, used);
     return c->stages + 1;
@@ -228,6 +256,7 @@ static member forward_member(const fr_call *t, int index, int members, fr_team *
         m.scratch_m = take(base, used, t->plan.B * t->H * real);
     if (t->schedule.input_first && !t->xw)
         m.xw = take(base, used, chunk_capacity(t) * m.xw_width * real);
+    take_rounded(&m, t->H, base, used);
     return m;
 }
 
@@ -248,6 +277,7 @@ static void make_inputs(member *m, const stage *g, ptrdiff_t n)
     for (int i = 0; i < m->cell->stages && n > 0; i++) {
         stage input = g[i];
         input.tile = input_tile;
+        input.round = round_x;
         input.terms = input.nv * m->I;
         run_stage(m, &input, m->mine, n, panels_of(m, input.panels), 0);
     }
@@ -323,9 +353,11 @@ static void forward(const void *call, int index, fr_team *team)
     member m = forward_member(t, index, team->n, team, t->memory.work, &work);
     forward_steps(&m, g, stages);
     fr_report_work(team, index, m.work);
+    release_tiles(&m.tiles);
     fr_fp_leave(state);
 }
 
+#if !FR_BF16_PRODUCTS
 /* w_ih as a matrix (I, xw_width) with the columns in the order of `xw`, and the bias in the same order: for a BLAS. */
 static void input_matrix(const fr_call *t, void *matrix, void *bias)
 {
@@ -346,5 +378,6 @@ static void input_matrix(const fr_call *t, void *matrix, void *bias)
         }
     }
 }
+#endif
 
 #endif

@@ -2,6 +2,9 @@
  *
  * An item is one row at one step. Kernels see items as a list of pointers, so dense batches, ragged ones, resets, reversed
  * sequences and batch-first arrays are all the same to them.
+ *
+ * What a product takes of an item is a row of terms: the item's own numbers, or, where operands are bfloat16, a copy that is rounded once
+ * a step, for all panels.
  */
 #ifndef FR_MEMBER_H
 #define FR_MEMBER_H
@@ -29,6 +32,17 @@ typedef enum { C_PREVIOUS, C_CURRENT } cell_state;
 
 typedef struct cell cell; /* cells/cell.h */
 
+/* Rows of terms, one below the other. */
+typedef struct {
+    term *first;
+    ptrdiff_t apart;
+} term_rows;
+
+static inline term *row_at(term_rows rows, ptrdiff_t i)
+{
+    return rows.first + i * rows.apart;
+}
+
 typedef struct {
     const fr_call *call;
     const cell *cell;
@@ -46,6 +60,7 @@ typedef struct {
     item **mine;               /* those that this member works on */
     ptrdiff_t *mine_first;     /* (steps of the chunk + 1) offsets into mine */
     ptrdiff_t *sum_first;      /* (sums + 1) the items at which a new sum of the weights' gradients begins */
+    ptrdiff_t *sum_terms;      /* (sums + 1) and the terms: the same, unless sums take them in blocks */
     ptrdiff_t sums;
     int fresh;                 /* backward: the weights' gradients hold nothing yet */
     const REAL **next_dgates;  /* (B) backward: dgates of the step last seen, NULL before any */
@@ -53,8 +68,32 @@ typedef struct {
     REAL *scratch_m;           /* (B, H) for a projection, and for h_t that is there already */
     REAL *xw;                  /* (items of the chunk, xw_width), or NULL */
     REAL *dgates;              /* (items of the chunk, dgates_width) */
+    term_rows rounded_x, rounded; /* x, and the other operand, of the items listed from rounded_of on; unless they are plain */
+    item *const *rounded_of;
+    tiles tiles;
     ptrdiff_t xw_width, dgates_width;
 } member;
+
+/* The row of an item of a list, whose own numbers are these. */
+static inline const term *x_of(const member *m, item *const *e)
+{
+#if FR_BF16_PRODUCTS
+    return row_at(m->rounded_x, e - m->rounded_of);
+#else
+    (void)m;
+    return (*e)->x;
+#endif
+}
+static inline const term *operand_row(const member *m, item *const *e, const REAL *own)
+{
+#if FR_BF16_PRODUCTS
+    (void)own;
+    return row_at(m->rounded, e - m->rounded_of);
+#else
+    (void)m, (void)e;
+    return own;
+#endif
+}
 
 /* ---- who does what ------------------------------------------------------------------------------------- */
 

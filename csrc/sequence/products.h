@@ -18,6 +18,7 @@ typedef struct {
     REAL *packed[4];    /* by operand, (items, n) as panels of four vectors: x, h, r*h of a GRU reset-before, m of a projection */
     const REAL *w;      /* w_ih as panels for dx, or NULL: it is read as it lies */
     int one_panel;      /* w has place for one panel, which is packed before it is used */
+    term_rows rows;     /* of a piece, unless they are plain */
 } products;
 
 /* Rows of a weight's gradient: sums over M columns of dgates from `column` on, times the packed operand b of N columns. */
@@ -50,33 +51,57 @@ static inline const REAL *operand_of(const member *m, const item *e, operand sou
     return source == OPERAND_X ? e->x : source == OPERAND_H ? e->h_prev : source == OPERAND_M ? e->m : e->gates + 3 * m->H;
 }
 
-static products lay_out_products(const fr_call *t, ptrdiff_t width, const REAL *w, char *base, ptrdiff_t *used)
+/* The most terms that the sums over the items of a chunk have together. */
+static ptrdiff_t most_sum_terms(const fr_call *t)
 {
-    const ptrdiff_t real = sizeof(REAL), capacity = chunk_capacity(t);
+    const fr_plan *plan = &t->plan;
+    const ptrdiff_t capacity = chunk_capacity(t), whole = sum_steps(plan);
+    if (!plan->first)
+        return (fr_ceil_div(capacity / fr_max(1, plan->B), whole) + 1) * terms_of(fr_min(capacity, whole * plan->B));
+    ptrdiff_t most = 0, terms = 0, items = 0; /* of the sums from `from` to s, as many as fit into a chunk */
+    for (ptrdiff_t s = 0, from = 0; s < plan->T; s += whole) {
+        const ptrdiff_t more = items_between(plan, s, fr_min(plan->T, s + whole));
+        for (; items + more > capacity; from += whole) {
+            const ptrdiff_t less = items_between(plan, from, from + whole);
+            items -= less, terms -= terms_of(less);
+        }
+        items += more, terms += terms_of(more);
+        most = fr_max(most, terms);
+    }
+    return most + terms_of(fr_min(capacity, whole * plan->B)); /* a piece of a call may cut a sum */
+}
+
+static products lay_out_products(const member *m, ptrdiff_t width, const REAL *w, char *base, ptrdiff_t *used)
+{
+    const fr_call *t = m->call;
+    const ptrdiff_t real = sizeof(REAL), capacity = chunk_capacity(t), terms = FR_BF16_PRODUCTS ? most_sum_terms(t) : capacity;
     products c = {.ld = fr_ceil_div(capacity, 16) * 16 + 16, .w = w, .one_panel = w && packs_one_panel(t)};
     c.dgates = take(base, used, width * c.ld * real);
     for (operand source = OPERAND_X; source <= OPERAND_M; source++)
         if (operand_used(t, CELLS[t->cell], source))
-            c.packed[source] = take(base, used, capacity * fr_ceil_div(operand_size(t, source), W) * W * real);
+            c.packed[source] = take(base, used, panel_rows(terms) * fr_ceil_div(operand_size(t, source), W) * W * real);
+    c.rows = take_rows(m, 2 * MAX_ROWS, fr_max(terms, m->cell->gates * m->H), base, used);
     return c;
 }
 
+/* The terms of all sums. */
+static inline ptrdiff_t all_terms(const member *m)
+{
+    return m->sum_terms[m->sums];
+}
+
 /* An operand of the items into panels [p][item][nv] of vectors: this member's share. */
-static void pack_operand(const member *m, REAL *to, ptrdiff_t n, operand source)
+static void pack_operand(const member *m, REAL *to, operand source)
 {
     const ptrdiff_t columns = operand_size(m->call, source), vectors = fr_ceil_div(columns, W);
     const range panels = share_of(m, fr_ceil_div(columns, 4 * W));
     for (ptrdiff_t p = panels.from; p < panels.to; p++) {
         const int nv = panel_vectors(vectors, p);
-        const ptrdiff_t c0 = p * 4 * W, full = fr_min(nv, (columns - c0) / W), rest = columns - c0 - full * W;
-        REAL *d = to + p * 4 * W * n;
-        for (ptrdiff_t k = 0; k < n; k++, d += nv * W) {
-            const REAL *from = operand_of(m, &m->items[k], source) + c0;
-            for (ptrdiff_t v = 0; v < full; v++)
-                v_store(d + v * W, v_load(from + v * W));
-            if (full < nv)
-                v_store(d + full * W, v_load_n(from + full * W, rest));
-        }
+        const ptrdiff_t c0 = p * 4 * W;
+        packer d = {.to = (REAL *)panel_at(to, p, 4, all_terms(m)), .nv = nv, .rest = fr_min(W, columns - c0 - (nv - 1) * W)};
+        for (ptrdiff_t i = 0; i < m->sums; i++, pack_end(&d))
+            for (ptrdiff_t k = m->sum_first[i]; k < m->sum_first[i + 1]; k++)
+                pack_row(&d, operand_of(m, &m->items[k], source) + c0);
     }
 }
 
@@ -84,15 +109,14 @@ static void pack_operand(const member *m, REAL *to, ptrdiff_t n, operand source)
 static void pack_columns(REAL *to, row_blocks_of b, ptrdiff_t p)
 {
     const int nv = panel_vectors(fr_ceil_div(b.ld, W), p);
-    const ptrdiff_t c0 = p * 4 * W, rest = fr_min(W, b.ld - c0 - (nv - 1) * W);
+    const ptrdiff_t c0 = p * 4 * W;
+    packer d = {.to = to, .nv = nv, .rest = fr_min(W, b.ld - c0 - (nv - 1) * W)};
     for (int g = 0; g < b.blocks; g++) {
         const REAL *row = b.w + b.order[g] * b.H * b.ld + c0;
-        for (ptrdiff_t k = 0; k < b.H; k++, to += nv * W, row += b.ld) {
-            for (int v = 0; v < nv - 1; v++)
-                v_store(to + v * W, v_load(row + v * W));
-            v_store(to + (nv - 1) * W, v_load_n(row + (nv - 1) * W, rest));
-        }
+        for (ptrdiff_t k = 0; k < b.H; k++, row += b.ld)
+            pack_row(&d, row);
     }
+    pack_end(&d);
 }
 
 /* The same blocks from panel p on. */
@@ -116,25 +140,47 @@ static ALWAYS_INLINE vec so_far(const member *m, const REAL *out, ptrdiff_t lane
     return m->fresh ? v_zero() : v_load_n(out, lanes);
 }
 
+/* Row i of a piece: the dgates of a column. */
+static inline const term *piece_row(const products *c, ptrdiff_t i, ptrdiff_t column)
+{
+#if FR_BF16_PRODUCTS
+    (void)column;
+    return row_at(c->rows, i);
+#else
+    (void)i;
+    return c->dgates + column * c->ld;
+#endif
+}
+
+static void round_piece(const member *m, const products *c, ptrdiff_t rows, ptrdiff_t column)
+{
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t i = 0; i < m->sums; i++)
+            round_terms(row_at(c->rows, r) + m->sum_terms[i], c->dgates + (column + r) * c->ld + m->sum_first[i],
+                        m->sum_first[i + 1] - m->sum_first[i]);
+}
+
 /* Some rows of one segment, all panels: the rows' dgates stay in the L2 while the panels go by. */
 static void run_piece(member *m, const products *c, const segment *g, ptrdiff_t n, ptrdiff_t m0, ptrdiff_t m1)
 {
     const ptrdiff_t vectors = fr_ceil_div(g->N, W);
+    if (FR_BF16_PRODUCTS)
+        round_piece(m, c, m1 - m0, g->column + m0);
     m->work += (long long)(m1 - m0) * vectors * n;
     for (ptrdiff_t p = 0; p * 4 < vectors; p++) {
         const int nv = panel_vectors(vectors, p);
         for (ptrdiff_t r0 = m0; r0 < m1; r0 += MAX_ROWS) {
             const int rows = (int)fr_min(MAX_ROWS, m1 - r0);
             REAL s[MAX_ROWS * 4 * W], *out = g->out + r0 * g->N + p * 4 * W;
-            const REAL *a[MAX_ROWS] = {NULL};
+            const term *a[MAX_ROWS] = {NULL};
             for (int r = 0; r < rows; r++) {
-                a[r] = c->dgates + (g->column + r0 + r) * c->ld;
+                a[r] = piece_row(c, r0 - m0 + r, g->column + r0 + r);
                 for (int v = 0; v < nv; v++)
                     v_store(s + (r * 4 + v) * W, so_far(m, out + r * g->N + v * W, fr_min(W, g->N - (p * 4 + v) * W)));
             }
             for (ptrdiff_t i = 0; i < m->sums; i++) {
-                ptrdiff_t k0 = m->sum_first[i], terms = m->sum_first[i + 1] - k0;
-                tile(rows, 1, nv, a, g->b + p * 4 * W * n + k0 * nv * W, 0, terms, s);
+                const ptrdiff_t k0 = m->sum_terms[i], terms = m->sum_terms[i + 1] - k0;
+                tile(&m->tiles, rows, 1, nv, a, panel_at(g->b, p, 4, all_terms(m)) + panel_rows(k0) * nv * W, 0, terms, s);
                 for (int r = 0; r < rows; r++)
                     a[r] += terms;
             }
@@ -264,34 +310,50 @@ static void sum_weights(member *m, const products *c, ptrdiff_t n)
     run_segments(m, c, all, some, n);
 }
 
-static void dx_tile(const member *m, const products *c, const item *e, int rows, ptrdiff_t p)
+/* What dx is made of: K terms. */
+static inline const REAL *dx_operand(const member *m, const item *e)
+{
+    return e->dgates + m->cell->dgates_x * m->H;
+}
+
+/* Panel p for some items, the first of which is number i of its piece. */
+static void dx_tile(member *m, const products *c, const item *e, ptrdiff_t i, int rows, ptrdiff_t p)
 {
     const ptrdiff_t K = m->cell->gates * m->H;
     const int nv = panel_vectors(fr_ceil_div(m->I, W), p);
     REAL s[MAX_ROWS * 4 * W];
-    const REAL *a[MAX_ROWS] = {NULL};
+    const term *a[MAX_ROWS] = {NULL};
     memset(s, 0, rows * 4 * W * sizeof(REAL));
-    for (int r = 0; r < rows; r++)
-        a[r] = e[r].dgates + m->cell->dgates_x * m->H;
-    if (!c->w) {
+    for (int r = 0; r < rows; r++) {
+#if FR_BF16_PRODUCTS
+        a[r] = row_at(c->rows, i + r);
+#else
+        (void)i;
+        a[r] = dx_operand(m, e + r);
+#endif
+    }
+    if (!FR_BF16_PRODUCTS && !c->w) {
         direct_rows(rows, nv, a, lying_at(of_w_ih(m), p), fr_min(W, m->I - (p * 4 + nv - 1) * W), s);
     } else {
-        tile(rows, 1, nv, a, panel_at(c->w, c->one_panel ? 0 : p, 4, K), 0, K, s);
+        tile(&m->tiles, rows, 1, nv, a, panel_at(c->w, c->one_panel ? 0 : p, 4, K), 0, K, s);
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < nv; v++)
             v_store_n(e[r].dx + (p * 4 + v) * W, v_load(s + (r * 4 + v) * W), fr_min(W, m->I - (p * 4 + v) * W));
 }
 
-/* Panel p of dx for the items from k0 to k1. */
-static void dx_panel(member *m, const products *c, ptrdiff_t p, ptrdiff_t k0, ptrdiff_t k1)
+/* The items of a piece, from k0 to k1, by some panels. */
+static void dx_piece(member *m, const products *c, ptrdiff_t k0, ptrdiff_t k1, range panels)
 {
-    const ptrdiff_t most = c->w ? MAX_ROWS : DIRECT_ROWS;
-    for (ptrdiff_t k = k0; k < k1; k += most) {
-        const int rows = (int)fr_min(most, k1 - k);
-        dx_tile(m, c, &m->items[k], rows, p);
-        m->work += (long long)rows * 4 * m->cell->gates * m->H;
-    }
+    const ptrdiff_t most = FR_BF16_PRODUCTS || c->w ? MAX_ROWS : DIRECT_ROWS;
+    for (ptrdiff_t k = k0; FR_BF16_PRODUCTS && k < k1; k++)
+        round_terms(row_at(c->rows, k - k0), dx_operand(m, &m->items[k]), m->cell->gates * m->H);
+    for (ptrdiff_t p = panels.from; p < panels.to; p++)
+        for (ptrdiff_t k = k0; k < k1; k += most) {
+            const int rows = (int)fr_min(most, k1 - k);
+            dx_tile(m, c, &m->items[k], k - k0, rows, p);
+            m->work += (long long)rows * 4 * m->cell->gates * m->H;
+        }
 }
 
 /* dx, in pieces of some items, dynamically scheduled: their dgates stay in the L2 while the panels go by. Where each panel is packed
@@ -302,13 +364,13 @@ static void make_dx(member *m, const products *c, ptrdiff_t n)
     if (c->one_panel) {
         for (ptrdiff_t p; (p = fr_claim(m->team)) < panels;) {
             pack_columns((REAL *)c->w, of_w_ih(m), p);
-            dx_panel(m, c, p, 0, n);
+            for (ptrdiff_t k0 = 0; k0 < n; k0 += 2 * MAX_ROWS)
+                dx_piece(m, c, k0, fr_min(n, k0 + 2 * MAX_ROWS), (range){p, p + 1});
         }
         return;
     }
     for (ptrdiff_t k0; (k0 = fr_claim(m->team) * piece) < n;)
-        for (ptrdiff_t p = 0; p < panels; p++)
-            dx_panel(m, c, p, k0, fr_min(n, k0 + piece));
+        dx_piece(m, c, k0, fr_min(n, k0 + piece), (range){0, panels});
 }
 
 /* All products of a chunk of n items. 0: the team has ended. */
@@ -320,7 +382,7 @@ static int run_products(member *m, const products *c, ptrdiff_t n)
         transpose(c->dgates + columns.from * c->ld, c->ld, m->dgates + columns.from, m->dgates_width, n, columns.to - columns.from);
         for (operand source = OPERAND_X; source <= OPERAND_M; source++)
             if (c->packed[source])
-                pack_operand(m, c->packed[source], n, source);
+                pack_operand(m, c->packed[source], source);
     }
     sum_biases(m);
     if (m->call->d.dx.p)

@@ -28,20 +28,27 @@ typedef struct stage {
     int one_panel;         /* wx and wh have place for one panel, which is packed before its items are multiplied */
     epilogue_fn *epilogue;
     void (*pack)(const member *m, const struct stage *g, item *const *e, ptrdiff_t n, ptrdiff_t p); /* that panel */
-    void (*tile)(const member *m, const struct stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv);
+    void (*round)(const member *m, const struct stage *g, const item *e, ptrdiff_t i); /* the operands of item i of a list */
+    void (*tile)(member *m, const struct stage *g, item *const *e, int n, ptrdiff_t p, int np, int nv);
 } stage;
 
-/* Packed panels for a direct call of more than a few rows: one at a time. */
+/* Packed panels for a direct call of more than a few rows, or whose weights are rounded: one at a time. */
 static inline int packs_one_panel(const fr_call *t)
 {
-    return t->schedule.direct && t->plan.B > DIRECT_ROWS;
+    return t->schedule.direct && (FR_BF16_PRODUCTS || t->plan.B > DIRECT_ROWS);
+}
+
+/* Are its weights read as they lie? */
+static inline int lies(const stage *g)
+{
+    return !FR_BF16_PRODUCTS && !g->wh;
 }
 
 /* Memory for the panels of one operand, of K terms each: all of them, for each member its own one, or none where they are read as they
  * lie; base == NULL counts bytes. */
 static REAL *take_panels(const fr_call *t, ptrdiff_t panels, int nv, ptrdiff_t K, int index, int members, char *base, ptrdiff_t *used)
 {
-    const ptrdiff_t bytes = nv * W * K * (ptrdiff_t)sizeof(REAL);
+    const ptrdiff_t bytes = nv * W * panel_rows(K) * (ptrdiff_t)sizeof(REAL);
     if (!t->schedule.direct)
         return take(base, used, panels * bytes);
     REAL *mine = NULL;
@@ -58,6 +65,13 @@ static inline ptrdiff_t place_of(const stage *g, ptrdiff_t p)
     return g->one_panel ? 0 : p;
 }
 
+/* Rows by panels from p on, of K terms each. */
+static inline void multiply_packed(member *m, const stage *g, const REAL *panels, ptrdiff_t K, int n, int np, int nv, const term *const *a,
+                                   ptrdiff_t p, REAL *s)
+{
+    tile(&m->tiles, n, np, nv, a, panel_at(panels, place_of(g, p), g->nv, K), panel_rows(K) * g->nv * W, K, s);
+}
+
 /* The vectors of panel p of a stage. */
 static inline int stage_vectors(const stage *g, ptrdiff_t p)
 {
@@ -66,7 +80,7 @@ static inline int stage_vectors(const stage *g, ptrdiff_t p)
 
 /* One item by some panels, several at a time: sums enough to hide the latency of the additions. Even strips: 5 panels are 3 + 2, never
  * 4 + 1. */
-static void run_single_item(const member *m, const stage *g, item *const *e, range panels, int backwards)
+static void run_single_item(member *m, const stage *g, item *const *e, range panels, int backwards)
 {
     const int most = strip_panels(g->nv), last = (int)(panels.to - 1), narrow = panels.to > panels.from && stage_vectors(g, last) < g->nv;
     const ptrdiff_t n = panels.to - panels.from - narrow; /* a narrow last panel goes alone */
@@ -86,11 +100,14 @@ static void run_single_item(const member *m, const stage *g, item *const *e, ran
 static void run_stage(member *m, const stage *g, item *const *e, ptrdiff_t n, range panels, int backwards)
 {
     m->work += (long long)n * (panels.to - panels.from) * g->terms;
-    if (n == 1 && g->wh && !g->one_panel) {
+    m->rounded_of = e;
+    for (ptrdiff_t i = 0; FR_BF16_PRODUCTS && i < n; i++)
+        g->round(m, g, e[i], i);
+    if (n == 1 && !lies(g) && !g->one_panel) {
         run_single_item(m, g, e, panels, backwards);
         return;
     }
-    const ptrdiff_t rows = g->wh ? MAX_ROWS : DIRECT_ROWS;
+    const ptrdiff_t rows = lies(g) ? DIRECT_ROWS : MAX_ROWS;
     for (ptrdiff_t i = panels.from; n > 0 && i < panels.to; i++) {
         ptrdiff_t p = backwards ? panels.to - 1 - (i - panels.from) : i;
         if (g->one_panel)

@@ -5,6 +5,9 @@
  *
  *     FR_SCALAR, FR_SSE2, FR_NEON, FR_V3 or FR_V4    exactly one, defined to 1
  *     REAL_IS_FLOAT                                  1: float32, 0: float64
+ *     FR_BF16_PRODUCTS                               1: float32 whose products take bfloat16; else absent
+ *     FR_AMX                                         1: such products on AMX
+ *     FR_AMX_IN_C                                    1: with AMX's instructions written in C, for tests
  *
  * and it gives
  *
@@ -21,6 +24,9 @@
 #define FR_SIMD_H
 #if (defined FR_SCALAR) + (defined FR_SSE2) + (defined FR_NEON) + (defined FR_V3) + (defined FR_V4) != 1
 #error "simd.h: define exactly one of FR_SCALAR, FR_SSE2, FR_NEON, FR_V3, FR_V4 first"
+#endif
+#ifndef FR_BF16_PRODUCTS
+#define FR_BF16_PRODUCTS 0
 #endif
 #if !defined REAL_IS_FLOAT
 #error "simd.h: define REAL_IS_FLOAT (1 or 0) first"

@@ -1,5 +1,5 @@
 /* direct.h - products with weights as they lie: where each weight is used for a few rows only, a packed copy is more work than the
- * product. Same sums in the same order as those of tile.h, same bits.
+ * product. Same sums in the same order as those of plain.h, same bits. Not for bfloat16 operands, which are rounded when they are packed.
  */
 #ifndef FR_DIRECT_H
 #define FR_DIRECT_H
@@ -15,7 +15,7 @@ typedef struct {
 } column_vector;
 
 /* The first `terms` products of a block. */
-static ALWAYS_INLINE void multiply_block(const int n, const REAL *const *a, const vec *r, ptrdiff_t k, ptrdiff_t terms, vec *sum)
+static ALWAYS_INLINE void multiply_block(const int n, const term *const *a, const vec *r, ptrdiff_t k, ptrdiff_t terms, vec *sum)
 {
     FR_UNROLL_ALL
     for (int j = 0; j < W; j++)
@@ -27,7 +27,7 @@ static ALWAYS_INLINE void multiply_block(const int n, const REAL *const *a, cons
 }
 
 /* A whole block. Processors prefetch few streams by themselves, and here each row is one. */
-static ALWAYS_INLINE void whole_block(const int n, const REAL *const *a, const block_rows *b, ptrdiff_t ld, ptrdiff_t k, vec *sum)
+static ALWAYS_INLINE void whole_block(const int n, const term *const *a, const block_rows *b, ptrdiff_t ld, ptrdiff_t k, vec *sum)
 {
     vec r[W];
     load_block_transposed(r, b, ld, AHEAD);
@@ -35,7 +35,7 @@ static ALWAYS_INLINE void whole_block(const int n, const REAL *const *a, const b
 }
 
 /* A block at an edge, with zeros where there are no rows and no columns. */
-static ALWAYS_INLINE void edge_block(const int n, const REAL *const *a, const column_vector *c, ptrdiff_t ld, ptrdiff_t k, ptrdiff_t terms,
+static ALWAYS_INLINE void edge_block(const int n, const term *const *a, const column_vector *c, ptrdiff_t ld, ptrdiff_t k, ptrdiff_t terms,
                                      vec *sum)
 {
     REAL copy[W * W];
@@ -48,7 +48,7 @@ static ALWAYS_INLINE void edge_block(const int n, const REAL *const *a, const co
 }
 
 /* n rows by nv such vectors, n and nv constants; K terms, SUM_TERMS at most in a sum. s: [row][4] vectors. */
-static ALWAYS_INLINE void direct_columns_body(const int n, const int nv, const REAL *const *a, const column_vector *c, ptrdiff_t ld,
+static ALWAYS_INLINE void direct_columns_body(const int n, const int nv, const term *const *a, const column_vector *c, ptrdiff_t ld,
                                               ptrdiff_t K, REAL *s)
 {
     int whole = 1;
@@ -88,7 +88,7 @@ static ALWAYS_INLINE void direct_columns_body(const int n, const int nv, const R
 }
 
 #define FR_DIRECT_COLUMNS(n, nv)                                                                                                     \
-    static NOINLINE void direct_columns_##n##x##nv(const REAL *const *a, const column_vector *c, ptrdiff_t ld, ptrdiff_t K, REAL *s) \
+    static NOINLINE void direct_columns_##n##x##nv(const term *const *a, const column_vector *c, ptrdiff_t ld, ptrdiff_t K, REAL *s) \
     {                                                                                                                                \
         direct_columns_body(n, nv, a, c, ld, K, s);                                                                                  \
     }
@@ -100,7 +100,7 @@ FR_DIRECT_COLUMNS(4, 1)
 #undef FR_DIRECT_COLUMNS
 
 /* Rows for a body of DIRECT_ROWS: what it computes of a row too many is thrown away. */
-static void fill_rows(int n, const REAL *const *a, const REAL **rows, const REAL *s, REAL *sums)
+static void fill_rows(int n, const term *const *a, const term **rows, const REAL *s, REAL *sums)
 {
     for (int i = 0; i < DIRECT_ROWS; i++) {
         rows[i] = a[i < n ? i : 0];
@@ -117,7 +117,7 @@ static int columns_at_once(ptrdiff_t ld)
 }
 
 /* n <= DIRECT_ROWS rows by nv <= 4 vectors. */
-static void direct_columns(int n, int nv, const REAL *const *a, const column_vector *c, ptrdiff_t ld, ptrdiff_t K, REAL *s)
+static void direct_columns(int n, int nv, const term *const *a, const column_vector *c, ptrdiff_t ld, ptrdiff_t K, REAL *s)
 {
     if (n == 1) {
         const int most = columns_at_once(ld);
@@ -132,7 +132,7 @@ static void direct_columns(int n, int nv, const REAL *const *a, const column_vec
         }
         return;
     }
-    const REAL *rows[DIRECT_ROWS];
+    const term *rows[DIRECT_ROWS];
     REAL sums[DIRECT_ROWS * 4 * W];
     fill_rows(n, a, rows, s, sums);
     for (int v = 0; v < nv; v++)
@@ -149,7 +149,7 @@ typedef struct {
 } row_blocks_of;
 
 /* n rows by nv vectors, n and nv constants; lanes of each vector: a constant W, or fewer where there is one vector. */
-static ALWAYS_INLINE void direct_rows_body(const int n, const int nv, const REAL *const *a, const row_blocks_of *b, ptrdiff_t lanes, REAL *s)
+static ALWAYS_INLINE void direct_rows_body(const int n, const int nv, const term *const *a, const row_blocks_of *b, ptrdiff_t lanes, REAL *s)
 {
     vec sum[DIRECT_ROWS][4];
     for (int i = 0; i < n; i++)
@@ -179,27 +179,27 @@ static ALWAYS_INLINE void direct_rows_body(const int n, const int nv, const REAL
             v_store(s + (i * 4 + v) * W, v_load(s + (i * 4 + v) * W) + sum[i][v]);
 }
 
-static NOINLINE void direct_rows_1x4(const REAL *const *a, const row_blocks_of *b, REAL *s)
+static NOINLINE void direct_rows_1x4(const term *const *a, const row_blocks_of *b, REAL *s)
 {
     direct_rows_body(1, 4, a, b, W, s);
 }
-static NOINLINE void direct_rows_4x2(const REAL *const *a, const row_blocks_of *b, REAL *s)
+static NOINLINE void direct_rows_4x2(const term *const *a, const row_blocks_of *b, REAL *s)
 {
     direct_rows_body(DIRECT_ROWS, 2, a, b, W, s);
 }
-static NOINLINE void direct_rows_4x1(const REAL *const *a, const row_blocks_of *b, ptrdiff_t lanes, REAL *s)
+static NOINLINE void direct_rows_4x1(const term *const *a, const row_blocks_of *b, ptrdiff_t lanes, REAL *s)
 {
     direct_rows_body(DIRECT_ROWS, 1, a, b, lanes, s);
 }
 
 /* n <= DIRECT_ROWS rows by nv <= 4 vectors, `lanes` in the last. */
-static void direct_rows(int n, int nv, const REAL *const *a, row_blocks_of b, ptrdiff_t lanes, REAL *s)
+static void direct_rows(int n, int nv, const term *const *a, row_blocks_of b, ptrdiff_t lanes, REAL *s)
 {
     if (n == 1 && nv == 4 && lanes == W) {
         direct_rows_1x4(a, &b, s);
         return;
     }
-    const REAL *rows[DIRECT_ROWS];
+    const term *rows[DIRECT_ROWS];
     REAL sums[DIRECT_ROWS * 4 * W];
     fill_rows(n, a, rows, s, sums);
     for (int v = 0; v < nv;) {

@@ -131,6 +131,60 @@ static ALWAYS_INLINE void load_block_transposed(vec *r, const block_rows *b, ptr
 #endif
 }
 
+/* ---- panels -------------------------------------------------------------------------------------------- */
+
+/* A panel that is packed row by row, each from rows of memory that are as long: `rest` lanes in the last of its nv vectors. Where a row of
+ * a panel is two terms, every second one completes it. */
+typedef struct {
+    REAL *to;
+    int nv;
+    ptrdiff_t rest;
+#if FR_BF16_PRODUCTS
+    const REAL *even; /* a row that waits for its odd one, or NULL */
+    ptrdiff_t rows;   /* that are complete */
+#endif
+} packer;
+
+#if FR_BF16_PRODUCTS
+static inline void pack_pair(packer *p, const REAL *odd)
+{
+    for (int v = 0; v < p->nv; v++) {
+        const ptrdiff_t lanes = v + 1 < p->nv ? W : p->rest;
+        v_store(p->to + v * W, v_pair(v_load_n(p->even + v * W, lanes), odd ? v_load_n(odd + v * W, lanes) : v_zero()));
+    }
+    p->to += p->nv * W;
+    p->rows++;
+    p->even = NULL;
+}
+static ALWAYS_INLINE void pack_row(packer *p, const REAL *row)
+{
+    if (p->even)
+        pack_pair(p, row);
+    else
+        p->even = row;
+}
+/* The end of a sum: zeros up to a whole block. */
+static inline void pack_end(packer *p)
+{
+    if (p->even)
+        pack_pair(p, NULL);
+    for (; p->rows % PAIRS; p->rows++, p->to += p->nv * W)
+        memset(p->to, 0, p->nv * W * sizeof(REAL));
+}
+#else
+static ALWAYS_INLINE void pack_row(packer *p, const REAL *row)
+{
+    for (int v = 0; v < p->nv - 1; v++)
+        v_store(p->to + v * W, v_load(row + v * W));
+    v_store(p->to + (p->nv - 1) * W, v_load_n(row + (p->nv - 1) * W, p->rest));
+    p->to += p->nv * W;
+}
+static inline void pack_end(packer *p)
+{
+    (void)p;
+}
+#endif
+
 /* dst[j*ldd + i] = src[i*lds + j] for i < rows, j < cols. */
 static void transpose(REAL *dst, ptrdiff_t ldd, const REAL *src, ptrdiff_t lds, ptrdiff_t rows, ptrdiff_t cols)
 {
@@ -150,6 +204,19 @@ static void transpose(REAL *dst, ptrdiff_t ldd, const REAL *src, ptrdiff_t lds, 
     }
 }
 
+#if FR_BF16_PRODUCTS
+/* Column vector by column vector: the pairs of K columns of `lanes` rows, ldd apart, zeros in the other lanes and up to a whole block. */
+static void pack_transposed(REAL *dst, ptrdiff_t ldd, const REAL *src, ptrdiff_t lds, ptrdiff_t lanes, ptrdiff_t K)
+{
+    REAL columns[BLOCK * W];
+    for (ptrdiff_t k = 0; k < K; k += BLOCK) {
+        memset(columns, 0, sizeof columns);
+        transpose(columns, W, src + k, lds, lanes, fr_min(BLOCK, K - k));
+        for (int i = 0; i < PAIRS; i++, dst += ldd)
+            v_store(dst, v_pair(v_load(columns + 2 * i * W), v_load(columns + (2 * i + 1) * W)));
+    }
+}
+#else
 /* Zeros in the lanes [from, W) of a vector that is repeated n times at a distance ld. */
 static void clear_lanes(REAL *dst, ptrdiff_t ld, ptrdiff_t n, ptrdiff_t from)
 {
@@ -159,5 +226,13 @@ static void clear_lanes(REAL *dst, ptrdiff_t ld, ptrdiff_t n, ptrdiff_t from)
         for (ptrdiff_t j = from; j < W; j++)
             dst[k * ld + j] = 0;
 }
+
+/* K columns of `lanes` rows, each a vector, ldd apart; zeros in the other lanes. */
+static void pack_transposed(REAL *dst, ptrdiff_t ldd, const REAL *src, ptrdiff_t lds, ptrdiff_t lanes, ptrdiff_t K)
+{
+    transpose(dst, ldd, src, lds, lanes, K);
+    clear_lanes(dst, ldd, K, lanes);
+}
+#endif
 
 #endif

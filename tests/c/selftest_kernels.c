@@ -15,9 +15,13 @@
  * these are also trained from checkpoints, with c and the gates made again: the same bits, those of what was
  * made again included, where the checkpoints cut no sum.
  *
- * Prints a hash of all float32 results and one of all float64 results of each instruction set, and two more of
- * the cases with options: v3, v4 and neon do the same operations in the same order, so theirs must be equal,
- * and so must those of scalar on all machines. Exit code 1 if anything is wrong.
+ * bfloat16 is float32 with the operands of all products rounded to bfloat16, in the loops as well. Their other sums differ, so now and
+ * then a number is rounded to the neighbour of what the kernels have: the tolerance is a few steps of bfloat16.
+ *
+ * Prints a hash of all float32 results, one of all float64 and one of all bfloat16 results of each instruction set, and three more of
+ * the cases with options: v3, v4, neon and amx do the same operations in the same order, so theirs must be equal,
+ * and so must those of scalar on all machines. With -DAMX_IN_C and tests/c/amx_in_c.c the kernels of amx are among them, with AMX's
+ * instructions in C. Exit code 1 if anything is wrong.
  */
 #include <math.h>
 #include <stdint.h>
@@ -40,8 +44,9 @@ enum { MOST_UNITS = 160, MOST_UNITS_OF_LONG = 40 }; /* H times B */
 static const char *const CELL_NAME[] = {
     "rnn tanh", "rnn relu", "lstm", "lstm peephole", "gru after", "gru before",
 };
-static const char *const DTYPE_NAME[] = {"float32", "float64"};
-static const double TOLERANCE[] = {2e-5, 1e-12};
+enum { DTYPES = 3 };
+static const char *const DTYPE_NAME[DTYPES] = {"float32", "float64", "bfloat16"};
+static const double TOLERANCE[DTYPES] = {2e-5, 1e-12, 2e-2};
 
 /* A way to run a case. The bits are those of the first, but for a backward in pieces, whose sums are cut
  * where the pieces are. */
@@ -88,7 +93,7 @@ static uint64_t draw(uint64_t below)
 static double draw_number(const problem *p, double scale)
 {
     const double x = ((double)draw(1 << 24) - (1 << 23)) * 0x1p-23 * scale;
-    return p->dtype == FR_F32 ? (float)x : x;
+    return p->dtype == FR_F64 ? x : (float)x;
 }
 
 static int is_lstm(const problem *p) { return p->cell == FR_LSTM || p->cell == FR_LSTM_PEEPHOLE; }
@@ -207,6 +212,18 @@ typedef struct {
 
 static double sigmoid(double a) { return 1 / (1 + exp(-a)); }
 
+/* An operand of a product: rounded to the nearest bfloat16, the upper half of a float32, where it is one. */
+static double operand(const problem *p, double x)
+{
+    if (p->dtype != FR_BF16) return x;
+    float f = (float)x;
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    u = (u + 0x7fff + (u >> 16 & 1)) & 0xffff0000;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
 static double *at(const problem *p, int array, ptrdiff_t i, ptrdiff_t width)
 {
     return p->want[array] ? p->want[array] + place(p, p->time[i], p->row[i]) * width : NULL;
@@ -231,7 +248,7 @@ static item item_of(const problem *p, ptrdiff_t i)
 static double affine(const problem *p, int weight, int bias, ptrdiff_t row, const double *v, ptrdiff_t n)
 {
     double sum = p->want[bias] ? p->want[bias][row] : 0;
-    for (ptrdiff_t k = 0; k < n; k++) sum += p->want[weight][row * n + k] * v[k];
+    for (ptrdiff_t k = 0; k < n; k++) sum += operand(p, p->want[weight][row * n + k]) * operand(p, v[k]);
     return sum;
 }
 static double input(const problem *p, const item *e, ptrdiff_t row)
@@ -267,7 +284,8 @@ static void lstm_item(const problem *p, const item *e)
     for (ptrdiff_t u = 0; u < p->H; u++) lstm_unit(p, e, u);
     for (ptrdiff_t j = 0; j < p->P; j++) {
         double sum = 0;
-        for (ptrdiff_t u = 0; projects(p) && u < p->H; u++) sum += p->want[W_HR][j * p->H + u] * lstm_m(p, e, u);
+        for (ptrdiff_t u = 0; projects(p) && u < p->H; u++)
+            sum += operand(p, p->want[W_HR][j * p->H + u]) * operand(p, lstm_m(p, e, u));
         e->y[j] = projects(p) ? sum : lstm_m(p, e, j);
     }
 }
@@ -304,10 +322,15 @@ typedef struct {
     double ax[4 * MOST_H], ah[4 * MOST_H], direct[MOST_H];
 } gradient;
 
-/* to += factor * v */
-static void add(double *to, double factor, const double *v, ptrdiff_t n)
+/* to += v */
+static void add(double *to, const double *v, ptrdiff_t n)
 {
-    for (ptrdiff_t k = 0; to && k < n; k++) to[k] += factor * v[k];
+    for (ptrdiff_t k = 0; to && k < n; k++) to[k] += v[k];
+}
+/* to += factor * v */
+static void add_product(const problem *p, double *to, double factor, const double *v, ptrdiff_t n)
+{
+    for (ptrdiff_t k = 0; to && k < n; k++) to[k] += operand(p, factor) * operand(p, v[k]);
 }
 
 static void lstm_unit_back(const problem *p, const item *e, ptrdiff_t u, double dh, double *dc, gradient *d)
@@ -331,8 +354,8 @@ static void lstm_back(const problem *p, const item *e, const double *dh, double 
     double m[MOST_H], dm[MOST_H] = {0};
     for (ptrdiff_t u = 0; u < H; u++) m[u] = lstm_m(p, e, u);
     for (ptrdiff_t j = 0; projects(p) && j < p->P; j++) {
-        add(dm, dh[j], p->want[W_HR] + j * H, H);
-        add(p->want[DW_HR] ? p->want[DW_HR] + j * H : NULL, dh[j], m, H);
+        add_product(p, dm, dh[j], p->want[W_HR] + j * H, H);
+        add_product(p, p->want[DW_HR] ? p->want[DW_HR] + j * H : NULL, dh[j], m, H);
     }
     for (ptrdiff_t u = 0; u < H; u++) lstm_unit_back(p, e, u, projects(p) ? dm[u] : dh[u], &dc[u], d);
 }
@@ -349,7 +372,7 @@ static void gru_back(const problem *p, const item *e, const double *dh, gradient
         d->ax[H + u] = d->ah[H + u] = dh[u] * (e->h[u] - n[u]) * z[u] * (1 - z[u]);
         d->direct[u] = dh[u] * z[u];
         if (after) dr[u] = dan * hn[u];
-        else add(dr, dan, p->want[W_HH] + (2 * H + u) * H, H);
+        else add_product(p, dr, dan, p->want[W_HH] + (2 * H + u) * H, H);
     }
     for (ptrdiff_t u = 0; u < H; u++) {
         if (!after) d->direct[u] += dr[u] * r[u], dr[u] *= e->h[u];
@@ -365,8 +388,8 @@ static void backward_item(const problem *p, const item *e, ptrdiff_t i, int cut)
     double *const *w = p->want, *dx = at(p, DX, i, I);
     double *dh = w[DH] + p->row[i] * P, *dc = w[DC] ? w[DC] + p->row[i] * H : NULL;
     gradient d = {.direct = {0}};
-    add(dh, 1, at(p, DY, i, P), w[DY] ? P : 0);
-    add(dc, 1, at(p, DCS, i, H), w[DCS] ? H : 0);
+    add(dh, at(p, DY, i, P), w[DY] ? P : 0);
+    add(dc, at(p, DCS, i, H), w[DCS] ? H : 0);
     if (is_gru(p)) gru_back(p, e, dh, &d);
     else if (is_lstm(p)) lstm_back(p, e, dh, dc, &d);
     for (ptrdiff_t u = 0; u < H; u++) {
@@ -377,12 +400,12 @@ static void backward_item(const problem *p, const item *e, ptrdiff_t i, int cut)
     for (ptrdiff_t k = 0; dx && k < I; k++) dx[k] = 0;
     for (ptrdiff_t row = 0; row < p->G * H; row++) {
         const int of_rh = reset_before && row >= 2 * H;
-        add(w[DW_IH] ? w[DW_IH] + row * I : NULL, d.ax[row], e->x, I);
-        add(w[DW_HH] ? w[DW_HH] + row * P : NULL, d.ah[row], of_rh ? e->gates + 3 * H : e->h, P);
+        add_product(p, w[DW_IH] ? w[DW_IH] + row * I : NULL, d.ax[row], e->x, I);
+        add_product(p, w[DW_HH] ? w[DW_HH] + row * P : NULL, d.ah[row], of_rh ? e->gates + 3 * H : e->h, P);
         if (w[DB_IH]) w[DB_IH][row] += d.ax[row];
         if (w[DB_HH]) w[DB_HH][row] += d.ah[row];
-        if (dx) add(dx, d.ax[row], w[W_IH] + row * I, I);
-        if (!of_rh) add(dh, d.ah[row], w[W_HH] + row * P, P);
+        if (dx) add_product(p, dx, d.ax[row], w[W_IH] + row * I, I);
+        if (!of_rh) add_product(p, dh, d.ah[row], w[W_HH] + row * P, P);
     }
     if (!cut) return;
     for (ptrdiff_t j = 0; j < P; j++) dh[j] = 0;
@@ -414,16 +437,16 @@ typedef struct {
     void *at[ARRAYS];
 } image;
 
-static ptrdiff_t size_of(const problem *p) { return p->dtype == FR_F32 ? 4 : 8; }
+static ptrdiff_t size_of(const problem *p) { return p->dtype == FR_F64 ? 8 : 4; }
 
 static double get(const problem *p, const void *array, ptrdiff_t i)
 {
-    return p->dtype == FR_F32 ? ((const float *)array)[i] : ((const double *)array)[i];
+    return p->dtype == FR_F64 ? ((const double *)array)[i] : ((const float *)array)[i];
 }
 static void put(const problem *p, void *array, ptrdiff_t i, double x)
 {
-    if (p->dtype == FR_F32) ((float *)array)[i] = (float)x;
-    else ((double *)array)[i] = x;
+    if (p->dtype == FR_F64) ((double *)array)[i] = x;
+    else ((float *)array)[i] = (float)x;
 }
 
 static image new_image(const problem *p)
@@ -724,8 +747,9 @@ static int check_problem(const fr_kernels *k, const problem *p, uint64_t *hash)
     return right;
 }
 
-/* All cases of one instruction set and dtype, without or with options; only this cell's, if one is named. Returns their hash. */
-static uint64_t check_cases(int isa, int dtype, int options, const char *only)
+/* All cases of these kernels, of an instruction set and a dtype, without or with options; only this cell's, if one is named. Returns
+ * their hash. */
+static uint64_t check_cases(const char *isa, const fr_kernels *k, int dtype, int options, const char *only)
 {
     uint64_t hash = 0xcbf29ce484222325u;
     random_state = 88172645463325252u;
@@ -733,9 +757,9 @@ static uint64_t check_cases(int isa, int dtype, int options, const char *only)
         if (only && strcmp(only, CELL_NAME[cell])) continue;
         for (int h = 0; h < LENGTH(HIDDEN); h++)
             for (int b = 0; b < LENGTH(ROWS) && HIDDEN[h] * ROWS[b] <= MOST_UNITS; b++) {
-                problem p = draw_problem(fr_isa_name(isa), cell, dtype, HIDDEN[h], ROWS[b], options);
+                problem p = draw_problem(isa, cell, dtype, HIDDEN[h], ROWS[b], options);
                 solve(&p);
-                const int right = check_problem(fr_kernels_of(isa, dtype), &p, &hash);
+                const int right = check_problem(k, &p, &hash);
                 passed += right, failed += !right;
                 free_problem(&p);
             }
@@ -743,15 +767,18 @@ static uint64_t check_cases(int isa, int dtype, int options, const char *only)
     return hash;
 }
 
-static void check_isa(int isa, const char *only, uint64_t hash[2][2])
+/* The kernels of an instruction set; of dtypes it does not have, NULL, there are no hashes. */
+static void check_isa(const char *isa, const fr_kernels *const k[DTYPES], const char *only, uint64_t hash[2][DTYPES])
 {
     const long failed_before = failed;
-    for (int options = 0; options < 2; options++)
-        for (int dtype = FR_F32; dtype <= FR_F64; dtype++) hash[options][dtype] = check_cases(isa, dtype, options, only);
-    printf("%-6s", fr_isa_name(isa));
-    for (int options = 0; options < 2; options++)
-        printf("%s float32 %016llx float64 %016llx", options ? ", with options" : "", (unsigned long long)hash[options][FR_F32],
-               (unsigned long long)hash[options][FR_F64]);
+    printf("%-6s", isa);
+    for (int options = 0; options < 2; options++) {
+        printf("%s", options ? ", with options" : "");
+        for (int dtype = 0; dtype < DTYPES; dtype++) {
+            hash[options][dtype] = k[dtype] ? check_cases(isa, k[dtype], dtype, options, only) : 0;
+            if (k[dtype]) printf(" %s %016llx", DTYPE_NAME[dtype], (unsigned long long)hash[options][dtype]);
+        }
+    }
     printf("%s\n", failed > failed_before ? " wrong" : "");
     fflush(stdout);
 }
@@ -768,25 +795,51 @@ static const char *argument(int argc, char **argv, int k)
     return argc > k && strcmp(argv[k], "all") ? argv[k] : NULL;
 }
 
+#ifdef AMX_IN_C
+extern const fr_kernels fr_kernels_amx_in_c_bf16;
+#endif
+
+/* The instruction set at this place and its kernels, those of AMX in C behind all others; NULL past the end. */
+static const char *kernels_at(int isa, const fr_kernels *k[DTYPES])
+{
+    const char *name = fr_isa_name(isa);
+    for (int dtype = 0; dtype < DTYPES; dtype++) k[dtype] = name ? fr_kernels_of(isa, dtype) : NULL;
+    if (name && !strcmp(name, "amx")) { /* where it is not v4 once more */
+        k[FR_F32] = k[FR_F64] = NULL;
+        if (!fr_ask_for_amx()) k[FR_BF16] = NULL;
+    }
+#ifdef AMX_IN_C
+    if (!name && (isa == 0 || fr_isa_name(isa - 1))) {
+        k[FR_BF16] = &fr_kernels_amx_in_c_bf16;
+        return "amx_in_c";
+    }
+#endif
+    return name;
+}
+
+static int is_fused(const char *isa) { return strcmp(isa, "scalar") && strcmp(isa, "sse2"); }
+
 int main(int argc, char **argv)
 {
-    uint64_t hash[8][2][2];
-    int v3 = -1, v4 = -1, checked = 0;
-    const char *only = argument(argc, argv, 1), *cell = argument(argc, argv, 2);
+    uint64_t hash[2][DTYPES], fused[2][DTYPES] = {{0}};
+    int checked = 0;
+    const char *only = argument(argc, argv, 1), *cell = argument(argc, argv, 2), *name;
+    const fr_kernels *k[DTYPES];
     threads = argc > 3 ? atoi(argv[3]) : 0;
-    for (int isa = 0; fr_isa_name(isa); isa++) {
-        if (only && strcmp(only, fr_isa_name(isa))) continue;
-        check_isa(isa, cell, hash[isa]);
+    for (int isa = 0; (name = kernels_at(isa, k)); isa++) {
+        if (only && strcmp(only, name)) continue;
+        check_isa(name, k, cell, hash);
         checked++;
-        if (!strcmp(fr_isa_name(isa), "v3")) v3 = isa;
-        if (!strcmp(fr_isa_name(isa), "v4")) v4 = isa;
+        for (int i = 0; is_fused(name) && i < 2 * DTYPES; i++) {
+            uint64_t *first = &fused[i / DTYPES][i % DTYPES], mine = hash[i / DTYPES][i % DTYPES];
+            if (*first && mine) check_that(*first == mine, "instruction sets with fused multiply-adds give different bits");
+            if (mine) *first = mine;
+        }
     }
     if (!checked) {
         fprintf(stderr, "usage: %s [isa [cell [threads]]]: this processor does not run %s\n", argv[0], only);
         return 2;
     }
-    if (v3 >= 0 && v4 >= 0)
-        check_that(!memcmp(hash[v3], hash[v4], sizeof hash[v3]), "v3 and v4 give different bits");
     check_that(passed + failed > 0, "there is no such cell");
     check_that(threads == 1 || teams[1] > 0, "no call for two threads was given two");
     check_that(threads == 1 || ended > 0, "no team ended before its call");

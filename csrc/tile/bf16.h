@@ -1,0 +1,352 @@
+/* bf16.h - products of operands rounded to bfloat16, the upper half of a float32; the sums stay in float32.
+ *
+ * A sum takes its terms in blocks of BLOCK, the last one filled with zeros. In a block the even terms and the odd ones are two chains
+ * of fused multiply-adds that start at 0, and s[r][v] += even + odd. That is what TDPBF16PS of AMX does, to the bit, so a processor
+ * without it gives the same numbers: a product of two bfloat16 is exact in float32, and of a pair of them in 32 bits the upper one is a
+ * float32 once the lower half is cleared, the lower one once it is shifted up.
+ *
+ * s: rows of four vectors. panel: [k / 2][nv] vectors of pairs, terms k and k + 1 of an output in the lower and in the upper half.
+ * a[r]: the terms of row r, which round_terms has rounded.
+ */
+#ifndef FR_BF16_H
+#define FR_BF16_H
+#include "tile/tile.h"
+
+enum { BLOCK = 32, PAIRS = BLOCK / 2 };
+
+/* The terms of an operand with its zeros, and the rows of its panels. */
+static inline ptrdiff_t terms_of(ptrdiff_t K)
+{
+    return (K + BLOCK - 1) & ~(ptrdiff_t)(BLOCK - 1);
+}
+static inline ptrdiff_t panel_rows(ptrdiff_t K)
+{
+    return terms_of(K) / 2;
+}
+
+/* ---- rounding ------------------------------------------------------------------------------------------ */
+
+#ifdef FR_SCALAR
+typedef uint32_t uvec;
+FR_INLINE uvec v_is_nan(vec v) { return v != v ? ~UINT32_C(0) : 0; }
+#else
+typedef uint32_t uvec __attribute__((vector_size(FR_VECTOR_BYTES)));
+FR_INLINE uvec v_is_nan(vec v) { return (uvec)(v != v); }
+#endif
+FR_INLINE uvec v_words(vec v) { return (uvec)v_bits(v); }
+FR_INLINE vec v_from_words(uvec u) { return v_from_bits((ivec)u); }
+
+/* To the nearest bfloat16, ties to even, in the upper half of a lane; a denormal is 0, a NaN stays one. By integers, so that every
+ * processor rounds alike. The product with 1 flushes denormals and quiets NaNs: it is made at run time, `one` being pinned. */
+FR_INLINE uvec v_round_bf16(vec v)
+{
+    vec one = v_set1(1);
+    v_pin(one);
+    v = v * one;
+    const uvec u = v_words(v), nan = v_is_nan(v);
+    const uvec nearest = u + 0x7fff + (u >> 16 & 1);
+    return ((nan & u) | (~nan & nearest)) & 0xffff0000;
+}
+
+FR_INLINE vec v_even(vec pairs) { return v_from_words(v_words(pairs) << 16); }
+FR_INLINE vec v_odd(vec pairs) { return v_from_words(v_words(pairs) & 0xffff0000); }
+FR_INLINE vec v_pair(vec even, vec odd) { return v_from_words(v_round_bf16(even) >> 16 | v_round_bf16(odd)); }
+
+/* ---- rows ---------------------------------------------------------------------------------------------- */
+
+#ifdef FR_AMX
+typedef uint16_t term;
+#ifdef FR_SCALAR
+static inline void store_terms(term *to, uvec rounded)
+{
+    *to = (term)(rounded >> 16);
+}
+#else
+typedef uint16_t halves __attribute__((vector_size(FR_VECTOR_BYTES / 2)));
+static inline void store_terms(term *to, uvec rounded)
+{
+    const halves h = __builtin_convertvector(rounded >> 16, halves);
+    memcpy(to, &h, sizeof h);
+}
+#endif
+#else
+typedef REAL term;
+static inline void store_terms(term *to, uvec rounded)
+{
+    v_store(to, v_from_words(rounded));
+}
+#endif
+
+/* Rows one below the other in the workspace, a distance apart at which they do not share their places in the cache. */
+static inline ptrdiff_t distance_of_rows(ptrdiff_t K)
+{
+    const ptrdiff_t terms = terms_of(K);
+    return terms * (ptrdiff_t)sizeof(term) % 1024 ? terms : terms + BLOCK;
+}
+
+static void round_terms(term *to, const REAL *from, ptrdiff_t K)
+{
+    ptrdiff_t k = 0;
+    for (; k + W <= K; k += W)
+        store_terms(to + k, v_round_bf16(v_load(from + k)));
+    if (k < K) {
+        store_terms(to + k, v_round_bf16(v_load_n(from + k, K - k)));
+        k += W;
+    }
+    for (; k < terms_of(K); k += W)
+        store_terms(to + k, v_words(v_zero()));
+}
+
+#ifdef FR_AMX
+#include "tile/amx.h"
+#else
+
+/* ---- sums ---------------------------------------------------------------------------------------------- */
+
+static ALWAYS_INLINE quad quad_even(const int nv, const quad *q)
+{
+    quad even = *q;
+    even.v0 = v_even(q->v0);
+    if (nv > 1)
+        even.v1 = v_even(q->v1);
+    if (nv > 2)
+        even.v2 = v_even(q->v2);
+    if (nv > 3)
+        even.v3 = v_even(q->v3);
+    return even;
+}
+
+static ALWAYS_INLINE quad quad_odd(const int nv, const quad *q)
+{
+    quad odd = *q;
+    odd.v0 = v_odd(q->v0);
+    if (nv > 1)
+        odd.v1 = v_odd(q->v1);
+    if (nv > 2)
+        odd.v2 = v_odd(q->v2);
+    if (nv > 3)
+        odd.v3 = v_odd(q->v3);
+    return odd;
+}
+
+/* even + odd is added to s. */
+static ALWAYS_INLINE void quad_add_both(const int nv, REAL *s, const quad *even, const quad *odd)
+{
+    quad sum = *even;
+    sum.v0 = sum.v0 + odd->v0;
+    if (nv > 1)
+        sum.v1 = sum.v1 + odd->v1;
+    if (nv > 2)
+        sum.v2 = sum.v2 + odd->v2;
+    if (nv > 3)
+        sum.v3 = sum.v3 + odd->v3;
+    quad_add(nv, s, &sum);
+}
+
+static ALWAYS_INLINE void quad_store(const int nv, REAL *to, const quad *q)
+{
+    v_store(to, q->v0);
+    if (nv > 1)
+        v_store(to + W, q->v1);
+    if (nv > 2)
+        v_store(to + 2 * W, q->v2);
+    if (nv > 3)
+        v_store(to + 3 * W, q->v3);
+}
+
+/* clang-format off */
+#define FR_TERMS(r) const term *a##r = mr > r ? a[r] : a[0];
+#define FR_NEXT_TERMS(r) if (mr > r) a##r += BLOCK;
+#define FR_BEGIN_ODD(r) quad o##r = {v_zero(), v_zero(), v_zero(), v_zero()};
+#define FR_ROW_PAIR(r) if (mr > r) { quad_fma(nv, v_set1(a##r[2 * k]), &even, &c##r); quad_fma(nv, v_set1(a##r[2 * k + 1]), &odd, &o##r); }
+#define FR_STRIP_PAIR(r) \
+    if (np > r) { \
+        const quad b = quad_load(nv, panel + r * pstride), even = quad_even(nv, &b), odd = quad_odd(nv, &b); \
+        quad_fma(nv, x, &even, &c##r); \
+        quad_fma(nv, y, &odd, &o##r); \
+    }
+#define FR_ADD_BOTH(r) if (mr > r) quad_add_both(nv, s + r * 4 * W, &c##r, &o##r);
+#define FR_ROW_TERM(r) if (mr > r) quad_fma(nv, v_set1(a##r[2 * k]), &b, &c##r);
+#define FR_ROW_TERM_ODD(r) if (mr > r) quad_fma(nv, v_set1(a##r[2 * k + 1]), &b, &c##r);
+#define FR_ROW_PART(r) if (mr > r) { quad_store(nv, part + r * 4 * W, &c##r); c##r = (quad){v_zero(), v_zero(), v_zero(), v_zero()}; }
+#define FR_ROW_WHOLE(r) if (mr > r) { const quad even = quad_load(nv, part + r * 4 * W); quad_add_both(nv, s + r * 4 * W, &even, &c##r); }
+/* clang-format on */
+
+/* A few rows by one panel of pairs from memory: both sums of each output in registers. */
+static ALWAYS_INLINE void pairs_body(const int mr, const int nv, const term *const *a, const REAL *panel, ptrdiff_t blocks, REAL *s)
+{
+    FR_EACH_ROW(FR_TERMS)
+    for (; blocks > 0; blocks--) {
+        FR_EACH_ROW(FR_BEGIN)
+        FR_EACH_ROW(FR_BEGIN_ODD)
+        FR_UNROLL_FOUR
+        for (ptrdiff_t k = 0; k < PAIRS; k++, panel += nv * W) {
+            const quad b = quad_load(nv, panel), even = quad_even(nv, &b), odd = quad_odd(nv, &b);
+            FR_EACH_ROW(FR_ROW_PAIR)
+        }
+        FR_EACH_ROW(FR_ADD_BOTH)
+        FR_EACH_ROW(FR_NEXT_TERMS)
+    }
+}
+
+/* One row by np panels that stand pstride apart. */
+static ALWAYS_INLINE void strip_body(const int np, const int nv, const term *row, const REAL *panel, ptrdiff_t pstride, ptrdiff_t blocks,
+                                     REAL *s)
+{
+    const int mr = np;
+    for (; blocks > 0; blocks--, row += BLOCK) {
+        FR_EACH_ROW(FR_BEGIN)
+        FR_EACH_ROW(FR_BEGIN_ODD)
+        FR_UNROLL_FOUR
+        for (ptrdiff_t k = 0; k < PAIRS; k++, panel += nv * W) {
+            const vec x = v_set1(row[2 * k]), y = v_set1(row[2 * k + 1]);
+            FR_EACH_ROW(FR_STRIP_PAIR)
+        }
+        FR_EACH_ROW(FR_ADD_BOTH)
+    }
+}
+
+/* Many rows by some blocks of a panel that was widened, the even terms of a block before its odd ones: one sum after the other, so
+ * that tiles are as high as those of float32. */
+static ALWAYS_INLINE void wide_body(const int mr, const int nv, const term *const *a, const REAL *wide, ptrdiff_t blocks, REAL *s)
+{
+    REAL part[8 * 4 * W];
+    FR_EACH_ROW(FR_TERMS)
+    for (; blocks > 0; blocks--) {
+        FR_EACH_ROW(FR_BEGIN)
+        FR_UNROLL_FOUR
+        for (ptrdiff_t k = 0; k < PAIRS; k++, wide += nv * W) {
+            quad b = quad_load(nv, wide);
+            quad_pin(nv, &b);
+            FR_EACH_ROW(FR_ROW_TERM)
+        }
+        FR_EACH_ROW(FR_ROW_PART)
+        FR_UNROLL_FOUR
+        for (ptrdiff_t k = 0; k < PAIRS; k++, wide += nv * W) {
+            quad b = quad_load(nv, wide);
+            quad_pin(nv, &b);
+            FR_EACH_ROW(FR_ROW_TERM_ODD)
+        }
+        FR_EACH_ROW(FR_ROW_WHOLE)
+        FR_EACH_ROW(FR_NEXT_TERMS)
+    }
+}
+
+/* Sums of both kinds that fit the registers, and rows. */
+enum { PAIR_SUMS = STRIP / 2, FEW_ROWS = 4 };
+
+#define FR_WIDE(mr, nv)                                                                                                     \
+    static NOINLINE void wide_##mr##x##nv(const term *const *a, const REAL *wide, ptrdiff_t blocks, REAL *s)                \
+    {                                                                                                                       \
+        if (mr <= MR##nv)                                                                                                   \
+            wide_body(mr, nv, a, wide, blocks, s);                                                                          \
+    }
+FR_EACH_SHAPE(FR_WIDE)
+#undef FR_WIDE
+
+/* clang-format off */
+#define FR_EACH_PAIRS(DO) \
+    DO(1, 1) DO(2, 1) DO(3, 1) DO(4, 1) DO(1, 2) DO(2, 2) DO(3, 2) DO(4, 2) DO(1, 3) DO(2, 3) DO(1, 4) DO(2, 4)
+#define FR_EACH_PAIR_STRIP(DO) DO(2, 2) DO(3, 2) DO(4, 2) DO(2, 3) DO(2, 4)
+/* clang-format on */
+
+#define FR_PAIRS_TILE(mr, nv)                                                                                               \
+    static NOINLINE void pairs_##mr##x##nv(const term *const *a, const REAL *panel, ptrdiff_t blocks, REAL *s)              \
+    {                                                                                                                       \
+        if (mr * nv <= PAIR_SUMS || mr == 1)                                                                                \
+            pairs_body(mr, nv, a, panel, blocks, s);                                                                        \
+    }
+FR_EACH_PAIRS(FR_PAIRS_TILE)
+#undef FR_PAIRS_TILE
+#define FR_STRIP(np, nv)                                                                                                             \
+    static NOINLINE void strip_##np##x##nv(const term *row, const REAL *panel, ptrdiff_t pstride, ptrdiff_t blocks, REAL *s)         \
+    {                                                                                                                                \
+        if (np * nv <= PAIR_SUMS)                                                                                                    \
+            strip_body(np, nv, row, panel, pstride, blocks, s);                                                                      \
+    }
+FR_EACH_PAIR_STRIP(FR_STRIP)
+#undef FR_STRIP
+
+/* How many panels one row takes at once at most. */
+static inline int strip_panels(int nv)
+{
+    return nv == 4 ? PAIR_SUMS / 4 : nv == 3 ? (PAIR_SUMS >= 6 ? 2 : 1) : nv == 2 ? PAIR_SUMS / 2 : 1;
+}
+
+static void few_rows(int n, int np, int nv, const term *const *a, const REAL *panel, ptrdiff_t pstride, ptrdiff_t blocks, REAL *s)
+{
+    if (np > 1) {
+        switch (FR_CASE(np, nv)) {
+#define FR_STRIP(np, nv) \
+    case FR_CASE(np, nv): \
+        strip_##np##x##nv(a[0], panel, pstride, blocks, s); \
+        return;
+            FR_EACH_PAIR_STRIP(FR_STRIP)
+#undef FR_STRIP
+        }
+        return;
+    }
+    switch (FR_CASE(n, nv)) {
+#define FR_PAIRS_TILE(n, nv) \
+    case FR_CASE(n, nv): \
+        pairs_##n##x##nv(a, panel, blocks, s); \
+        return;
+        FR_EACH_PAIRS(FR_PAIRS_TILE)
+#undef FR_PAIRS_TILE
+    }
+}
+
+static void wide_tile(int n, int nv, const term *const *a, const REAL *wide, ptrdiff_t blocks, REAL *s)
+{
+    switch (FR_CASE(n, nv)) {
+#define FR_WIDE(n, nv) \
+    case FR_CASE(n, nv): \
+        wide_##n##x##nv(a, wide, blocks, s); \
+        return;
+        FR_EACH_SHAPE(FR_WIDE)
+#undef FR_WIDE
+    }
+}
+
+/* Blocks of a panel as float32, the even terms of a block before its odd ones. */
+static void widen(REAL *wide, int nv, const REAL *panel, ptrdiff_t blocks)
+{
+    for (; blocks > 0; blocks--, wide += BLOCK * nv * W)
+        for (ptrdiff_t i = 0; i < PAIRS * nv; i++, panel += W) {
+            const vec pairs = v_load(panel);
+            v_store(wide + i * W, v_even(pairs));
+            v_store(wide + (PAIRS * nv + i) * W, v_odd(pairs));
+        }
+}
+
+enum { WIDE_BLOCKS = 4 }; /* of a panel that are widened at a time, and stay in the L1 while all rows go by */
+
+/* n <= MAX_ROWS rows by np panels, one of the two being 1. s: [row or panel][4] vectors. */
+static void tile(tiles *unused, int n, int np, int nv, const term *const *a, const REAL *panel, ptrdiff_t pstride, ptrdiff_t K, REAL *s)
+{
+    ptrdiff_t blocks = terms_of(K) / BLOCK;
+    (void)unused;
+    if (n == 1 || (n <= FEW_ROWS && n * nv <= PAIR_SUMS)) {
+        few_rows(n, np, nv, a, panel, pstride, blocks, s);
+        return;
+    }
+    REAL wide[WIDE_BLOCKS * BLOCK * 4 * W];
+    const term *from[MAX_ROWS];
+    const int count = (int)fr_ceil_div(n, tile_rows(nv)), rows = n / count, longer = n % count;
+    for (int r = 0; r < n; r++)
+        from[r] = a[r];
+    for (ptrdiff_t some; blocks > 0; blocks -= some, panel += some * PAIRS * nv * W) {
+        some = fr_min(blocks, WIDE_BLOCKS);
+        widen(wide, nv, panel, some);
+        for (int i = 0, r = 0; i < count; i++) { /* even tiles: 7 rows are 3 + 2 + 2, never 3 + 3 + 1 */
+            const int mr = rows + (i < longer);
+            wide_tile(mr, nv, from + r, wide, some, s + r * 4 * W);
+            r += mr;
+        }
+        for (int r = 0; r < n; r++)
+            from[r] += some * BLOCK;
+    }
+}
+#endif
+
+#endif

@@ -179,11 +179,13 @@ typedef struct fr_kernels {
     fr_work *update; /* (fr_update, member of the team) */
 } fr_kernels;
 
-enum { FR_F32, FR_F64 };
+/* The tables of an instruction set, by the numbers of the arrays; FR_BF16 is for float32 arrays, too, and rounds the operands of products
+ * to bfloat16. */
+enum { FR_F32, FR_F64, FR_BF16 };
 
 /* The instruction sets that this processor runs, best last; NULL past the end. */
 const char *fr_isa_name(int index);
 /* The kernels of one of them. */
-const fr_kernels *fr_kernels_of(int index, int dtype);
+const fr_kernels *fr_kernels_of(int index, int table);
 
 #endif

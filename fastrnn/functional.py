@@ -363,7 +363,7 @@ def _plain(
         return None
     if len(weights) == 4:
         weights = (*weights, None, None)
-    done = call_function(cell, cell.form, x, weights, h0, c0, batch_first, record, threads or 0)
+    done = call_function(cell, cell.form, x, weights, h0, c0, batch_first, record, threads or 0, "float32")
     if done is None:
         return None
     y, state, kept = done

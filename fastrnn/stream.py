@@ -54,7 +54,7 @@ class Stream(Stepper):
         self._I, self._P, self._dtype = weights.w_ih.shape[1], P, dtype
         h = checks.allocate("batch_size", "(B, P)", (B, P), dtype, zero=True)
         c = np.zeros((B, weights.H), dtype) if cell.is_lstm else None
-        super().__init__(cell, dtype == checks.F64, weights, h, c, max(_CHUNK, B), stacked)
+        super().__init__(cell, weights, h, c, max(_CHUNK, B), stacked)
 
     @property
     def _layers(self) -> Sequence[Stream]:

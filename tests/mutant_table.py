@@ -62,11 +62,11 @@ COMPILED = [
             "free_threading",
         ),
     ),
-    *of("csrc/isa/dispatch.c", ("c->kernels[dtype]", "c->kernels[0]", "golden math")),
+    *of("csrc/isa/dispatch.c", ("c->kernels[table]", "c->kernels[0]", "golden math")),
     *of(
         "fastrnn/_plain.pxi",
         ("            t.d.fresh = 1\n", "", "plain"),
-        ("if not gemm_is_own() or not self.read(x, state, False,", "if not self.read(x, state, False,", "plain", "blas"),
+        ("if not gemm_is_own(self.table) or not self.read(x, state, False,", "if not self.read(x, state, False,", "plain", "blas"),
         ("row = <const char *>y.p + (f.T - 1) * y.st * self.size", "row = <const char *>y.p", "plain"),
         ("        cnp.PyArray_CLEARFLAGS(<cnp.ndarray>y, cnp.NPY_ARRAY_WRITEABLE)\n", "", "plain layers"),
         ("(n > 1 and strides[ndim - 1] != size)", "False", "plain layers"),

@@ -53,8 +53,8 @@ const char *fr_isa_name(int index)
     return c ? c->kernels[0]->isa : NULL;
 }
 
-const fr_kernels *fr_kernels_of(int index, int dtype)
+const fr_kernels *fr_kernels_of(int index, int table)
 {
     const choice *c = find(index);
-    return c ? c->kernels[dtype] : NULL;
+    return c ? c->kernels[table] : NULL;
 }

@@ -56,5 +56,5 @@ const char *fr_isa_name(int index)
 const fr_kernels *fr_kernels_of(int index, int table)
 {
     const choice *c = find(index);
-    return c ? c->kernels[table] : NULL;
+    return c ? c->kernels[table == FR_BF16 ? FR_F32 : table] : NULL;
 }

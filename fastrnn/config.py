@@ -88,7 +88,8 @@ def set_gemm(engine: str) -> None:
     engine : "own" or "blas"
         "own" (the default) is the package's packed micro-kernel: the promises about bits are made for it. "blas" is NumPy's BLAS,
         in calls that may use as many threads as it does (OPENBLAS_NUM_THREADS); other calls stay with "own". The instruction set
-        "scalar" takes the BLAS unless told "own". The initial value is FASTRNN_GEMM.
+        "scalar" takes the BLAS unless told "own". Calls with precision="bf16" always stay with "own": NumPy's BLAS has no products
+        of bfloat16. The initial value is FASTRNN_GEMM.
 
     Raises
     ------
@@ -157,6 +158,7 @@ def show_config() -> None:
     >>> fastrnn.show_config()  # doctest: +ELLIPSIS
     fastrnn ...
     instruction set   ... (available: scalar...)
+    bf16              ...
     threads           ...
     large products    ...
     NumPy             ...
@@ -166,6 +168,7 @@ def show_config() -> None:
     lines = [
         f"fastrnn {__version__}",
         f"instruction set   {_core.isa_in_use()} (available: {', '.join(_core.isas())})",
+        f"bf16              {_core.isa_in_use('bf16')} (products with precision='bf16')",
         f"threads           {get_num_threads()} (default {_default[0]}: {_default[1]})",
         f"large products    {gemm()}",
         f"NumPy             {np.__version__}, BLAS {library.get('name', 'unknown')} {library.get('version', '')}".rstrip(),

@@ -36,6 +36,7 @@ X86 = {
     "v3": ["-mavx2", "-mfma"],
     "v4": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
+AMX = [*X86["v4"], "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]  # where the compiler knows it: GCC >= 11, Clang >= 12
 ARM = {"neon": []}  # part of every aarch64
 MACHINES = {"x86_64": X86, "amd64": X86, "aarch64": ARM, "arm64": ARM}
 ISA = {"scalar": []} | MACHINES.get(platform.machine().lower(), {})
@@ -59,13 +60,17 @@ COMMON = [*OPTIMIZE, "-std=gnu11", *MATH, "-fvisibility=hidden", "-pthread", "-W
 # Python's own flags may say -fwrapv, which would also blind UBSan to signed overflow. Vectors are passed
 # between inlined functions only, so notes about their ABI are noise.
 KERNEL = ["-fno-wrapv", "-Wextra", "-Wno-psabi"]
+AMX_PROBE = """
+#include <immintrin.h>
+void probe(const void *p) { _tile_loadconfig(p); _tile_dpbf16ps(0, 4, 6); }
+"""
 
 
 def flags(source: str) -> list[str]:
     """What one C file is compiled with, after everything that Python and the environment bring."""
     path = Path(source)
     generated = path.stem == "_core"
-    return COMMON if generated else [*COMMON, *KERNEL, *ISA.get(path.stem.partition("_")[0], [])]
+    return COMMON if generated else [*COMMON, *KERNEL, *(ISA | {"amx": AMX}).get(path.stem.partition("_")[0], [])]
 
 
 COMPILERS = "GCC >= 10 or Clang >= 12"
@@ -106,6 +111,15 @@ def check_compiler(command: list[str], include_dirs: list[str]) -> None:
     raise CompileError(f"{text}. {' '.join(command)} says:\n{done.stderr}")
 
 
+def compiles(command: list[str], options: list[str], text: str) -> bool:
+    """Does the compiler, and the assembler behind it, take this?"""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.c")
+        source.write_text(text)
+        probe = [*command, *options, "-c", str(source), "-o", str(Path(folder, "probe.o"))]
+        return subprocess.run(probe, capture_output=True).returncode == 0
+
+
 class BuildExt(build_ext):
     """The usual build_ext, with flags per file and the files compiled side by side."""
 
@@ -113,6 +127,10 @@ class BuildExt(build_ext):
         if self.compiler.compiler_type == "msvc":
             raise CompileError(f"fastrnn needs {COMPILERS}: the kernels use their vector extensions")
         check_compiler(self.compiler.compiler_so, self.compiler.include_dirs)
+        if "v4" in ISA and compiles(self.compiler.compiler_so, AMX, AMX_PROBE):
+            for made in self.extensions:
+                made.sources.append("csrc/isa/amx_bf16.c")
+                made.define_macros.append(("FR_WITH_AMX", None))
         compile_serially = self.compiler.compile
 
         def compile_all(sources, extra_postargs=None, **keywords):
@@ -129,7 +147,7 @@ class BuildExt(build_ext):
 
 def extension() -> Extension:
     """The module: the Cython source, and the C files that are for this machine."""
-    kernels = [f"csrc/isa/{isa}_{dtype}.c" for isa in ISA for dtype in ("f32", "f64")]
+    kernels = [f"csrc/isa/{isa}_{table}.c" for isa in ISA for table in ("f32", "f64", "bf16")]
     others = ["csrc/isa/dispatch.c", "csrc/team/pool.c", *sorted(glob("fastrnn/_xla/*.c"))]
     return Extension(
         "fastrnn._core",

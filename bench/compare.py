@@ -7,7 +7,8 @@
 Each number of threads has a process of its own, pinned to as many cores (worker.py). In it, results are first compared with
 fastrnn.reference; then the contestants take turns for several rounds, warmed up, and the median of their turns counts. Forward is
 inference: no gradients, compiled, weights packed where the package can. Training is forward and backward with the gradients of x,
-weights and biases. ONNX Runtime and OpenVINO have neither training nor float64.
+weights and biases. ONNX Runtime and OpenVINO have neither training nor float64. bf16 is float32 with products of bfloat16, beside
+PyTorch's autocast, OpenVINO's hint and fastrnn in float32.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rich.console import Console
 SHAPES = ["100,1,64,64", "100,1,256,256", "100,8,128,128", "100,32,128,128", "100,32,256,256", "50,64,512,512", "784,16,1,100"]
 QUICK_SHAPES = ["100,1,64,64", "100,8,128,128"]
 CELLS = {"lstm": "lstm", "gru": "gru-after", "relu": "relu", "tanh": "tanh"}  # the names of cases.py
+DTYPES = ["float32", "float64", "bf16"]  # the last: float32 with products of bfloat16
 PACKAGES = ["fastrnn", "numpy", "torch", "jax", "onnxruntime", "openvino"]
 
 log = Console(stderr=True)
@@ -38,7 +40,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
     parser.add_argument("--shapes", nargs="+", metavar="T,B,I,H")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--dtypes", nargs="+", choices=["float32", "float64"], default=["float32", "float64"])
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
     parser.add_argument("--whats", "--what", nargs="+", choices=["forward", "training"], default=["forward", "training"])
     parser.add_argument("--rounds", type=int, help="turns of each contestant (default 5; quick: 2)")
     parser.add_argument("--quick", action="store_true", help="two shapes, short turns: a smoke test, not a measurement")

@@ -49,12 +49,13 @@ class Contestant:
 
 
 class Fastrnn(Contestant):
-    name, modules = "fastrnn", ("fastrnn",)
+    name, modules, precision = "fastrnn", ("fastrnn",), "float32"
 
     def __init__(self, cell: str, arrays: dict[str, Array], dy: Array, threads: int) -> None:
         import fastrnn
 
-        self.call = lambda record: call(fastrnn, cell, arrays, record=record, threads=threads)
+        options = {"record": False, "threads": threads, "precision": self.precision}
+        self.call = lambda record: call(fastrnn, cell, arrays, **{**options, "record": record})
         self.dy = dy
 
     def forward(self) -> Any:
@@ -64,6 +65,16 @@ class Fastrnn(Contestant):
         y, _, tape = self.call(True)
         grads = tape.backward(self.dy)
         return y, tuple(getattr(grads, name) for name in NAMES)
+
+
+class FastrnnBf16(Fastrnn):
+    dtypes, precision = ("bf16",), "bf16"
+
+
+class FastrnnBesideBf16(Fastrnn):
+    """What the precision brings."""
+
+    name, dtypes = "fastrnn, float32", ("bf16",)
 
 
 class Layer(Contestant):
@@ -144,7 +155,21 @@ class Torch(Contestant):
     def train(self) -> Any:
         y = self.layer(self.x_with_grad)[0]
         wanted = [self.x_with_grad, *self.layer.parameters()]  # in the order of NAMES
-        return y.detach(), self.torch.autograd.grad(y, wanted, self.dy)
+        return y.detach(), self.torch.autograd.grad(y, wanted, self.dy.to(y.dtype))
+
+
+class TorchBf16(Torch):
+    """Under autocast; the weights stay in float32."""
+
+    dtypes = ("bf16",)
+
+    def forward(self) -> Any:
+        with self.torch.autocast("cpu", self.torch.bfloat16):
+            return super().forward()
+
+    def train(self) -> Any:
+        with self.torch.autocast("cpu", self.torch.bfloat16):
+            return super().train()
 
 
 class Jax(Contestant):
@@ -257,7 +282,7 @@ class OnnxRuntime(Contestant):
 
 class OpenVino(Contestant):
     name, modules = "OpenVINO", ("openvino", "onnx")
-    dtypes, trains = ("float32",), False
+    dtypes, trains, precision = ("float32",), False, "f32"
 
     def __init__(self, cell: str, arrays: dict[str, Array], dy: Array, threads: int) -> None:
         sys.modules["openvino_telemetry"] = None  # cannot be imported: it would fork this process, to report its use
@@ -266,7 +291,7 @@ class OpenVino(Contestant):
         core = openvino.Core()
         model = core.read_model(onnx_model(cell, arrays), b"")
         # On some processors it would compute in bfloat16 unless told not to.
-        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.precision}
         self.compiled = core.compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, **hints})
         self.request = self.compiled.create_infer_request()
         self.request.set_input_tensor(openvino.Tensor(arrays["x"], shared_memory=True))
@@ -276,7 +301,14 @@ class OpenVino(Contestant):
         return self.request.get_output_tensor(0).data
 
 
-ALL: tuple[type[Contestant], ...] = (Fastrnn, NumPy, Torch, Jax, OnnxRuntime, OpenVino)
+class OpenVinoBf16(OpenVino):
+    dtypes, precision = ("bf16",), "bf16"
+
+
+ALL: tuple[type[Contestant], ...] = (
+    *(Fastrnn, NumPy, Torch, Jax, OnnxRuntime, OpenVino),
+    *(FastrnnBf16, FastrnnBesideBf16, TorchBf16, OpenVinoBf16),
+)
 
 
 def to_numpy(value: Any, shape: tuple[int, ...]) -> Array:
@@ -284,5 +316,5 @@ def to_numpy(value: Any, shape: tuple[int, ...]) -> Array:
     if isinstance(value, list):
         return np.stack([to_numpy(member, shape[1:]) for member in value])
     if hasattr(value, "detach"):  # PyTorch's
-        value = value.detach()
+        value = value.detach().float() if str(value.dtype) == "torch.bfloat16" else value.detach()
     return np.asarray(value.numpy() if hasattr(value, "numpy") else value).reshape(shape)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 Record = dict[str, Any]
-OURS = "fastrnn"
+OURS, OURS_IN_FLOAT32 = "fastrnn", "fastrnn, float32"
 LABELS = {"lstm": "LSTM", "gru-after": "GRU", "relu": "ReLU RNN", "tanh": "tanh RNN"}
 TITLES = {"forward": "Forward, inference", "training": "Forward and backward, all gradients"}
 COLOURS = {"lstm": "#1b6ca8", "gru-after": "#e08a1e", "relu": "#3a9d5d", "tanh": "#8e5aa8"}
@@ -25,7 +25,7 @@ COLOURS = {"lstm": "#1b6ca8", "gru-after": "#e08a1e", "relu": "#3a9d5d", "tanh":
 
 def best_peer(record: Record) -> str | None:
     """The fastest of the others."""
-    others = {name: seconds for name, seconds in record["seconds"].items() if name != OURS}
+    others = {name: seconds for name, seconds in record["seconds"].items() if name not in (OURS, OURS_IN_FLOAT32)}
     return min(others, key=others.__getitem__) if others else None
 
 
@@ -36,8 +36,8 @@ def ratio(record: Record) -> float | None:
 
 
 def percent(record: Record) -> float | None:
-    """How much of the machine's limit we reach."""
-    return 100 * record["limit"] / record["seconds"][OURS] if OURS in record["seconds"] else None
+    """How much of the machine's limit we reach; not of bf16, whose limit is not measured."""
+    return 100 * record["limit"] / record["seconds"][OURS] if OURS in record["seconds"] and record["limit"] else None
 
 
 def of_shape(record: Record) -> str:
@@ -108,7 +108,7 @@ def summary(records: list[Record]) -> Table:
     for (what, threads, dtype), group in groups(records).items():
         of_limit = known(percent(record) for record in group)
         single = known(against(record, records, threads=1) for record in group) if threads > 1 else []
-        halves = known(against(record, records, dtype="float32") for record in group) if dtype == "float64" else []
+        halves = known(to_float32(record, records) for record in group) if dtype != "float32" else []
         row = [*mean_and_worst(known(ratio(record) for record in group), ".2f"), *mean_and_worst(of_limit, ".0f")]
         result.add_row(
             title(what, threads, dtype),
@@ -117,6 +117,14 @@ def summary(records: list[Record]) -> Table:
             *mean_and_worst([100 * half for half in halves], ".0f"),
         )
     return result
+
+
+def to_float32(record: Record, records: list[Record]) -> float | None:
+    """Our time in float32 over our time in this one: in the same turns where it was there."""
+    seconds = record["seconds"]
+    if OURS_IN_FLOAT32 in seconds and OURS in seconds:
+        return seconds[OURS_IN_FLOAT32] / seconds[OURS]
+    return against(record, records, dtype="float32")
 
 
 def against(record: Record, records: list[Record], **changes: Any) -> float | None:

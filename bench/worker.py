@@ -22,7 +22,8 @@ from typing import Any
 
 # Relative error that is allowed, as norms: |a - b| / |b|. Where a ReLU's sum is zero but for rounding, its slope may be 0 or 1:
 # a gradient then differs in a place or two of a million.
-TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+# bf16 rounds operands to 8 bits.
+TOLERANCE = {"float32": 1e-4, "float64": 1e-10, "bf16": 5e-2}
 TOLERANCE_OF_RELU_GRADIENTS = 3e-3
 IN_A_ROW = 30e-6  # seconds: calls that are longer are timed one by one
 
@@ -100,6 +101,11 @@ def members_of(result: Any) -> Iterator[Any]:
         yield result
 
 
+def of_arrays(dtype: str) -> str:
+    """The dtype of the arrays: those of "bf16", whose products take bfloat16, are float32."""
+    return "float32" if dtype == "bf16" else dtype
+
+
 def wrong(result: Any, truth: dict[str, Any], dtype: str, cell: str) -> str:
     """What in a result, y or (y, gradients), is not equal to the truth; empty if all is."""
     import numpy as np
@@ -110,7 +116,7 @@ def wrong(result: Any, truth: dict[str, Any], dtype: str, cell: str) -> str:
         # The gradient of w_hh is 0 where the only step begins with a state of zeros.
         error = np.linalg.norm(got - expected) / (np.linalg.norm(expected) or 1)
         relu_gradient = cell == "relu" and dtype == "float32" and name != "y"
-        if got.dtype != dtype or not error <= (TOLERANCE_OF_RELU_GRADIENTS if relu_gradient else TOLERANCE[dtype]):
+        if got.dtype != of_arrays(dtype) or not error <= (TOLERANCE_OF_RELU_GRADIENTS if relu_gradient else TOLERANCE[dtype]):
             return f"{name} ({got.dtype}) is off by {error:.1e}"
     return ""
 
@@ -138,7 +144,7 @@ def records(options: dict[str, Any], dtype: str, cell: str, shape: list[int], li
     case = Case(cell, *shape, without=("h0", "c0"), through="y")
     p, of_reference = exact(case)
     truth = {name: of_reference[name] for name in ("y", *(f"d{name}" for name in NAMES))}
-    p = p.astype(dtype)
+    p = p.astype(of_arrays(dtype))
     installed = [kind for kind in ALL if dtype in kind.dtypes and not kind.missing()]
     contestants = {kind.name: kind(cell, p.arrays, p.dy, options["threads"]) for kind in installed}
     for what in options["whats"]:
@@ -156,7 +162,7 @@ def records(options: dict[str, Any], dtype: str, cell: str, shape: list[int], li
             "cell": cell,
             "shape": shape,
             "operations": operations,
-            "limit": limits.seconds(what, case.gates, *shape),
+            "limit": None if dtype == "bf16" else limits.seconds(what, case.gates, *shape),
             "seconds": interleaved(calls, options["rounds"], options["turn"]),
             "wrong": {name: error for name, error in errors.items() if error},
         }
@@ -183,12 +189,14 @@ def main() -> None:
     print(json.dumps({"fastrnn": configuration()}), file=lines)
     gc.disable()
     for dtype in options["dtypes"]:
-        limits = Limits(options["threads"], dtype)
+        limits = Limits(options["threads"], of_arrays(dtype))
         for cell in options["cells"]:
             for shape in options["shapes"]:
                 for record in records(options, dtype, cell, shape, limits):
                     print(json.dumps(record), file=lines)
                 gc.collect()
+        if dtype == "bf16":
+            continue
         rates = {str(size): rate for size, rate in limits.bandwidths.items()}
         limit = {"threads": limits.threads, "dtype": dtype, "by": limits.measured_by, "peak": limits.peak, "bandwidth": rates}
         print(json.dumps({"limits": limit}), file=lines)

@@ -167,6 +167,7 @@ typedef struct fr_update {
 typedef struct fr_kernels {
     const char *isa;
     int lanes;
+    int tiles; /* AMX's: only for a process that has been given them */
     void (*forward_sizes)(const fr_call *, int threads, fr_sizes *);
     void (*backward_sizes)(const fr_call *, int threads, fr_sizes *);
     fr_work *forward;  /* (fr_call, member of the team) */
@@ -180,13 +181,14 @@ typedef struct fr_kernels {
     fr_work *update; /* (fr_update, member of the team) */
 } fr_kernels;
 
-/* FR_BF16: arrays are float32, and the operands of all products are rounded to bfloat16 (tile/bf16.h). */
+/* The tables of an instruction set, by the numbers of the arrays. FR_BF16 is for float32 arrays, too, and rounds the operands of all
+ * products to bfloat16 (tile/bf16.h). */
 enum { FR_F32, FR_F64, FR_BF16 };
 
 /* The instruction sets that this processor runs, best last; NULL past the end. */
 const char *fr_isa_name(int index);
-/* The kernels of one of them. Those of "amx" differ from v4's for FR_BF16 alone, and those need the permission. */
-const fr_kernels *fr_kernels_of(int index, int dtype);
+/* The kernels of one of them. Those of "amx" differ from v4's for FR_BF16 alone, and these need the permission. */
+const fr_kernels *fr_kernels_of(int index, int table);
 /* Linux gives AMX's tiles to a process that asks for them, once and for good: signal frames grow by 8 KiB. 1: they may be used. 0: this
  * process, or this system, has none. */
 int fr_ask_for_amx(void);

@@ -114,7 +114,7 @@ cdef extern from "fastrnn.h" nogil:
         ptrdiff_t packed_bytes, work_bytes, xw_width, dgates_width, dgates_x, sum_steps
     ctypedef struct fr_kernels:
         const char *isa
-        int lanes
+        int lanes, tiles
         void (*forward_sizes)(const fr_call *, int threads, fr_sizes *) noexcept nogil
         void (*backward_sizes)(const fr_call *, int threads, fr_sizes *) noexcept nogil
         fr_work *forward
@@ -133,11 +133,13 @@ cdef extern from "fastrnn.h" nogil:
         ptrdiff_t pieces
         const fr_row *rows
         double *sums
+    enum: FR_F32, FR_F64, FR_BF16
     const char *fr_isa_name(int index)
-    const fr_kernels *fr_kernels_of(int index, int dtype)
+    const fr_kernels *fr_kernels_of(int index, int table)
+    int fr_ask_for_amx()
 
 cdef extern from "_xla/calls.h" nogil:
-    void fr_xla_start(fr_pool *pool, int (*isa)() noexcept nogil, int (*threads)() noexcept nogil)
+    void fr_xla_start(fr_pool *pool, const fr_kernels *(*kernels)(int table) noexcept nogil, int (*threads)() noexcept nogil)
     void *fr_xla_forward(void *frame)
     void *fr_xla_backward(void *frame)
 
@@ -147,6 +149,12 @@ cdef fr_pool borrowed_pool  # of what teams of another library's threads have br
 cdef fr_shared isa  # index of the instruction set in use
 cdef fr_shared threads  # how many a call may use that is not told a number of its own
 cdef fr_shared gemm  # what makes the large products
+cdef fr_shared amx  # may this process use AMX's tiles?
+
+cdef enum:
+    AMX_NOT_ASKED
+    AMX_GIVEN
+    AMX_REFUSED
 
 cdef enum:
     GEMM_UNSET  # the kernels, but for the scalar instruction set
@@ -183,8 +191,17 @@ def use_isa(int index):
     fr_shared_set(&isa, index)
 
 
-def isa_in_use():
-    return fr_isa_name(fr_shared_get(&isa)).decode()
+def isa_in_use(str precision="float32"):
+    """The name of the one that computes products of this precision; "amx" where the process has not asked for its tiles yet."""
+    cdef int index = fr_shared_get(&isa)
+    if precision != "bf16":
+        return fr_isa_name(index).decode()
+    return (fr_kernels_of(index, FR_BF16) if fr_shared_get(&amx) == AMX_NOT_ASKED else kernels_now(FR_BF16)).isa.decode()
+
+
+def amx_answer():
+    """What the system said when the process asked for AMX's tiles: "given", "refused", or "" where it has not asked yet."""
+    return ("", "given", "refused")[fr_shared_get(&amx)]
 
 
 def use_threads(int n):
@@ -205,8 +222,17 @@ def gemm_in_use():
     return fr_shared_get(&gemm)
 
 
-cdef int isa_now() noexcept nogil:
-    return fr_shared_get(&isa)
+cdef const fr_kernels *kernels_now(int table) noexcept nogil:
+    """Those of the instruction set in use. Whatever runs kernels that no packed weights are tied to asks here. For AMX's tiles the process
+    asks the system, once, when they are first needed; where it refuses, the kernels of the instruction set below give the same bits."""
+    cdef int index = fr_shared_get(&isa)
+    cdef const fr_kernels *kernels = fr_kernels_of(index, table)
+    if kernels.tiles:
+        if fr_shared_get(&amx) == AMX_NOT_ASKED:
+            fr_shared_set(&amx, AMX_GIVEN if fr_ask_for_amx() else AMX_REFUSED)
+        if fr_shared_get(&amx) == AMX_REFUSED:
+            return fr_kernels_of(index - 1, table)
+    return kernels
 
 
 cdef int threads_now() noexcept nogil:
@@ -215,14 +241,14 @@ cdef int threads_now() noexcept nogil:
 
 def xla_targets():
     """What XLA calls for the forward and the backward pass of a layer, as the capsules that jax.ffi takes."""
-    fr_xla_start(&pool, isa_now, threads_now)
+    fr_xla_start(&pool, kernels_now, threads_now)
     cdef const char *name = "xla._CUSTOM_CALL_TARGET"
     return PyCapsule_New(<void *>fr_xla_forward, name, NULL), PyCapsule_New(<void *>fr_xla_backward, name, NULL)
 
 
 def lanes(bint double):
     """Elements in a vector of the instruction set in use."""
-    return fr_kernels_of(fr_shared_get(&isa), double).lanes
+    return kernels_now(FR_F64 if double else FR_F32).lanes
 
 
 cdef class InUse:
@@ -416,26 +442,38 @@ cdef double take_weights(fr_call *t, object w):
     return weights if w.w_hr is None else weights + <double>cnp.PyArray_SIZE(<cnp.ndarray>w.w_hr)
 
 
+cdef int table_of(int type_number, object precision) except -2:
+    """The table of kernels for arrays of this type and products of this precision; -1: there is none."""
+    if type(precision) is not str:
+        return -1
+    if precision == "float32":
+        return FR_F64 if type_number == cnp.NPY_DOUBLE else FR_F32
+    return FR_BF16 if precision == "bf16" and type_number == cnp.NPY_FLOAT else -1
+
+
+cdef int table_of_weights(object w) except -1:
+    cdef int table = table_of(cnp.PyArray_TYPE(<cnp.ndarray>w.w_ih), w.precision)
+    if table < 0:
+        raise ValueError(f"precision: there is no {w.precision!r} of {w.w_ih.dtype}")
+    return table
+
+
 cdef class PackedWeights:
-    """Weights in the order in which forward reads them, for an instruction set: packed once, never changed."""
+    """Weights in the order in which the kernels of an instruction set and a precision read them: packed once, never changed."""
     cdef Memory memory
-    cdef int isa
+    cdef const fr_kernels *kernels  # those that can read them
 
     def __init__(self, int cell, w):
-        self.isa = fr_shared_get(&isa)
+        self.kernels = kernels_now(table_of_weights(w))
         cdef fr_call t
         memset(&t, 0, sizeof(t))
         t.cell = cell
         take_weights(&t, w)
         t.plan.B = t.schedule.chunk = 1
-        self.memory = pack(&t, fr_kernels_of(self.isa, is_double(w.w_ih)))
+        self.memory = pack(&t, self.kernels)
 
     def __reduce__(self):
         raise TypeError("packed weights are of their process; pickle the weights")
-
-
-cdef inline bint is_double(object array):
-    return cnp.PyArray_TYPE(<cnp.ndarray>array) == cnp.NPY_DOUBLE
 
 
 cdef Memory pack(fr_call *t, const fr_kernels *kernels):
@@ -479,10 +517,10 @@ cdef class Task:
     cdef Memory packed, work
     cdef PackedWeights frozen  # or None
 
-    def __init__(self, int cell, bint double, plan, x, w, h0, c0):
+    def __init__(self, int cell, plan, x, w, h0, c0):
         self.inputs = (plan, x, w, h0, c0)
         self.frozen = w.packed
-        self.kernels = fr_kernels_of(fr_shared_get(&isa) if self.frozen is None else self.frozen.isa, double)
+        self.kernels = kernels_now(table_of_weights(w)) if self.frozen is None else self.frozen.kernels
         cdef fr_call *t = &self.t
         t.cell = cell
         t.plan.T = plan.steps
@@ -654,7 +692,7 @@ def vmath(str function, cnp.ndarray x, str isa=None):
     """exp, tanh or sigmoid of a contiguous float32 or float64 array, by the kernels' own arithmetic."""
     cdef int f = FUNCTIONS.index(function)
     cdef const fr_kernels *kernels = fr_kernels_of(
-        isas().index(isa or isa_in_use()), cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE)
+        isas().index(isa or isa_in_use()), FR_F64 if cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE else FR_F32)
     cdef cnp.ndarray y = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x), cnp.PyArray_TYPE(x), 0)
     cdef ptrdiff_t n = cnp.PyArray_SIZE(x)
     cdef void *source = cnp.PyArray_DATA(x)
@@ -683,11 +721,11 @@ cdef class Stepper:
         self._in_use = InUse("stream", "make a stream for each thread")
         fr_guard_take(&self._in_use.guard)  # nobody may call it before it is made
 
-    def __init__(self, int cell, bint double, w, h, c, ptrdiff_t chunk, bint stacked=False):
+    def __init__(self, int cell, w, h, c, ptrdiff_t chunk, bint stacked=False):
         if self.packed is not None:
             raise RuntimeError("stream: expected one that is new, got one that is made already")
-        self.kernels = fr_kernels_of(fr_shared_get(&isa) if w.packed is None else (<PackedWeights>w.packed).isa, double)
-        self.type_number = cnp.NPY_DOUBLE if double else cnp.NPY_FLOAT
+        self.kernels = kernels_now(table_of_weights(w)) if w.packed is None else (<PackedWeights>w.packed).kernels
+        self.type_number = cnp.PyArray_TYPE(<cnp.ndarray>h)
         self.h, self.c = h, c
         self.alone.n = 1
         cdef fr_call *t = &self.t
@@ -891,7 +929,7 @@ cdef class Rows:
 
     cdef run(self, int rule, tuple numbers, double *sums, how):
         """Those of float32, then those of float64."""
-        cdef int double, k, threads = how.threads, set_in_use = fr_shared_get(&isa)
+        cdef int double, k, threads = how.threads
         cdef long long patience_ns = how.patience
         cdef fr_update *u
         cdef fr_work *kernel
@@ -906,7 +944,7 @@ cdef class Rows:
                 u.numbers[k] = numbers[k]
             u.rows = &self.rows[double * self.n]
             u.sums = sums
-            kernel = fr_kernels_of(set_in_use, double).update
+            kernel = kernels_now(FR_F64 if double else FR_F32).update
             if how.release:
                 with nogil:
                     fr_pool_run(&pool, threads, ELEMENTWISE, patience_ns, kernel, u)

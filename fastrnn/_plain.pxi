@@ -9,7 +9,7 @@ cdef enum:
 
 cdef struct Remembered:
     # A call's sizes, and the schedule that was chosen for them.
-    int gates, threads, backward, lent
+    int gates, threads, backward, lent, bf16
     ptrdiff_t T, B, I, H
     fr_schedule schedule
     int team
@@ -41,7 +41,7 @@ cdef void forget_after_fork() noexcept:
 
 cdef inline bint same_sizes(const Remembered *a, const Remembered *b) noexcept:
     return a.T == b.T and a.B == b.B and a.I == b.I and a.H == b.H and (
-        a.gates == b.gates and a.threads == b.threads and a.backward == b.backward and a.lent == b.lent)
+        a.gates == b.gates and a.threads == b.threads and a.backward == b.backward and a.lent == b.lent and a.bf16 == b.bf16)
 
 
 cdef int choose(Remembered *r) except -1:
@@ -175,9 +175,10 @@ cdef inline void moved(fr_weights *to, const fr_weights *w, ptrdiff_t by) noexce
     to.peephole = NULL if w.peephole == NULL else <char *>w.peephole + by
 
 
-cdef inline bint gemm_is_own() noexcept:
+cdef inline bint gemm_is_own(int table) noexcept:
+    """Do the kernels of this table make the large products, too?"""
     cdef int engine = fr_shared_get(&gemm)
-    return engine == GEMM_OWN or (engine == GEMM_UNSET and fr_shared_get(&isa) != 0)
+    return engine == GEMM_OWN or table == FR_BF16 or (engine == GEMM_UNSET and fr_shared_get(&isa) != 0)
 
 
 # --- the calls of a layer or a cell -----------------------------------------------------------------------------------
@@ -185,7 +186,8 @@ cdef inline bint gemm_is_own() noexcept:
 cdef class PlainCalls:
     """The plain calls of the layers of a stack, in one direction, or of a cell: what they are, and where their weights stand."""
     cdef int gates, type_number
-    cdef int isa  # of packed weights; -1: that in use
+    cdef int table  # of kernels, for the arrays' type and the precision of products
+    cdef const fr_kernels *packed_for  # those that can read packed weights; NULL: those in use
     cdef int threads  # at most so many; 0: as many as are in use
     cdef ptrdiff_t layers, size, P, H
     cdef ptrdiff_t stacked  # the layers, where a state has an axis over them; else 0
@@ -199,6 +201,7 @@ cdef class PlainCalls:
         """Of weights that are parts of a vector; stacked: a state has an axis over the layers."""
         cdef ptrdiff_t k
         self.describe(cell, form, flat, len(weights))
+        self.table = table_of_weights(weights[0])
         self.weights, self.flat = weights, flat
         self.stacked = self.layers if stacked else 0
         for k in range(self.layers):
@@ -209,7 +212,7 @@ cdef class PlainCalls:
 
     cdef int describe(self, int cell, form, cnp.ndarray like, ptrdiff_t layers) except -1:
         """The cell, the dtype of an array, and a table of layers."""
-        self.gates, self.isa = <int>len(form.letters), -1
+        self.gates = <int>len(form.letters)
         self.has_c, self.saves = form.has_c, form.saves
         self.type_number, self.size = cnp.PyArray_TYPE(like), cnp.PyArray_ITEMSIZE(like)
         self.layers = layers
@@ -224,7 +227,7 @@ cdef class PlainCalls:
         return 0
 
     cdef int take_packed(self, fr_call *t, PackedWeights packed) except -1:
-        self.isa = packed.isa
+        self.packed_for = packed.kernels
         t.memory.packed, t.memory.packed_ready = packed.memory.start, True
         return 0
 
@@ -262,7 +265,7 @@ cdef class PlainCalls:
         return 0
 
     cdef inline const fr_kernels *kernels(self) noexcept:
-        return fr_kernels_of(fr_shared_get(&isa) if self.isa < 0 else self.isa, self.type_number == cnp.NPY_DOUBLE)
+        return kernels_now(self.table) if self.packed_for == NULL else self.packed_for
 
     cdef bint borrows(self) noexcept:
         """Are the threads another library's?"""
@@ -282,6 +285,7 @@ cdef class PlainCalls:
         cdef fr_sizes sizes
         cdef fr_team alone
         r.gates, r.threads, r.backward, r.lent = self.gates, self.most_threads(), backward, self.borrows()
+        r.bf16 = self.table == FR_BF16
         r.T, r.B, r.I, r.H = t.plan.T, t.plan.B, t.I, t.H
         choose(&r)
         t.schedule = r.schedule
@@ -355,7 +359,7 @@ cdef class PlainCalls:
         """The new state of a cell in inference, or None."""
         cdef Form f
         cdef fr_call t
-        if not gemm_is_own() or not self.read(x, state, True, False, &f):
+        if not gemm_is_own(self.table) or not self.read(x, state, True, False, &f):
             return None
         self.begin(0, &f, &f.x, &t)
         try:
@@ -378,7 +382,7 @@ cdef class PlainCalls:
     def infer(self, x, state, bint batch_first):
         """(y, state) of a layer in inference, or None."""
         cdef Form f
-        if not gemm_is_own() or not self.read(x, state, False, batch_first, &f):
+        if not gemm_is_own(self.table) or not self.read(x, state, False, batch_first, &f):
             return None
         try:
             return self._infer(&f)
@@ -414,7 +418,7 @@ cdef class PlainCalls:
 
     def record(self, x, state, bint one_step, bint batch_first):
         """(y, state, Recorded) of a layer, or of a cell, whose y is the new h; or None."""
-        if not gemm_is_own():
+        if not gemm_is_own(self.table):
             return None
         try:
             return self.recorded(x, state, one_step, batch_first)
@@ -515,7 +519,7 @@ cdef class Recorded:
         cdef const char *dh
         cdef const char *dc
         d.x.p = NULL
-        if not gemm_is_own() or not self.read_dstate(dstate, &dh, &dc) or (dy is None and dh == NULL and dc == NULL):
+        if not gemm_is_own(self.of.table) or not self.read_dstate(dstate, &dh, &dc) or (dy is None and dh == NULL and dc == NULL):
             return None
         if dy is not None:
             if self.one_step or not plain_rows(dy, self.of.type_number, self.of.P, False, d.rows_first, &d):
@@ -585,6 +589,10 @@ cdef class Recorded:
         """For the general way: x, state, the lists of y, c and gates of each layer, and whether x is (B, T, I)."""
         return self.x, self.state, self.ys, self.cs, self.gates, bool(self.form.rows_first)
 
+    def weights(self):
+        """Those of each layer, in their precision; of a function the tuple of them."""
+        return self.of.weights
+
 
 # --- functions ----------------------------------------------------------------------------------------------------------
 
@@ -623,15 +631,15 @@ cdef bint plain_weights(tuple w, int type_number, ptrdiff_t gates, fr_call *t):
     return True
 
 
-def call_function(int cell, form, x, tuple weights, h0, c0, bint batch_first, bint record, int threads):
+def call_function(int cell, form, x, tuple weights, h0, c0, bint batch_first, bint record, int threads, precision):
     """(y, state, Recorded or None) of a plain call of a function with these weights: w_ih, w_hh, b_ih, b_hh, peephole, w_hr; or None.
     threads: at most so many, 0 for as many as are in use."""
     if type(x) is not cnp.ndarray or cnp.PyArray_TYPE(<cnp.ndarray>x) not in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE):
         return None
     cdef PlainCalls calls = PlainCalls.__new__(PlainCalls)
     calls.describe(cell, form, x, 1)
-    calls.weights, calls.threads = weights, threads
-    if not plain_weights(weights, calls.type_number, calls.gates, &calls.calls[0]):
+    calls.weights, calls.threads, calls.table = weights, threads, table_of(calls.type_number, precision)
+    if calls.table < 0 or not plain_weights(weights, calls.type_number, calls.gates, &calls.calls[0]):
         return None
     calls.P, calls.H = calls.calls[0].P, calls.calls[0].H
     calls.counts[0] = <double>calls.gates * calls.H * (calls.calls[0].I + calls.P) + (calls.P * calls.H if calls.P < calls.H else 0)

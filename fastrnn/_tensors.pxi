@@ -164,7 +164,7 @@ cdef class TensorCalls(PlainCalls):
         return <int>(8 * self.size)
 
     cdef bint look_at_input(self, object x, bint one_step, bint batch_first, Form *f) except -1:
-        if not gemm_is_own() or not look_at_rows(x, self.bits(), self.calls[0].I, one_step, batch_first, f):
+        if not gemm_is_own(self.table) or not look_at_rows(x, self.bits(), self.calls[0].I, one_step, batch_first, f):
             return False
         return <double>f.T * f.B * (self.calls[0].I + 6 * self.H) <= 1e15
 

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from . import config
 from ._api import checks
-from ._api.parameters import Module, shapes_of
+from ._api.parameters import RecurrentModule, shapes_of
 from ._api.tape import Gradients, OneUse, State, gradients, is_nothing
 from ._core import PlainCalls, Recorded
 from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
@@ -91,17 +91,17 @@ class CellTape(OneUse):
         )
 
 
-class RecurrentCell(Module):
+class RecurrentCell(RecurrentModule):
     """What the three cells share. See those."""
 
     _cell: Cell
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool, dtype: DTypeLike, rng: Any) -> None:
+    def __init__(self, input_size: int, hidden_size: int, bias: bool, dtype: DTypeLike, precision: str, rng: Any) -> None:
         self.input_size = checks.size("input_size", input_size)
         self.hidden_size = checks.size("hidden_size", hidden_size)
         self.bias = checks.flag("bias", bias)
         H = self.hidden_size
-        self._set_up([shapes_of(self._cell, self.input_size, H, H, self.bias)], [""], dtype, rng)
+        self._set_up([shapes_of(self._cell, self.input_size, H, H, self.bias)], [""], dtype, rng, precision)
 
     def __call__(self, x: Array, state: State = None) -> State:
         """One step of inference: nothing is kept for backward.
@@ -182,8 +182,13 @@ class RecurrentCell(Module):
         run, unbatched = self._step(x, state, record=True)
         return self._new(run, unbatched), CellTape(self, (run, unbatched))
 
-    def frozen(self) -> FrozenCell:
+    def frozen(self, precision: str | None = None) -> FrozenCell:
         """The cell for inference alone, with a snapshot of its weights that is packed once: see fastrnn.FrozenCell.
+
+        Parameters
+        ----------
+        precision : "float32" or "bf16", optional
+            Of its products; None: the cell's.
 
         Returns
         -------
@@ -191,6 +196,8 @@ class RecurrentCell(Module):
 
         Raises
         ------
+        TypeError, ValueError
+            A wrong `precision`.
         MemoryError
 
         Examples
@@ -201,12 +208,13 @@ class RecurrentCell(Module):
         >>> np.array_equal(cell.frozen()(x_t), cell(x_t))
         True
         """
-        return FrozenCell(self)
+        return FrozenCell(self, precision)
 
     def unrolled(self) -> UnrolledCell:
         """Steps for training in a loop that is written by hand, within a ``with`` block: see fastrnn.UnrolledCell.
 
-        The weights are packed once, and the parameters' gradients of all steps are added up.
+        The weights are packed once, for the cell's precision where the block begins, and the parameters' gradients of all steps are
+        added up.
 
         Returns
         -------
@@ -237,7 +245,7 @@ class RecurrentCell(Module):
         """A plain call as if it had gone the general way."""
         x, state, (y,), c, gates, _ = kept.parts()
         x, h, c0, unbatched = self._arguments(x, state)
-        run = Run(self._cell, _one_step(x), x, self._weights()[0], h, c0, config.get_num_threads)
+        run = Run(self._cell, _one_step(x), x, kept.weights()[0], h, c0, config.get_num_threads)
         run.resume(False, y, c[0] if c else None, gates[0] if gates else None)
         return run, unbatched
 
@@ -298,6 +306,8 @@ class RNNCell(RecurrentCell):
     nonlinearity : "tanh" or "relu", default "tanh"
     dtype : dtype, default float32
         float32 or float64.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for float32 alone. It can be assigned later.
     rng : int or numpy.random.Generator, optional
         The source of the initial values, or its seed. All are from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch's.
 
@@ -327,11 +337,12 @@ class RNNCell(RecurrentCell):
         nonlinearity: str = "tanh",
         *,
         dtype: DTypeLike = np.float32,
+        precision: str = "float32",
         rng: Any = None,
     ) -> None:
         self.nonlinearity = checks.choice("nonlinearity", nonlinearity, "tanh", "relu")
         self._cell = rnn_cell(nonlinearity)
-        super().__init__(input_size, hidden_size, bias, dtype, rng)
+        super().__init__(input_size, hidden_size, bias, dtype, precision, rng)
 
 
 class GRUCell(RecurrentCell):
@@ -349,6 +360,8 @@ class GRUCell(RecurrentCell):
         PyTorch's and cuDNN's form, r * (W_hn h + b_hn); False: that of Cho et al., W_hn (r * h) + b_hn.
     dtype : dtype, default float32
         float32 or float64.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for float32 alone. It can be assigned later.
     rng : int or numpy.random.Generator, optional
         The source of the initial values, or its seed. All are from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch's.
 
@@ -376,11 +389,12 @@ class GRUCell(RecurrentCell):
         *,
         reset_after: bool = True,
         dtype: DTypeLike = np.float32,
+        precision: str = "float32",
         rng: Any = None,
     ) -> None:
         self.reset_after = checks.flag("reset_after", reset_after)
         self._cell = gru_cell(reset_after)
-        super().__init__(input_size, hidden_size, bias, dtype, rng)
+        super().__init__(input_size, hidden_size, bias, dtype, precision, rng)
 
 
 class LSTMCell(RecurrentCell):
@@ -399,6 +413,8 @@ class LSTMCell(RecurrentCell):
         i and f also see c_{t-1}, and o sees c_t (Gers and Schmidhuber 2000).
     dtype : dtype, default float32
         float32 or float64.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for float32 alone. It can be assigned later.
     rng : int or numpy.random.Generator, optional
         The source of the initial values, or its seed. All are from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch's.
 
@@ -428,8 +444,9 @@ class LSTMCell(RecurrentCell):
         *,
         peephole: bool = False,
         dtype: DTypeLike = np.float32,
+        precision: str = "float32",
         rng: Any = None,
     ) -> None:
         self.peephole = checks.flag("peephole", peephole)
         self._cell = lstm_cell(peephole)
-        super().__init__(input_size, hidden_size, bias, dtype, rng)
+        super().__init__(input_size, hidden_size, bias, dtype, precision, rng)

@@ -68,8 +68,8 @@ def available_isas() -> list[str]:
     Returns
     -------
     names : list of str
-        "scalar" (plain C) is everywhere; x86-64 has "sse2", and "v3" (AVX2 and FMA) and "v4" (AVX-512) if the processor does;
-        aarch64 has "neon". The environment variable FASTRNN_ISA forces one of them.
+        "scalar" (plain C) is everywhere; x86-64 has "sse2", and "v3" (AVX2 and FMA), "v4" (AVX-512) and "amx" (AVX-512, and AMX for
+        products of bfloat16) if the processor does; aarch64 has "neon". The environment variable FASTRNN_ISA forces one of them.
 
     Examples
     --------
@@ -88,7 +88,8 @@ def set_gemm(engine: str) -> None:
     engine : "own" or "blas"
         "own" (the default) is the package's packed micro-kernel: the promises about bits are made for it. "blas" is NumPy's BLAS,
         in calls that may use as many threads as it does (OPENBLAS_NUM_THREADS); other calls stay with "own". The instruction set
-        "scalar" takes the BLAS unless told "own". The initial value is FASTRNN_GEMM.
+        "scalar" takes the BLAS unless told "own". Calls with precision="bf16" always stay with "own": NumPy's BLAS has no products
+        of bfloat16. The initial value is FASTRNN_GEMM.
 
     Raises
     ------
@@ -146,6 +147,14 @@ def use_isa(name: str) -> None:
     _core.use_isa(names.index(name))
 
 
+def _bf16_kernels() -> str:
+    """The instruction set of bf16 products, and what the system says about AMX."""
+    name, answer = _core.isa_in_use("bf16"), _core.amx_answer()
+    if answer == "refused":
+        return f"{name}, because the system refuses the tiles of AMX; the same bits"
+    return f"{name}, whose tiles the first call asks the system for" if name == "amx" and not answer else name
+
+
 def show_config() -> None:
     """Print version, instruction set in use, threads, engine of the large products, NumPy and its BLAS.
 
@@ -157,6 +166,7 @@ def show_config() -> None:
     >>> fastrnn.show_config()  # doctest: +ELLIPSIS
     fastrnn ...
     instruction set   ... (available: scalar...)
+    bf16              ...
     threads           ...
     large products    ...
     NumPy             ...
@@ -166,6 +176,7 @@ def show_config() -> None:
     lines = [
         f"fastrnn {__version__}",
         f"instruction set   {_core.isa_in_use()} (available: {', '.join(_core.isas())})",
+        f"bf16              {_bf16_kernels()} (products with precision='bf16')",
         f"threads           {get_num_threads()} (default {_default[0]}: {_default[1]})",
         f"large products    {gemm()}",
         f"NumPy             {np.__version__}, BLAS {library.get('name', 'unknown')} {library.get('version', '')}".rstrip(),

@@ -18,8 +18,10 @@ Array = NDArray[Any]
 class _Frozen:
     """What both share: a copy of the layer or the cell whose weights do not change, and are packed."""
 
-    def __init__(self, owner: Any) -> None:
+    def __init__(self, owner: Any, precision: str | None = None) -> None:
         copied: Any = owner.astype(owner.dtype)
+        if precision is not None:
+            copied.precision = precision
         copied.flat.flags.writeable = False
         for weights in copied._weights():
             weights.packed = PackedWeights(copied._cell, weights)
@@ -41,6 +43,12 @@ class _Frozen:
     def dtype(self) -> np.dtype[Any]:
         """The dtype, float32 or float64."""
         return self.flat.dtype
+
+    @property
+    def precision(self) -> str:
+        """The precision of products, "float32" or "bf16": what frozen() was told, or that of the layer or cell at that time."""
+        precision: str = self._owner.precision
+        return precision
 
     def __repr__(self) -> str:
         return f"{self._owner!r}.frozen()"

@@ -32,6 +32,7 @@ class _Options(NamedTuple):
     record: Any
     checkpoint: Any
     threads: Any
+    precision: Any
 
 
 def rnn(
@@ -52,6 +53,7 @@ def rnn(
     record: bool = False,
     checkpoint: int | None = None,
     threads: int | None = None,
+    precision: str = "float32",
 ) -> tuple[Array, Array, Tape | None]:
     """The simple recurrent network (Elman 1990): h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu.
 
@@ -91,6 +93,8 @@ def rnn(
         RNN, whose tape needs y alone, it changes nothing.
     threads : int, optional
         At most so many; None: fastrnn.get_num_threads().
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for float32 arrays alone.
 
     Returns
     -------
@@ -121,7 +125,7 @@ def rnn(
     True
     """
     cell = rnn_cell(checks.choice("nonlinearity", nonlinearity, "tanh", "relu"))
-    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads)
+    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads, precision)
     y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh), h0, None, options)
     return y, h_n, tape
 
@@ -144,6 +148,7 @@ def gru(
     record: bool = False,
     checkpoint: int | None = None,
     threads: int | None = None,
+    precision: str = "float32",
 ) -> tuple[Array, Array, Tape | None]:
     """The gated recurrent unit: h_t = (1 - z) n + z h_{t-1}, with r, z = sigmoid(W_i. x_t + b_i. + W_h. h_{t-1} + b_h.) and
 
@@ -187,6 +192,8 @@ def gru(
         RNN, whose tape needs y alone, it changes nothing.
     threads : int, optional
         At most so many; None: fastrnn.get_num_threads().
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for float32 arrays alone.
 
     Returns
     -------
@@ -216,7 +223,7 @@ def gru(
     ((12, 4), (7, 2, 3))
     """
     cell = gru_cell(checks.flag("reset_after", reset_after))
-    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads)
+    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads, precision)
     y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh), h0, None, options)
     return y, h_n, tape
 
@@ -241,6 +248,7 @@ def lstm(
     record: bool = False,
     checkpoint: int | None = None,
     threads: int | None = None,
+    precision: str = "float32",
 ) -> tuple[Array, tuple[Array, Array], Tape | None]:
     """Long short-term memory (Hochreiter and Schmidhuber 1997; Gers et al. 2000 for f and the peepholes):
 
@@ -286,6 +294,8 @@ def lstm(
         RNN, whose tape needs y alone, it changes nothing.
     threads : int, optional
         At most so many; None: fastrnn.get_num_threads().
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for float32 arrays alone.
 
     Returns
     -------
@@ -315,7 +325,7 @@ def lstm(
     ((16, 4), (2, 4))
     """
     cell = lstm_cell(peephole is not None)
-    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads)
+    options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads, precision)
     y, h_n, c_n, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, peephole, w_hr), h0, c0, options)
     assert c_n is not None
     return y, (h_n, c_n), tape
@@ -334,6 +344,7 @@ def _call(
         return plain
     x = checks.floats("x", x, None, (2, 3))
     w = check_weights(cell, x.dtype, *weights)
+    w.precision = checks.precision(options.precision, x.dtype)
     reverse, record = checks.flag("reverse", options.reverse), checks.flag("record", options.record)
     unbatched = x.ndim == 2
     batch_first = checks.flag("batch_first", options.batch_first) and not unbatched
@@ -354,7 +365,7 @@ def _plain(
     cell: Cell, x: Any, weights: tuple[Any, ...], h0: Any, c0: Any, options: _Options
 ) -> tuple[Array, Array, Array | None, Tape | None] | None:
     """The result of a plain call, or None."""
-    lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads = options
+    lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads, precision = options
     if lengths is not None or reset is not None or mask is not None or checkpoint is not None or reverse is not False:
         return None
     if type(masked) is not str or masked != "zero" or type(batch_first) is not bool or type(record) is not bool:
@@ -363,23 +374,24 @@ def _plain(
         return None
     if len(weights) == 4:
         weights = (*weights, None, None)
-    done = call_function(cell, cell.form, x, weights, h0, c0, batch_first, record, threads or 0)
+    done = call_function(cell, cell.form, x, weights, h0, c0, batch_first, record, threads or 0, precision)
     if done is None:
         return None
     y, state, kept = done
     h_n, c_n = state if cell.is_lstm else (state, None)
     if kept is None:
         return y, h_n, c_n, None
-    tape = Tape._of_plain(kept, lambda kept: _general(cell, weights, threads, kept), batch_first and y.ndim == 3, y.ndim == 2)
+    tape = Tape._of_plain(kept, lambda kept: _general(cell, weights, options, kept), batch_first and y.ndim == 3, y.ndim == 2)
     return y, h_n, c_n, tape
 
 
-def _general(cell: Cell, weights: tuple[Any, ...], threads: int | None, kept: Recorded) -> Run:
+def _general(cell: Cell, weights: tuple[Any, ...], options: _Options, kept: Recorded) -> Run:
     """The run of a plain call, as if it had gone the general way."""
     x, state, (y,), cs, gates, rows_first = kept.parts()
     w = check_weights(cell, x.dtype, *weights)
+    w.precision = options.precision
     h0, c0 = state if cell.is_lstm else (state, None)
-    run = make_run(cell, x, w, h0, c0, None, None, False, rows_first, threads)
+    run = make_run(cell, x, w, h0, c0, None, None, False, rows_first, options.threads)
     y = y[:, None] if y.ndim == 2 else y.swapaxes(0, 1) if rows_first else y
     run.resume(rows_first, y, cs[0] if cs else None, gates[0] if gates else None)
     return run

@@ -174,7 +174,7 @@ def gradcheck(
         An entry failed; the message names the worst by name and index. Also a gradient that is missing or has the wrong shape.
     TypeError, ValueError
         One of the arguments above is not what it should be; the message names it. Also TypeError where target is neither a function
-        nor a layer, or takes several arguments as *args or **kwargs.
+        nor a layer, or takes several arguments as *args or **kwargs; ValueError where its precision is "bf16".
 
     Notes ----- No argument is modified: arrays are copied, and the entries of a layer's params, which are changed in place, and the
     state of its generator are restored bit for bit, also when the target raises. An entry that fails is tried again with steps h/8
@@ -358,6 +358,7 @@ def _open(
         kind = bound.signature.parameters[argument].kind
         if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             raise TypeError(f"target: expected arguments with names, got several in {argument!r}")
+    _refuse_rounding(target if is_layer else None, bound)
     params = dict(target.params) if is_layer else {}
 
     def run() -> Any:
@@ -373,6 +374,17 @@ def _open(
         return grad if not member or grad is None else grad[int(member[:-1])]
 
     return run, {**arrays, **params}, gradient
+
+
+def _refuse_rounding(layer: Any, bound: inspect.BoundArguments) -> None:
+    """The differences of a forward that rounds are steps of the rounding."""
+    bound.apply_defaults()
+    precision = bound.arguments.get("precision") if layer is None else getattr(layer, "precision", None)
+    if isinstance(precision, str) and precision == "bf16":
+        raise ValueError(
+            "target: expected precision='float32', got 'bf16', which rounds the operands of products: the differences of such a "
+            "forward are steps of the rounding, not its gradient; check the same weights with precision='float32'"
+        )
 
 
 def _copies(name: str, value: Any, arrays: dict[str, Array]) -> Any:

@@ -59,13 +59,14 @@ class _Layer(NamedTuple):
     checkpoint: int  # 0: none
     fewer_threads: bool  # does a lower number of the process hold, too?
     threads: int
+    bf16: bool
 
     def options(self, sizes: _Sizes, backward: bool, checkpoint: int) -> tuple[int, ...]:
         """fr_options of _xla/frame.h."""
         T, B, I, H, _ = sizes
         of_size = (min(T, checkpoint) if checkpoint else T, B, I, H, self.cell.gates, self.threads)
         how, recompute = (schedule.backward if backward else schedule.forward)(*of_size), schedule.recompute(*of_size)
-        return *self[:4], checkpoint, self.fewer_threads, *how, *recompute
+        return *self[:4], checkpoint, self.fewer_threads, self.bf16, *how, *recompute
 
 
 class _Sizes(NamedTuple):
@@ -101,7 +102,8 @@ def _check(call: Call, floats: Arrays, of_rows: Arrays) -> tuple[_Layer, bool]:
     assert tape is not None and tape._run is not None
     run, checkpoint = tape._run, int(options.get("checkpoint") or 0)
     fewer_threads, hold = options.get("threads") is None, options.get("masked") == "hold"
-    return _Layer(run.cell, run.plan.reverse, tape._batch_first, hold, checkpoint, fewer_threads, run.threads), tape._unbatched
+    of_call = checkpoint, fewer_threads, run.threads, run.weights.precision == "bf16"
+    return _Layer(run.cell, run.plan.reverse, tape._batch_first, hold, *of_call), tape._unbatched
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -44,6 +44,7 @@ class Recurrent(Portable):
         dropout: float,
         bidirectional: bool,
         dtype: DTypeLike,
+        precision: str,
         rng: Any,
     ) -> None:
         self.input_size = checks.size("input_size", input_size)
@@ -59,7 +60,7 @@ class Recurrent(Portable):
         D, H, P = self._directions, self.hidden_size, self._output_size
         suffixes = [f"_l{k}{direction}" for k in range(self.num_layers) for direction in ("", "_reverse")[:D]]
         sizes = [self.input_size if k < D else D * P for k in range(len(suffixes))]
-        self._set_up([shapes_of(self._cell, I, H, P, self.bias) for I in sizes], suffixes, dtype, rng)
+        self._set_up([shapes_of(self._cell, I, H, P, self.bias) for I in sizes], suffixes, dtype, rng, precision)
 
     def __call__(
         self, x: Any, state: State = None, lengths: Any = None, reset: Any = None, mask: Any = None, *, masked: str = "zero"
@@ -178,13 +179,15 @@ class Recurrent(Portable):
         y.flags.writeable = False
         return layout.returned(y), self._final(layout, done), LayerTape(self, (layout, done))
 
-    def stream(self, batch_size: int = 1) -> Stream:
+    def stream(self, batch_size: int = 1, *, precision: str | None = None) -> Stream:
         """Inference step by step: a stream that keeps the state.
 
         Parameters
         ----------
         batch_size : int, default 1
             B, the rows of every step.
+        precision : "float32" or "bf16", optional
+            Of the stream's products; None: the layer's.
 
         Returns
         -------
@@ -212,10 +215,15 @@ class Recurrent(Portable):
                 "bidirectional: expected False, got True; a stream gives out a step before it knows the next ones, "
                 "but the reverse direction starts at the end of the sequence"
             )
-        return make_stream(self._cell, self._weights(), batch_size)
+        return make_stream(self._cell, self._weights(precision), batch_size)
 
-    def frozen(self) -> FrozenLayer:
+    def frozen(self, precision: str | None = None) -> FrozenLayer:
         """The layer for inference alone, with a snapshot of its weights that is packed once: see fastrnn.FrozenLayer.
+
+        Parameters
+        ----------
+        precision : "float32" or "bf16", optional
+            Of its products; None: the layer's.
 
         Returns
         -------
@@ -223,6 +231,8 @@ class Recurrent(Portable):
 
         Raises
         ------
+        TypeError, ValueError
+            A wrong `precision`.
         MemoryError
 
         Examples
@@ -233,7 +243,7 @@ class Recurrent(Portable):
         >>> np.array_equal(layer.frozen()(x)[0], layer(x)[0])
         True
         """
-        return FrozenLayer(self)
+        return FrozenLayer(self, precision)
 
     @property
     def _directions(self) -> int:
@@ -273,7 +283,7 @@ class Recurrent(Portable):
         threads = config.get_num_threads
         options = Options(self._cell, 1, layout.rows_first, threads, True)
         plans = self._plans(layout, None, None, None, "zero")
-        done = Pass(options, plans, self._weights())
+        done = Pass(options, plans, kept.weights())
         x = layout.x
         for k, weights in enumerate(done.weights):
             y = ys[k] if k + 1 < len(ys) else layout.turned(ys[k])
@@ -371,6 +381,8 @@ class RNN(Recurrent):
         A second set of cells goes from each row's end to its start; y is both outputs, concatenated.
     dtype : dtype, default float32
         float32 or float64.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for float32 alone. It can be assigned later.
     rng : int or numpy.random.Generator, optional
         The source of the initial values and of dropout's masks, or its seed.
 
@@ -407,11 +419,12 @@ class RNN(Recurrent):
         bidirectional: bool = False,
         *,
         dtype: DTypeLike = np.float32,
+        precision: str = "float32",
         rng: Any = None,
     ) -> None:
         self.nonlinearity = checks.choice("nonlinearity", nonlinearity, "tanh", "relu")
         self._cell = rnn_cell(nonlinearity)
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, precision, rng)
 
 
 class IRNN(RNN):
@@ -439,6 +452,8 @@ class IRNN(RNN):
         The standard deviation of W_ih, at least 0.
     dtype : dtype, default float32
         float32 or float64.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for float32 alone. It can be assigned later.
     rng : int or numpy.random.Generator, optional
         The source of the initial values and of dropout's masks, or its seed.
 
@@ -473,12 +488,14 @@ class IRNN(RNN):
         recurrent_scale: float = 1.0,
         input_std: float = 0.001,
         dtype: DTypeLike = np.float32,
+        precision: str = "float32",
         rng: Any = None,
     ) -> None:
         self.recurrent_scale = checks.real("recurrent_scale", recurrent_scale)
         self.input_std = checks.real("input_std", input_std, 0)
         self.nonlinearity, self._cell = "relu", Cell.RNN_RELU
-        Recurrent.__init__(self, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+        sizes = input_size, hidden_size, num_layers
+        Recurrent.__init__(self, *sizes, bias, batch_first, dropout, bidirectional, dtype, precision, rng)
 
     def _initialise(self) -> None:
         for name, array in self.params.items():
@@ -514,6 +531,8 @@ class GRU(Recurrent):
         PyTorch's and cuDNN's form, r * (W_hn h + b_hn); False: that of Cho et al., W_hn (r * h) + b_hn.
     dtype : dtype, default float32
         float32 or float64.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for float32 alone. It can be assigned later.
     rng : int or numpy.random.Generator, optional
         The source of the initial values and of dropout's masks, or its seed.
 
@@ -548,11 +567,12 @@ class GRU(Recurrent):
         *,
         reset_after: bool = True,
         dtype: DTypeLike = np.float32,
+        precision: str = "float32",
         rng: Any = None,
     ) -> None:
         self.reset_after = checks.flag("reset_after", reset_after)
         self._cell = gru_cell(reset_after)
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, precision, rng)
 
 
 class LSTM(Recurrent):
@@ -584,6 +604,8 @@ class LSTM(Recurrent):
         i and f also see c_{t-1}, and o sees c_t (Gers and Schmidhuber 2000).
     dtype : dtype, default float32
         float32 or float64.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for float32 alone. It can be assigned later.
     rng : int or numpy.random.Generator, optional
         The source of the initial values and of dropout's masks, or its seed.
 
@@ -621,9 +643,10 @@ class LSTM(Recurrent):
         *,
         peephole: bool = False,
         dtype: DTypeLike = np.float32,
+        precision: str = "float32",
         rng: Any = None,
     ) -> None:
         self.peephole = checks.flag("peephole", peephole)
         self.proj_size = checks.projection("proj_size", proj_size, checks.size("hidden_size", hidden_size))
         self._cell = lstm_cell(peephole)
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, precision, rng)

@@ -51,10 +51,10 @@ class Stream(Stepper):
 
     def __init__(self, cell: Cell, weights: Weights, batch_size: int, stacked: bool = False) -> None:
         B, P, dtype = checks.integer("batch_size", batch_size, 1), weights.P, weights.w_hh.dtype
-        self._I, self._P, self._dtype = weights.w_ih.shape[1], P, dtype
+        self._I, self._P, self._dtype, self._precision = weights.w_ih.shape[1], P, dtype, weights.precision
         h = checks.allocate("batch_size", "(B, P)", (B, P), dtype, zero=True)
         c = np.zeros((B, weights.H), dtype) if cell.is_lstm else None
-        super().__init__(cell, dtype == checks.F64, weights, h, c, max(_CHUNK, B), stacked)
+        super().__init__(cell, weights, h, c, max(_CHUNK, B), stacked)
 
     @property
     def _layers(self) -> Sequence[Stream]:
@@ -65,6 +65,18 @@ class Stream(Stepper):
     def batch_size(self) -> int:
         """B : int, the rows of every step."""
         return len(self.h)
+
+    @property
+    def precision(self) -> str:
+        """The precision of products, "float32" or "bf16": what stream() was told, or that of the layer at that time.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> fastrnn.GRU(3, 4, rng=0).stream(precision="bf16").precision
+        'bf16'
+        """
+        return self._precision
 
     @property
     def state(self) -> State:

@@ -78,10 +78,10 @@ class UnrolledTape(OneUse):
 class UnrolledCell:
     """Steps of a cell over weights that stay: made by cell.unrolled(), for one ``with`` block and one thread at a time.
 
-    The weights are packed where the block begins; later changes of the cell are not seen. The parameters' gradients of all steps
-    are added up in `grads`, many steps in one product. Tapes may be used in any order, or not at all. States and their gradients
-    have the bits of cell.forward and tape.backward; the parameters' gradients are summed over up to 128 rows at a time, as those of
-    a layer are.
+    The weights are packed where the block begins; later changes of the cell, its precision included, are not seen. The parameters'
+    gradients of all steps are added up in `grads`, many steps in one product. Tapes may be used in any order, or not at all. States
+    and their gradients have the bits of cell.forward and tape.backward; the parameters' gradients are summed over up to 128 rows at
+    a time, as those of a layer are.
 
     Examples
     --------

@@ -13,13 +13,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 # The folder from which fastrnn is imported here, for other processes: the tree, or where the package is installed.
 IMPORTED_FROM = str(Path(find_spec("fastrnn").origin).parents[1])
+_V4 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
 # What each kernel file is compiled with, as setup.py does.
 ISA_FLAGS = {
     "scalar": [],
     "sse2": [],
     "neon": [],
     "v3": ["-mavx2", "-mfma"],
-    "v4": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
+    "amx": [*_V4, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],
+    "v4": _V4,
 }
 
 

@@ -62,11 +62,12 @@ COMPILED = [
             "free_threading",
         ),
     ),
-    *of("csrc/isa/dispatch.c", ("c->kernels[dtype]", "c->kernels[0]", "golden math")),
+    *of("csrc/isa/dispatch.c", ("c->kernels[table]", "c->kernels[0]", "golden math")),
     *of(
         "fastrnn/_plain.pxi",
         ("            t.d.fresh = 1\n", "", "plain"),
-        ("if not gemm_is_own() or not self.read(x, state, False,", "if not self.read(x, state, False,", "plain", "blas"),
+        ("if not gemm_is_own(self.table) or not self.read(x, state, False,", "if not self.read(x, state, False,", "plain", "blas"),
+        ("engine == GEMM_OWN or table == FR_BF16 or", "engine == GEMM_OWN or", "precision", "blas"),
         ("row = <const char *>y.p + (f.T - 1) * y.st * self.size", "row = <const char *>y.p", "plain"),
         ("        cnp.PyArray_CLEARFLAGS(<cnp.ndarray>y, cnp.NPY_ARRAY_WRITEABLE)\n", "", "plain layers"),
         ("(n > 1 and strides[ndim - 1] != size)", "False", "plain layers"),
@@ -301,6 +302,7 @@ PYTHON = [
     *of(
         "fastrnn/_engine/run.py",
         ("min(truncate or 0, sys.maxsize)", "0", "promises", "truncated"),
+        ('return self.weights.precision == "float32" and', "return", "precision", "blas"),
         ("self.c[gap] = 0  #", "self.c[gap] += 0  #", "cells layers stacks", "lstm"),
         ("        if out is not None and self._has_gaps():\n", "        if False:\n", "stacks", "lengths or mask or cells"),
         (
@@ -412,6 +414,8 @@ PYTHON = [
         ),
         ("limit = 1 / math.sqrt(self.hidden_size)", "limit = 1 / self.hidden_size", "layers", "initial"),
         ('_not_pickled = ("_of_cells", "_plain")', "_not_pickled = ()", "parameters pickles"),
+        ("            vars(self).pop(name, None)\n", "            pass\n", "precision"),
+        ("        checks.precision(self._precision, new.dtype)\n", "", "precision"),
     ),
     *of("fastrnn/_api/optional.py", ("if absent == package or (", "if absent or (", "import", "package")),
     *of("fastrnn/_bridge.py", ("if isinstance(value, np.ma.MaskedArray):  #", "if False:  #", "silent_inputs", "masked")),
@@ -513,7 +517,6 @@ PYTHON = [
     ),
     *of(
         "fastrnn/torch/tensors.py",
-        (' or _autocasts("cpu"):', ":", "torch_ways torch_modules torch_accelerate"),
         ("        or forward_ad._current_level >= 0\n", "", "torch_ways"),
         ("if weight is None or weight.dtype not in DTYPES or", "if weight is None or", "torch_modules torch_ways torch_accelerate"),
     ),
@@ -526,12 +529,18 @@ PYTHON = [
         ("if node is not None and not _will_run(node):", "if False:", "torch_plain torch_ways", "", "gradients that nobody takes"),
         ("sums = ctx.sums.pop(task, None)", "sums = ctx.sums.get(task, None)", "torch_plain", "", "no task comes twice"),
         ("special = _records() or watched()", "special = watched()", "torch_plain torch_ways"),
+        (" or precision != self.precision", "", "torch_precision"),
     ),
     *of(
         "fastrnn/torch/frozen.py",
         ("0 if parameter.is_inference() else parameter._version", "0", "torch_plain"),
         ("return parameter.data_ptr(), ", "return 0, ", "torch_plain"),
         ("    if module.training:\n", "    if False:\n", "torch_plain"),
+    ),
+    *of(
+        "fastrnn/torch/autocast.py",
+        ("carried = (x if state is None else state).dtype", "carried = x.dtype", "torch_precision"),
+        ("torch.bfloat16 if projected else carried", "carried", "torch_precision"),
     ),
     *of("fastrnn/torch/replace.py", ('if "forward" in vars(module) and', "if False and", "torch_accelerate")),
     *of("fastrnn/torch/forward.py", ("if kind.forward is self._inherited:", "if True:", "torch_accelerate")),

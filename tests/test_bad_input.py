@@ -564,6 +564,7 @@ def test_only_an_lstm_has_c():
 
 FLAG = (1, 0, None, "yes", 1.0, [True], np.array(True), np.array([True]))
 NAME = (None, 1, "", "TANH", b"tanh", ["tanh"], {"tanh"})
+PRECISION = (*NAME, "bfloat16", "float64", np.array(["float32", "bf16"]))
 COUNT = (0, -1, 1.5, 2.0, True, np.True_, "2", [1], np.array([1, 2]), np.float64(2), float("nan"), -(10**30), 1j)
 NUMBER = ("1", None, 1j, [1.0], np.ones(2), True, float("nan"), float("inf"), -float("inf"), 10**400)
 DTYPE = (None, "f2", "int32", int, complex, "nonsense", object, 32, ">f4", ">f8", "f4,f4", np.zeros(3), [1], "S", np.float16)
@@ -588,6 +589,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
                 "record": FLAG,
                 "checkpoint": tuple(value for value in COUNT if value is not None),
                 "masked": NAME,
+                "precision": PRECISION,
                 "threads": COUNT,
                 **({"nonlinearity": (*NAME, np.array(["tanh", "relu"]))} if f is fastrnn.rnn else {}),
                 **({"reset_after": FLAG} if f is fastrnn.gru else {}),
@@ -607,6 +609,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
                 "dropout": (*NUMBER, -0.1, 1.5, None),
                 "bidirectional": FLAG,
                 "dtype": DTYPE,
+                "precision": PRECISION,
                 "rng": SEED,
                 **({"nonlinearity": (*NAME, np.array(["tanh", "relu"]))} if layer is fastrnn.RNN else {}),
                 **({"recurrent_scale": NUMBER, "input_std": (*NUMBER, -0.5)} if layer is fastrnn.IRNN else {}),
@@ -624,6 +627,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
                 "hidden_size": (*COUNT, None),
                 "bias": FLAG,
                 "dtype": DTYPE,
+                "precision": PRECISION,
                 "rng": SEED,
                 **({"nonlinearity": (*NAME, np.array(["tanh", "relu"]))} if cell is fastrnn.RNNCell else {}),
                 **({"reset_after": FLAG} if cell is fastrnn.GRUCell else {}),
@@ -690,6 +694,7 @@ def test_a_wrong_setting_is_one_error(name, argument, value):
         ("rnn", "reverse", np.True_, True),
         ("rnn", "nonlinearity", np.str_("relu"), "relu"),
         ("gru", "reset_after", np.False_, False),
+        ("gru", "precision", np.str_("float32"), "float32"),
         ("lstm", "threads", np.int8(2), 2),
         ("lstm", "threads", np.array(2), 2),
         ("lstm", "threads", 10**30, 2),

@@ -1,7 +1,8 @@
 """The kernels by their C interface alone: natively, and cross-compiled for aarch64 under qemu; the same bits.
 
 tests/c/selftest_kernels.c compares them with plain loops and prints a hash of all results for each
-instruction set; tests/c/selftest_optim.c does so for the rules of a training.
+instruction set; tests/c/selftest_optim.c does so for the rules of a training. The kernels of AMX are among them with
+its instructions in C, tests/c/amx_in_c.c, and with AMX itself where the processor has it.
 """
 
 import os
@@ -32,7 +33,7 @@ QEMU = "qemu-aarch64"
 SELFTEST_MATH = [ROOT / "tests" / "c" / name for name in ("selftest_math.c", "selftest_math_f32.c")]
 SHARED = ["isa/dispatch", "team/pool"]
 ISAS = {
-    machine: [f"isa/{isa}_{dtype}" for isa in isas for dtype in ("f32", "f64")]
+    machine: [f"isa/{isa}_{table}" for isa in isas for table in ("f32", "f64", "bf16")]
     for machine, isas in {"x86_64": ("scalar", "sse2", "v3", "v4"), "aarch64": ("scalar", "neon"), "": ("scalar",)}.items()
 }
 
@@ -63,26 +64,40 @@ def objects(folder: Path, compiler: list[str], names: list[str], *flags: str) ->
         return list(pool.map(compile_one, names))
 
 
+def amx_in_c(folder: Path, compiler: list[str], *flags: str) -> Path:
+    """The kernels of AMX with its instructions in C, and the widest vectors of this machine."""
+    isa = fastrnn.available_isas()[-1].replace("amx", "v4")
+    target = folder / "amx_in_c.o"
+    source = ROOT / "tests" / "c" / "amx_in_c.c"
+    run(*compiler, *FLAGS, *flags, *ISA_FLAGS[isa], f"-DFR_{isa.upper()}=1", "-c", source, "-o", target)
+    return target
+
+
 def selftest(folder: Path, compiler: list[str], kernels: list[Path], name: str = "selftest_kernels") -> Path:
     """Compile this file of tests/c, and link it with these objects."""
     program = folder / name
     source = ROOT / "tests" / "c" / f"{name}.c"
-    run(*compiler, *FLAGS, source, *kernels, "-o", program, "-lm")
+    in_c = ["-DAMX_IN_C"] if any(path.name == "amx_in_c.o" for path in kernels) else []
+    run(*compiler, *FLAGS, *in_c, source, *kernels, "-o", program, "-lm")
     return program
 
 
-def hashes(said: str) -> dict[str, tuple[str, ...]]:
-    """{isa: hashes of the results, float32 and float64, and of those with options where there are some}"""
-    lines = re.findall(r"^(\w+) +(float32 [0-9a-f]{16} float64 [0-9a-f]{16}.*)$", said, re.MULTILINE)
-    return {isa: tuple(re.findall(r"[0-9a-f]{16}", found)) for isa, found in lines}
+def hashes(said: str) -> dict[str, dict[str, tuple[str, ...]]]:
+    """{isa: {dtype: the hash of the results, and of those with options where there are some}}"""
+    lines = re.findall(r"^(\w+) +(\w+ [0-9a-f]{16}.*)$", said, re.MULTILINE)
+    found = {isa: re.findall(r"(\w+) ([0-9a-f]{16})", rest) for isa, rest in lines}
+    return {isa: {dtype: tuple(h for d, h in pairs if d == dtype) for dtype, _ in pairs} for isa, pairs in found.items()}
 
 
 @pytest.fixture(scope="module")
 def native_objects(tmp_path_factory) -> list[Path]:
     """Compiled in less time than the module: no optimisation may change a bit."""
     need(NATIVE_CC[0])
-    names = SHARED + ISAS.get(platform.machine(), ISAS[""])
-    return objects(tmp_path_factory.mktemp("objects"), NATIVE_CC, names, "-O1")
+    amx = "amx" in fastrnn.available_isas()
+    names = SHARED + ISAS.get(platform.machine(), ISAS[""]) + ["isa/amx_bf16"] * amx
+    folder = tmp_path_factory.mktemp("objects")
+    made = objects(folder, NATIVE_CC, names, "-O1", *["-DFR_WITH_AMX"] * amx)
+    return [*made, amx_in_c(folder, NATIVE_CC, "-O1")]
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +110,22 @@ def aarch64_objects(tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def native(native_objects, tmp_path_factory) -> dict[str, tuple[str, ...]]:
+def native(native_objects, tmp_path_factory) -> dict[str, dict[str, tuple[str, ...]]]:
     """The hashes of this machine. Teams are watched with the widest vectors and with none: threads are slow where they have to wait
     for each other beside other tests, and what they do is the same on all instruction sets."""
     program = selftest(tmp_path_factory.mktemp("native"), NATIVE_CC, native_objects)
-    isas = fastrnn.available_isas()
-    alone = {isa: ["all", "1"] for isa in isas if isa not in ("scalar", isas[-1])}
+    isas = [*fastrnn.available_isas(), "amx_in_c"]
+    alone = {isa: ["all", "1"] for isa in isas if isa not in ("scalar", isas[-2])}
     return hashes("".join(run(program, isa, *alone.get(isa, [])) for isa in isas))
 
 
 def test_kernels_natively(native):
-    assert list(native) == fastrnn.available_isas()
-    for pair in ("scalar", "sse2"), ("v3", "v4"):
-        assert len({native[isa] for isa in pair if isa in native}) < 2
+    assert list(native) == [*fastrnn.available_isas(), "amx_in_c"]
+    fused = [isa for isa in native if isa not in ("scalar", "sse2")]
+    for isas in ("scalar", "sse2"), fused:
+        for dtype in "float32", "float64", "bfloat16":
+            assert len({native[isa][dtype] for isa in isas if dtype in native.get(isa, {})}) < 2, dtype
+    assert native["amx_in_c"]["bfloat16"]
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +163,7 @@ def test_kernels_of_aarch64_give_the_same_bits(native, aarch64_objects, tmp_path
     if not fused:
         pytest.skip("agrees with the loops; there is no fused multiply-add here to compare its bits with")
     assert {isa: native[isa] for isa in fused} == dict.fromkeys(fused, neon)
+    assert neon["bfloat16"]
 
 
 def test_the_rules_of_a_training_have_the_same_bits_everywhere(native_objects, aarch64_objects, tmp_path):
@@ -152,7 +171,8 @@ def test_the_rules_of_a_training_have_the_same_bits_everywhere(native_objects, a
     said = run(selftest(tmp_path, NATIVE_CC, native_objects, "selftest_optim"))
     on_aarch64 = run(QEMU, selftest(tmp_path, CROSS_CC, aarch64_objects, "selftest_optim"))
     assert list(hashes(said)) == fastrnn.available_isas()
-    assert len({*hashes(said).values(), *hashes(on_aarch64).values()}) == 1
+    first, *others = [*hashes(said).values(), *hashes(on_aarch64).values()]
+    assert first and all(other == first for other in others)
 
 
 def test_functions_on_aarch64(tmp_path):

@@ -43,12 +43,12 @@ static int has_v4(void)
 #ifdef FR_WITH_AMX /* the compiler knows it */
 extern const fr_kernels fr_kernels_amx_bf16;
 
-/* AMX-TILE and AMX-BF16, and a system that saves the tiles. */
+/* AMX-TILE and AMX-BF16, AVX512_BF16, and a system that saves the tiles. */
 static int has_amx(void)
 {
     unsigned a, b, c, d, low, high;
     if (!has_v4() || !__get_cpuid_count(1, 0, &a, &b, &c, &d) || !(c >> 27 & 1) || !__get_cpuid_count(7, 0, &a, &b, &c, &d) ||
-        !(d >> 22 & 1) || !(d >> 24 & 1))
+        !(d >> 22 & 1) || !(d >> 24 & 1) || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a >> 5 & 1))
         return 0;
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (low >> 17 & 3) == 3;
@@ -82,10 +82,10 @@ const char *fr_isa_name(int index)
     return c ? c->name : NULL;
 }
 
-const fr_kernels *fr_kernels_of(int index, int dtype)
+const fr_kernels *fr_kernels_of(int index, int table)
 {
     const choice *c = find(index);
-    return c ? c->kernels[dtype] : NULL;
+    return c ? c->kernels[table] : NULL;
 }
 
 int fr_ask_for_amx(void)

@@ -41,6 +41,9 @@ extern const fr_kernels FR_THIS_TABLE;
 const fr_kernels FR_THIS_TABLE = {
     .isa = FR_STRING(FR_ISA),
     .lanes = W,
+#if defined FR_AMX && !defined FR_AMX_IN_C
+    .tiles = 1,
+#endif
     .forward_sizes = forward_sizes,
     .backward_sizes = backward_sizes,
     .forward = forward,

@@ -139,7 +139,7 @@ static void pack_gates(REAL *to, const REAL *w, ptrdiff_t H, ptrdiff_t K, ptrdif
     for (int j = 0; j < nv; j++) {
         ptrdiff_t b = n == 1 ? 4 * p + j : p, lanes = fr_min(W, H - b * W);
         const REAL *from = w + (gate[n == 1 ? 0 : j] * H + b * W) * K;
-        pack_transposed(to + j * W, nv * W, from, K, lanes, K);
+        pack_transposed(to, j, nv, from, K, lanes, K);
     }
 }
 

@@ -117,12 +117,11 @@ static inline void tiles_for(tiles *t, int n)
     t->rows = n;
 }
 
-enum { BYTES_OF_S = 4 * W * sizeof(REAL) }; /* from row to row */
+enum { BYTES_OF_S = 4 * W * sizeof(REAL), BYTES_OF_PANEL = W * sizeof(REAL) }; /* from row to row */
 
 /* Up to 16 rows by nv vectors, all of whose sums stay in registers. */
 static ALWAYS_INLINE void low_tile(tiles *t, const int nv, const term *a, ptrdiff_t apart, const REAL *panel, ptrdiff_t blocks, REAL *s)
 {
-    const ptrdiff_t row = nv * W * sizeof(REAL);
     (void)t;
     tile_load(t, 0, s, BYTES_OF_S);
     if (nv > 1)
@@ -133,18 +132,18 @@ static ALWAYS_INLINE void low_tile(tiles *t, const int nv, const term *a, ptrdif
         tile_load(t, 3, s + 3 * W, BYTES_OF_S);
     for (; blocks > 0; blocks--, a += BLOCK, panel += PAIRS * nv * W) {
         tile_load(t, 4, a, apart);
-        tile_load(t, 6, panel, row);
+        tile_load(t, 6, panel, BYTES_OF_PANEL);
         tile_product(t, 0, 4, 6);
         if (nv > 1) {
-            tile_load(t, 7, panel + W, row);
+            tile_load(t, 7, panel + NEXT_VECTOR, BYTES_OF_PANEL);
             tile_product(t, 1, 4, 7);
         }
         if (nv > 2) {
-            tile_load(t, 6, panel + 2 * W, row);
+            tile_load(t, 6, panel + 2 * NEXT_VECTOR, BYTES_OF_PANEL);
             tile_product(t, 2, 4, 6);
         }
         if (nv > 3) {
-            tile_load(t, 7, panel + 3 * W, row);
+            tile_load(t, 7, panel + 3 * NEXT_VECTOR, BYTES_OF_PANEL);
             tile_product(t, 3, 4, 7);
         }
     }
@@ -161,7 +160,7 @@ static ALWAYS_INLINE void low_tile(tiles *t, const int nv, const term *a, ptrdif
 static ALWAYS_INLINE void high_tile(tiles *t, const int two, int nv, const term *a, ptrdiff_t apart, const REAL *panel, ptrdiff_t blocks,
                                     REAL *s)
 {
-    const ptrdiff_t row = nv * W * (ptrdiff_t)sizeof(REAL), lower = TILE_ROWS * apart / (ptrdiff_t)sizeof(term);
+    const ptrdiff_t lower = TILE_ROWS * apart / (ptrdiff_t)sizeof(term);
     REAL *below = s + TILE_ROWS * 4 * W;
     (void)t;
     tile_load(t, 0, s, BYTES_OF_S);
@@ -171,13 +170,13 @@ static ALWAYS_INLINE void high_tile(tiles *t, const int two, int nv, const term 
         tile_load(t, 3, below + W, BYTES_OF_S);
     }
     for (; blocks > 0; blocks--, a += BLOCK, panel += PAIRS * nv * W) {
-        tile_load(t, 6, panel, row);
+        tile_load(t, 6, panel, BYTES_OF_PANEL);
         tile_load(t, 4, a, apart);
         tile_product(t, 0, 4, 6);
         tile_load(t, 5, a + lower, apart);
         tile_product(t, 2, 5, 6);
         if (two) {
-            tile_load(t, 7, panel + W, row);
+            tile_load(t, 7, panel + NEXT_VECTOR, BYTES_OF_PANEL);
             tile_product(t, 1, 4, 7);
             tile_product(t, 3, 5, 7);
         }
@@ -215,9 +214,9 @@ static void tile(tiles *t, int n, int np, int nv, const term *const *a, const RE
     }
     for (int v = 0; v < nv; v += 2) {
         if (v + 1 < nv)
-            high_tile(t, 1, nv, a[0], apart, panel + v * W, blocks, s + v * W);
+            high_tile(t, 1, nv, a[0], apart, panel + v * NEXT_VECTOR, blocks, s + v * W);
         else
-            high_tile(t, 0, nv, a[0], apart, panel + v * W, blocks, s + v * W);
+            high_tile(t, 0, nv, a[0], apart, panel + v * NEXT_VECTOR, blocks, s + v * W);
     }
 }
 

@@ -5,8 +5,8 @@
  * without it gives the same numbers: a product of two bfloat16 is exact in float32, and of a pair of them in 32 bits the upper one is a
  * float32 once the lower half is cleared, the lower one once it is shifted up.
  *
- * s: rows of four vectors. panel: [k / 2][nv] vectors of pairs, terms k and k + 1 of an output in the lower and in the upper half.
- * a[r]: the terms of row r, which round_terms has rounded.
+ * s: rows of four vectors. panel: vectors of pairs, terms k and k + 1 of an output in the lower and in the upper half of a lane; in a
+ * block [k / 2][nv], or, for AMX, [nv][k / 2]. a[r]: the terms of row r, which round_terms has rounded.
  */
 #ifndef FR_BF16_H
 #define FR_BF16_H
@@ -24,28 +24,41 @@ static inline ptrdiff_t panel_rows(ptrdiff_t K)
     return terms_of(K) / 2;
 }
 
+/* From a row of a block of a panel to the next, and from a vector to the next. */
+#ifdef FR_AMX
+enum { NEXT_VECTOR = PAIRS * W };
+static inline ptrdiff_t next_row(int nv)
+{
+    (void)nv;
+    return W;
+}
+#else
+enum { NEXT_VECTOR = W };
+static inline ptrdiff_t next_row(int nv)
+{
+    return nv * W;
+}
+#endif
+
 /* ---- rounding ------------------------------------------------------------------------------------------ */
 
 #ifdef FR_SCALAR
 typedef uint32_t uvec;
-FR_INLINE uvec v_is_nan(vec v) { return v != v ? ~UINT32_C(0) : 0; }
+FR_INLINE uvec u_where(int yes) { return yes ? ~UINT32_C(0) : 0; }
 #else
 typedef uint32_t uvec __attribute__((vector_size(FR_VECTOR_BYTES)));
-FR_INLINE uvec v_is_nan(vec v) { return (uvec)(v != v); }
+FR_INLINE uvec u_where(ivec yes) { return (uvec)yes; }
 #endif
 FR_INLINE uvec v_words(vec v) { return (uvec)v_bits(v); }
 FR_INLINE vec v_from_words(uvec u) { return v_from_bits((ivec)u); }
 
 /* To the nearest bfloat16, ties to even, in the upper half of a lane; a denormal is 0, a NaN stays one. By integers, so that every
- * processor rounds alike. The product with 1 flushes denormals and quiets NaNs: it is made at run time, `one` being pinned. */
+ * processor rounds alike. */
 FR_INLINE uvec v_round_bf16(vec v)
 {
-    vec one = v_set1(1);
-    v_pin(one);
-    v = v * one;
-    const uvec u = v_words(v), nan = v_is_nan(v);
+    const uvec u = v_words(v), exponent = u & 0x7f800000, nan = u_where(v != v), denormal = u_where(exponent == 0);
     const uvec nearest = u + 0x7fff + (u >> 16 & 1);
-    return ((nan & u) | (~nan & nearest)) & 0xffff0000;
+    return ((nan & (u | 0x400000)) | (~nan & nearest)) & 0xffff0000 & ~(denormal & 0x7fffffff);
 }
 
 FR_INLINE vec v_even(vec pairs) { return v_from_words(v_words(pairs) << 16); }
@@ -54,28 +67,28 @@ FR_INLINE vec v_pair(vec even, vec odd) { return v_from_words(v_round_bf16(even)
 
 /* ---- rows ---------------------------------------------------------------------------------------------- */
 
+/* A vector of numbers as terms: float32 where the sums are made of float32, else the upper halves. */
 #ifdef FR_AMX
 typedef uint16_t term;
-#ifdef FR_SCALAR
-static inline void store_terms(term *to, uvec rounded)
-{
-    *to = (term)(rounded >> 16);
-}
-#else
-typedef uint16_t halves __attribute__((vector_size(FR_VECTOR_BYTES / 2)));
-static inline void store_terms(term *to, uvec rounded)
-{
-    const halves h = __builtin_convertvector(rounded >> 16, halves);
-    memcpy(to, &h, sizeof h);
-}
-#endif
 #else
 typedef REAL term;
-static inline void store_terms(term *to, uvec rounded)
-{
-    v_store(to, v_from_words(rounded));
-}
 #endif
+
+FR_INLINE void store_terms(term *to, vec v)
+{
+#if !defined FR_AMX
+    v_store(to, v_from_words(v_round_bf16(v)));
+#elif defined FR_SCALAR
+    *to = (term)(v_round_bf16(v) >> 16);
+#elif defined FR_V4 && defined __AVX512BF16__ /* which rounds as v_round_bf16 does */
+    const __m256bh h = _mm512_cvtneps_pbh(v);
+    memcpy(to, &h, sizeof h);
+#else
+    typedef uint16_t halves __attribute__((vector_size(FR_VECTOR_BYTES / 2)));
+    const halves h = __builtin_convertvector(v_round_bf16(v) >> 16, halves);
+    memcpy(to, &h, sizeof h);
+#endif
+}
 
 /* Rows one below the other in the workspace, a distance apart at which they do not share their places in the cache. */
 static inline ptrdiff_t distance_of_rows(ptrdiff_t K)
@@ -88,13 +101,13 @@ static void round_terms(term *to, const REAL *from, ptrdiff_t K)
 {
     ptrdiff_t k = 0;
     for (; k + W <= K; k += W)
-        store_terms(to + k, v_round_bf16(v_load(from + k)));
+        store_terms(to + k, v_load(from + k));
     if (k < K) {
-        store_terms(to + k, v_round_bf16(v_load_n(from + k, K - k)));
+        store_terms(to + k, v_load_n(from + k, K - k));
         k += W;
     }
     for (; k < terms_of(K); k += W)
-        store_terms(to + k, v_words(v_zero()));
+        store_terms(to + k, v_zero());
 }
 
 #ifdef FR_AMX

@@ -146,13 +146,19 @@ typedef struct {
 } packer;
 
 #if FR_BF16_PRODUCTS
+/* The row that comes next. */
+static inline REAL *row_of_panel(const packer *p)
+{
+    return p->to + p->rows / PAIRS * PAIRS * p->nv * W + p->rows % PAIRS * next_row(p->nv);
+}
+
 static inline void pack_pair(packer *p, const REAL *odd)
 {
+    REAL *to = row_of_panel(p);
     for (int v = 0; v < p->nv; v++) {
         const ptrdiff_t lanes = v + 1 < p->nv ? W : p->rest;
-        v_store(p->to + v * W, v_pair(v_load_n(p->even + v * W, lanes), odd ? v_load_n(odd + v * W, lanes) : v_zero()));
+        v_store(to + v * NEXT_VECTOR, v_pair(v_load_n(p->even + v * W, lanes), odd ? v_load_n(odd + v * W, lanes) : v_zero()));
     }
-    p->to += p->nv * W;
     p->rows++;
     p->even = NULL;
 }
@@ -168,8 +174,9 @@ static inline void pack_end(packer *p)
 {
     if (p->even)
         pack_pair(p, NULL);
-    for (; p->rows % PAIRS; p->rows++, p->to += p->nv * W)
-        memset(p->to, 0, p->nv * W * sizeof(REAL));
+    for (; p->rows % PAIRS; p->rows++)
+        for (int v = 0; v < p->nv; v++)
+            v_store(row_of_panel(p) + v * NEXT_VECTOR, v_zero());
 }
 #else
 static ALWAYS_INLINE void pack_row(packer *p, const REAL *row)
@@ -205,15 +212,15 @@ static void transpose(REAL *dst, ptrdiff_t ldd, const REAL *src, ptrdiff_t lds, 
 }
 
 #if FR_BF16_PRODUCTS
-/* Column vector by column vector: the pairs of K columns of `lanes` rows, ldd apart, zeros in the other lanes and up to a whole block. */
-static void pack_transposed(REAL *dst, ptrdiff_t ldd, const REAL *src, ptrdiff_t lds, ptrdiff_t lanes, ptrdiff_t K)
+/* Vector v of a panel of nv: K columns of `lanes` rows, zeros in the other lanes and up to a whole block. */
+static void pack_transposed(REAL *panel, int v, int nv, const REAL *src, ptrdiff_t lds, ptrdiff_t lanes, ptrdiff_t K)
 {
-    REAL columns[BLOCK * W];
-    for (ptrdiff_t k = 0; k < K; k += BLOCK) {
+    REAL columns[BLOCK * W], *to = panel + v * NEXT_VECTOR;
+    for (ptrdiff_t k = 0; k < K; k += BLOCK, to += PAIRS * nv * W) {
         memset(columns, 0, sizeof columns);
         transpose(columns, W, src + k, lds, lanes, fr_min(BLOCK, K - k));
-        for (int i = 0; i < PAIRS; i++, dst += ldd)
-            v_store(dst, v_pair(v_load(columns + 2 * i * W), v_load(columns + (2 * i + 1) * W)));
+        for (int i = 0; i < PAIRS; i++)
+            v_store(to + i * next_row(nv), v_pair(v_load(columns + 2 * i * W), v_load(columns + (2 * i + 1) * W)));
     }
 }
 #else
@@ -227,11 +234,11 @@ static void clear_lanes(REAL *dst, ptrdiff_t ld, ptrdiff_t n, ptrdiff_t from)
             dst[k * ld + j] = 0;
 }
 
-/* K columns of `lanes` rows, each a vector, ldd apart; zeros in the other lanes. */
-static void pack_transposed(REAL *dst, ptrdiff_t ldd, const REAL *src, ptrdiff_t lds, ptrdiff_t lanes, ptrdiff_t K)
+/* Vector v of a panel of nv: K columns of `lanes` rows, zeros in the other lanes. */
+static void pack_transposed(REAL *panel, int v, int nv, const REAL *src, ptrdiff_t lds, ptrdiff_t lanes, ptrdiff_t K)
 {
-    transpose(dst, ldd, src, lds, lanes, K);
-    clear_lanes(dst, ldd, K, lanes);
+    transpose(panel + v * W, nv * W, src, lds, lanes, K);
+    clear_lanes(panel + v * W, nv * W, K, lanes);
 }
 #endif
 

@@ -175,6 +175,18 @@ def choice(name: str, value: Any, *options: str) -> str:
     return value
 
 
+def precision(value: Any, dtype: np.dtype[Any]) -> str:
+    """What products are computed of: "float32", the arrays' own numbers, or "bf16", those of float32 arrays rounded to bfloat16."""
+    if choice("precision", value, "float32", "bf16") == "float32":
+        return "float32"
+    if dtype != F32:
+        raise TypeError(
+            f"precision: 'bf16' rounds the operands of products to 16 bits, so it is for float32; got {dtype}, "
+            "which wants precision='float32': products of its own numbers"
+        )
+    return "bf16"
+
+
 def float_dtype(name: str, value: Any) -> np.dtype[Any]:
     """float32 or float64, in whatever way NumPy lets one say it; but None, NumPy's float64, is a slip."""
     try:

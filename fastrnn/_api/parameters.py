@@ -125,14 +125,16 @@ class Module(Pickled):
     dtype: np.dtype[Any]
     rng: np.random.Generator
     hidden_size: int
+    _precision = "float32"  # also of pickles that say nothing of it
     _parameters: Parameters
     _shapes: Shapes
     _suffixes: list[str]  # what follows the names of each cell's parameters
     _names: list[list[str]]  # those of each cell, in the order in which the kernels take them
 
-    def _set_up(self, shapes: list[Shapes], suffixes: list[str], dtype: DTypeLike, rng: Any) -> None:
+    def _set_up(self, shapes: list[Shapes], suffixes: list[str], dtype: DTypeLike, rng: Any, precision: str = "float32") -> None:
         """Make and initialise the parameters: of each cell its shapes, with its suffix."""
         self.dtype = checks.float_dtype("dtype", dtype)
+        self._precision = checks.precision(precision, self.dtype)
         self.rng = checks.generator("rng", rng)
         self._suffixes = suffixes
         self._names = [[NAMES[field] + suffix for field in Weights.NAMES] for suffix in suffixes]
@@ -274,7 +276,7 @@ class Module(Pickled):
         Raises
         ------
         TypeError
-            Another dtype.
+            Another dtype; float64 for a layer or cell whose precision is "bf16".
 
         Examples
         --------
@@ -284,6 +286,7 @@ class Module(Pickled):
         """
         new = copy.copy(self)
         new.dtype = checks.float_dtype("dtype", dtype)
+        checks.precision(self._precision, new.dtype)
         new.rng = copy.deepcopy(self.rng)
         new._parameters = Parameters(self._shapes, self.flat.astype(new.dtype))
         return new
@@ -301,12 +304,52 @@ class Module(Pickled):
                 shown.append(f"{name}={value if name == 'dtype' else repr(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
-    def _weights(self) -> list[Weights]:
-        """The parameters of each cell as the kernels take them. They are views, so they are made once."""
+    def _weights(self, precision: str | None = None) -> list[Weights]:
+        """The parameters of each cell as the kernels take them. They are views, and made once; for another precision anew."""
+        if precision is not None and checks.precision(precision, self.dtype) != self._precision:
+            return self._by_cell(self._parameters.views(), precision)
         made = vars(self).get("_of_cells")
         if made is None:  # two threads may both make them: each of other views, and these are the same numbers
             made = self._of_cells = self._by_cell(self._parameters.views())
         return made
 
-    def _by_cell(self, named: dict[str, Array]) -> list[Weights]:
-        return [Weights(*map(named.get, names)) for names in self._names]  # type: ignore[arg-type]
+    def _by_cell(self, named: dict[str, Array], precision: str | None = None) -> list[Weights]:
+        """precision: of products with them; None: that of this layer or cell."""
+        precision = precision or self._precision
+        return [Weights(*map(named.get, names), precision=precision) for names in self._names]  # type: ignore[arg-type]
+
+
+class RecurrentModule(Module):
+    """What layers and cells share besides: the precision of their products."""
+
+    @property
+    def precision(self) -> str:
+        """The precision of products: "float32" or "bf16". It may be assigned, while no other thread is in a call.
+
+        With "bf16" the operands of all products, forward and backward, are rounded to bfloat16 (to nearest, ties to even, with
+        denormals as 0); sums, biases, activations, states, gradients and parameters stay float32. With "float32", which is the name
+        for float64 too, products are of the numbers themselves. Tapes, frozen layers and cells, streams and unrolled steps keep the
+        precision that they were made with.
+
+        Raises
+        ------
+        ValueError
+            Another name is assigned.
+        TypeError
+            "bf16" is assigned to what is float64.
+
+        Examples
+        --------
+        >>> import fastrnn
+        >>> layer = fastrnn.GRU(3, 4, rng=0)
+        >>> layer.precision = "bf16"
+        >>> layer
+        GRU(3, 4, precision='bf16')
+        """
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        self._precision = checks.precision(value, self.dtype)
+        for name in self._not_pickled:  # what is made for the precision of before
+            vars(self).pop(name, None)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import checks
-from .parameters import Module
+from .parameters import RecurrentModule
 
 if TYPE_CHECKING:
     from ..formats import Format
@@ -19,7 +19,7 @@ _Layer = TypeVar("_Layer", bound="Portable")
 _STRUCTURE = ("input_size", "hidden_size", "num_layers", "bidirectional", "proj_size", "reset_after")
 
 
-class Portable(Module):
+class Portable(RecurrentModule):
     """A layer whose weights come from and go to other systems: see fastrnn.formats."""
 
     _family: str

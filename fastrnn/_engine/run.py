@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .._core import Task
 from . import blas, blas_products, schedule, states
 from .cells import Cell
-from .memory import F64, allocate, allocate_saved
+from .memory import allocate, allocate_saved
 from .plan import Plan
 from .recompute import Checkpoints, Recompute
 from .weights import Weights
@@ -67,11 +67,11 @@ class Run:
 
     def new_task(self) -> Task:
         """The kernels' view of what comes in."""
-        return Task(self.cell, self.x.dtype == F64, self.plan, self.x, self.weights, self.h0, self.c0)
+        return Task(self.cell, self.plan, self.x, self.weights, self.h0, self.c0)
 
     def by_blas(self) -> bool:
-        """Do the large products go to NumPy's BLAS?"""
-        return blas.chosen() == "blas" and blas.within(self.threads)
+        """Do the large products go to NumPy's BLAS? It has no products of bfloat16."""
+        return self.weights.precision == "float32" and blas.chosen() == "blas" and blas.within(self.threads)
 
     # --- forward ----------------------------------------------------------------------------------------------------------
 

@@ -14,10 +14,11 @@ Array = NDArray[Any]
 
 class Weights:
     """w_ih (G*H, I), w_hh (G*H, P), b_ih and b_hh (G*H) or None, peephole (3, H) or None, w_hr (P, H), or None where P is H;
-    gradients have the same form. packed: the same weights as forward reads them, where they never change, or None."""
+    gradients have the same form. precision: of products with them, "float32" or "bf16". packed: the same weights as forward reads
+    them, where they never change, or None."""
 
     NAMES = ("w_ih", "w_hh", "b_ih", "b_hh", "peephole", "w_hr")
-    __slots__ = (*NAMES, "packed")
+    __slots__ = (*NAMES, "packed", "precision")
     packed: PackedWeights | None
 
     def __init__(
@@ -28,9 +29,11 @@ class Weights:
         b_hh: Array | None,
         peephole: Array | None = None,
         w_hr: Array | None = None,
+        *,
+        precision: str = "float32",
     ) -> None:
         self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.peephole, self.w_hr = w_ih, w_hh, b_ih, b_hh, peephole, w_hr
-        self.packed = None
+        self.precision, self.packed = precision, None
 
     @property
     def P(self) -> int:
@@ -41,6 +44,10 @@ class Weights:
     def H(self) -> int:
         """Hidden units: numbers in c."""
         return self.P if self.w_hr is None else self.w_hr.shape[1]
+
+    def in_precision(self, precision: str) -> Weights:
+        """The same arrays, for products of this precision; not packed."""
+        return Weights(*[getattr(self, name) for name in self.NAMES], precision=precision)
 
     def zeros_like(self) -> Weights:
         arrays = [getattr(self, name) for name in self.NAMES]

@@ -19,14 +19,14 @@
 
 static struct {
     fr_pool *pool;
-    int (*isa)(void);
+    const fr_kernels *(*kernels)(int table);
     int (*threads)(void);
 } process;
 
-void fr_xla_start(fr_pool *pool, int (*isa)(void), int (*threads)(void))
+void fr_xla_start(fr_pool *pool, const fr_kernels *(*kernels)(int table), int (*threads)(void))
 {
     process.pool = pool;
-    process.isa = isa;
+    process.kernels = kernels;
     process.threads = threads;
 }
 
@@ -103,7 +103,7 @@ static call open_call(const xla_frame *frame, int arguments, int results)
     const fr_frame *f = &c.frame;
     const int time = f->options->batch_first != 0, is_double = fr_buffer(&frame->arguments, FR_X)->type == XLA_F64;
     fr_call *t = &c.task;
-    c.kernels = fr_kernels_of(process.isa(), is_double ? FR_F64 : FR_F32);
+    c.kernels = process.kernels(is_double ? FR_F64 : f->options->bf16 ? FR_BF16 : FR_F32);
     c.size = is_double ? sizeof(double) : sizeof(float);
     c.T = fr_dim(f, FR_X, time);
     c.B = fr_dim(f, FR_X, 1 - time);

@@ -5,9 +5,9 @@
 #include "fastrnn.h"
 #include "interface.h"
 
-/* Before the first call: the pool of the process; and who tells the index of the instruction set in use, and how many threads a call
- * may have that is not told a number of its own. */
-void fr_xla_start(fr_pool *pool, int (*isa)(void), int (*threads)(void));
+/* Before the first call: the pool of the process; and who tells the kernels in use of a table, and how many threads a call may have that
+ * is not told a number of its own. */
+void fr_xla_start(fr_pool *pool, const fr_kernels *(*kernels)(int table), int (*threads)(void));
 
 xla_error *fr_xla_forward(xla_frame *frame);
 xla_error *fr_xla_backward(xla_frame *frame);

@@ -22,6 +22,7 @@ typedef struct {
     int64_t cell, reverse, batch_first, hold;
     int64_t checkpoint;    /* 0, or how many steps apart a recorded LSTM or GRU keeps its state */
     int64_t fewer_threads; /* does a lower number of threads of the process hold, too? */
+    int64_t bf16;          /* products of bfloat16 operands */
     fr_how how, recompute; /* recompute: that of recomputing gates */
 } fr_options;
 

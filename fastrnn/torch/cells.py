@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from .._engine.cells import Cell
+from .autocast import PRECISION, WithPrecision, autocasts, lowers, narrowed, widened
 from .calls import outputs_of
 from .forward import left_to_torch, scriptable
 from .steps import NONLINEARITIES, GeneralStep, plain_step, shapes
 from .tensors import Tensor, argument, computed_here, pair, watched
 
 
-class RecurrentCell:
+class RecurrentCell(WithPrecision):
     """Mixed into a module of torch.nn before it: its forward on our kernels."""
 
     def forward(self: Any, input: Any, hx: Any = None) -> Any:
@@ -39,6 +40,8 @@ class RecurrentCell:
         """
         if watched():
             return left_to_torch(theirs(self), self, input, hx)
+        if autocasts("cpu"):
+            return _autocast(self, input, hx)
         cell = cell_of(self)
         named = shapes(cell, self.input_size, self.hidden_size, self.bias)
         own = self._parameters  # asked first, as the way by getattr is longer; hooks and parametrisations make others
@@ -48,13 +51,28 @@ class RecurrentCell:
             return new
         if not computed_here(input, hx, weights):
             return left_to_torch(theirs(self), self, input, hx)
-        dtype = weights[0].dtype
-        x = argument("input", input, dtype, (1, 2), self.input_size, "input_size")
-        states = states_of(cell, hx, dtype, x, self.hidden_size)
-        final = outputs_of(GeneralStep(cell, dtype, named, len(states)), x, *states, *weights)
+        final = _general(self, cell, input, hx, weights, self.__dict__.get(PRECISION, "float32"))
         return final if cell.is_lstm else final[0]
 
     __prepare_scriptable__ = scriptable
+
+
+def _general(module: Any, cell: Cell, x: Any, hx: Any, weights: list[Any], precision: str) -> tuple[Tensor, ...]:
+    dtype = weights[0].dtype
+    x = argument("input", x, dtype, (1, 2), module.input_size, "input_size")
+    states = states_of(cell, hx, dtype, x, module.hidden_size)
+    named = shapes(cell, module.input_size, module.hidden_size, module.bias)
+    return outputs_of(GeneralStep(cell, dtype, named, len(states), precision), x, *states, *weights)
+
+
+def _autocast(module: Any, x: Any, hx: Any) -> Any:
+    cell = cell_of(module)
+    weights = [getattr(module, name) for name in shapes(cell, module.input_size, module.hidden_size, module.bias)]
+    if not computed_here(x, hx, weights) or not lowers(x, hx, weights):
+        return left_to_torch(theirs(module), module, x, hx)
+    final = _general(module, cell, widened(x), widened(hx), weights, "bf16")
+    final = narrowed(cell, final, x, hx)
+    return final if cell.is_lstm else final[0]
 
 
 def theirs(module: Any) -> Any:
@@ -94,6 +112,8 @@ class RNNCell(RecurrentCell, torch.nn.RNNCell):
     ----------
     input_size, hidden_size, bias, ...
         As in torch.nn.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for torch.float32 alone.
 
     Examples
     --------
@@ -113,6 +133,8 @@ class GRUCell(RecurrentCell, torch.nn.GRUCell):
     ----------
     input_size, hidden_size, bias, ...
         As in torch.nn.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for torch.float32 alone.
 
     Examples
     --------
@@ -133,6 +155,8 @@ class LSTMCell(RecurrentCell, torch.nn.LSTMCell):
     ----------
     input_size, hidden_size, bias, ...
         As in torch.nn.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for torch.float32 alone.
 
     Examples
     --------

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import PackedSequence
 
-from .._core import PackedWeights
+from .._core import PackedWeights, TensorCalls
 from .._engine.cells import Cell
 from .._engine.weights import Weights
+from .autocast import PRECISION, autocasts, lowers, narrowed, widened
 from .cells import cell_of, states_of
 from .cells import theirs as theirs_of_cell
 from .forward import left_to_torch
-from .layers import CELLS, LayerCall, by_cell, flat_weights, form_of, input_of, result_of
+from .layers import CELLS, LayerCall, autocast_outputs, by_cell, flat_weights, form_of, input_of, result_of
 from .layers import theirs as theirs_of_layer
 from .plain import calls_of_snapshot, nothing_special
 from .steps import GeneralStep, shapes
@@ -23,6 +24,14 @@ from .tensors import Tensor, argument, array, computed_here, watched
 
 Array = NDArray[Any]
 ADVICE = "fastrnn.torch.accelerate(model) gives a module that can be trained"
+
+
+class Packed(NamedTuple):
+    """Weights that do not change, for products of one precision, and the plain calls on them."""
+
+    precision: str
+    weights: list[Weights]
+    plain: TensorCalls
 
 
 class Snapshot:
@@ -39,12 +48,22 @@ class Snapshot:
     def __reduce__(self) -> Any:
         return Snapshot, ()
 
-    def take(self, cell: Cell, weights: list[Weights], stacked: bool, parameters: list[Tensor]) -> None:
-        """Of these parameters; weights: copies of them; stacked: of a layer."""
-        for w in weights:
-            w.packed = PackedWeights(cell, w)
-        self.weights, self.plain = weights, calls_of_snapshot(cell, weights, stacked)
+    def take(self, module: Any, cell: Cell, parameters: list[Tensor]) -> None:
+        """Of these parameters, packed for the module's precision."""
+        self._cell, self._stacked, self._copies = cell, isinstance(module, torch.nn.RNNBase), _copied(module, parameters)
+        self._packed: dict[str, Packed] = {}
+        self.own = self.packed(module.__dict__.get(PRECISION, "float32"))
         self.parameters, self.states = list(parameters), list(map(_state_of, parameters))
+
+    def packed(self, precision: str) -> Packed:
+        """For this precision; for another than the module's, which is autocast's, when it is first asked for."""
+        made = self._packed.get(precision)
+        if made is None:
+            weights = [w.in_precision(precision) for w in self._copies]
+            for w in weights:
+                w.packed = PackedWeights(self._cell, w)
+            made = self._packed[precision] = Packed(precision, weights, calls_of_snapshot(self._cell, weights, self._stacked))
+        return made
 
     def are(self, parameters: list[Tensor]) -> bool:
         """The same tensors, in the same memory, and not modified since by an operation that autograd can see?"""
@@ -62,7 +81,8 @@ def _copied(module: Any, parameters: list[Tensor]) -> list[Weights]:
     arrays = [np.array(array(p), order="C") for p in parameters]
     if isinstance(module, torch.nn.RNNBase):
         return by_cell(form_of(module), arrays)
-    return [Weights(*arrays, *(() if module.bias else (None, None)))]
+    w_ih, w_hh, *biases = arrays
+    return [Weights(w_ih, w_hh, *biases)] if biases else [Weights(w_ih, w_hh, None, None)]
 
 
 def refuse_gradients(module: Any, given: tuple[Any, ...], parameters: list[Tensor]) -> None:
@@ -81,7 +101,7 @@ def snapshot_of(module: Any, cell: Cell, parameters: list[Tensor]) -> Snapshot:
     """The module's, taken now if there is none, and known to be of these parameters."""
     found: Snapshot = vars(module)[Snapshot.NAME]
     if found.parameters is None:
-        found.take(cell, _copied(module, parameters), isinstance(module, torch.nn.RNNBase), parameters)
+        found.take(module, cell, parameters)
     elif not found.are(parameters):
         raise RuntimeError(
             f"{type(module).__name__}: its parameters have changed since it was frozen; "
@@ -97,18 +117,28 @@ class FrozenRecurrent:
         """As the forward of the module of torch.nn, but for gradients."""
         packed, x = (input, input.data) if isinstance(input, PackedSequence) else (None, input)
         parameters = flat_weights(self)
-        if watched() or not computed_here(x, hx, parameters):
+        casts = autocasts("cpu")
+        if watched() or not computed_here(x, hx, parameters) or (casts and not lowers(x, hx, parameters)):
             return left_to_torch(theirs_of_layer(self.mode), self, input, hx)
         refuse_gradients(self, (x, *(hx if isinstance(hx, (tuple, list)) else (hx,))), parameters)
-        form = form_of(self)
-        snapshot = snapshot_of(self, form.cell, parameters)
+        snapshot = snapshot_of(self, CELLS[self.mode], parameters)
+        if casts:
+            outputs = _run(self, widened(x), widened(hx), packed, snapshot.packed("bf16"))
+            return result_of(self, autocast_outputs(self, outputs, x, hx, packed), packed)
+        taken = snapshot.own
         if packed is None and not self.bidirectional and nothing_special():
-            done = snapshot.plain.infer(x, hx, None, self.batch_first)
+            done = taken.plain.infer(x, hx, None, self.batch_first)
             if done is not None:
                 return done
-        x, states = input_of(form, x, hx, parameters[0].dtype, packed, self.batch_first)
-        call = LayerCall(form, x.dtype, packed, self.batch_first, 0.0, len(states), snapshot.weights)
-        return result_of(form, call.run((x, *states), record=False), packed)
+        return result_of(self, _run(self, x, hx, packed, taken), packed)
+
+
+def _run(module: Any, x: Any, hx: Any, packed: Any, taken: Packed) -> tuple[Tensor, ...]:
+    """A layer's call, the general way."""
+    form = form_of(module)
+    x, states = input_of(form, x, hx, module._flat_weights[0].dtype, packed, module.batch_first)
+    call = LayerCall(form, x.dtype, packed, module.batch_first, 0.0, len(states), taken.precision, taken.weights)
+    return call.run((x, *states), record=False)
 
 
 class FrozenRecurrentCell:
@@ -119,17 +149,29 @@ class FrozenRecurrentCell:
         cell = cell_of(self)
         named = shapes(cell, self.input_size, self.hidden_size, self.bias)
         parameters = [getattr(self, name) for name in named]
-        if watched() or not computed_here(input, hx, parameters):
+        casts = autocasts("cpu")
+        if watched() or not computed_here(input, hx, parameters) or (casts and not lowers(input, hx, parameters)):
             return left_to_torch(theirs_of_cell(self), self, input, hx)
         refuse_gradients(self, (input, *(hx if isinstance(hx, (tuple, list)) else (hx,))), parameters)
         snapshot = snapshot_of(self, cell, parameters)
-        done = snapshot.plain.step(input, hx, None) if nothing_special() else None
+        if casts:
+            final = _step(self, cell, widened(input), widened(hx), parameters, snapshot.packed("bf16"))
+            final = narrowed(cell, final, input, hx)
+            return final if cell.is_lstm else final[0]
+        taken = snapshot.own
+        done = taken.plain.step(input, hx, None) if nothing_special() else None
         if done is not None:
             return done
-        x = argument("input", input, parameters[0].dtype, (1, 2), self.input_size, "input_size")
-        states = states_of(cell, hx, x.dtype, x, self.hidden_size)
-        final = GeneralStep(cell, x.dtype, named, len(states), snapshot.weights[0]).run((x, *states), record=False)
+        final = _step(self, cell, input, hx, parameters, taken)
         return final if cell.is_lstm else final[0]
+
+
+def _step(module: Any, cell: Cell, x: Any, hx: Any, parameters: list[Tensor], taken: Packed) -> tuple[Tensor, ...]:
+    """A cell's call, the general way."""
+    x = argument("input", x, parameters[0].dtype, (1, 2), module.input_size, "input_size")
+    states = states_of(cell, hx, x.dtype, x, module.hidden_size)
+    named = shapes(cell, module.input_size, module.hidden_size, module.bias)
+    return GeneralStep(cell, x.dtype, named, len(states), taken.precision, taken.weights[0]).run((x, *states), record=False)
 
 
 class FrozenRNN(FrozenRecurrent, torch.nn.RNN):

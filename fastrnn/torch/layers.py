@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import PackedSequence
 
+from .._api import checks
 from .._api.layout import Layout
 from .._api.packed import Packed, scatter
 from .._api.parameters import shapes_of
@@ -19,6 +20,7 @@ from .._engine.cells import Cell
 from .._engine.plan import make_plan
 from .._engine.stack import Options, Pass
 from .._engine.weights import Weights
+from .autocast import PRECISION, WithPrecision, autocasts, lowers, narrowed, widened
 from .calls import outputs_of, threads
 from .forward import bare, left_to_torch, scriptable
 from .plain import calls_of
@@ -28,7 +30,7 @@ Array = NDArray[Any]
 CELLS = {"RNN_TANH": Cell.RNN_TANH, "RNN_RELU": Cell.RNN_RELU, "GRU": Cell.GRU_AFTER, "LSTM": Cell.LSTM}
 
 
-class Recurrent:
+class Recurrent(WithPrecision):
     """Mixed into a module of torch.nn before it: its forward on our kernels."""
 
     def forward(self: Any, input: Any, hx: Any = None) -> Any:
@@ -58,19 +60,40 @@ class Recurrent:
             return left_to_torch(theirs(self.mode), self, input, hx)
         weights = flat_weights(self)
         packed = input if isinstance(input, PackedSequence) else None
+        if autocasts("cpu"):
+            return _autocast(self, input, hx, packed, weights)
         done = None if packed is not None or self.bidirectional else _plain(self, input, hx, weights)
         if done is not None:
             return done
         x = input if packed is None else packed.data
         if not computed_here(x, hx, weights):
             return left_to_torch(theirs(self.mode), self, input, hx)
-        form = form_of(self)
-        x, states = input_of(form, x, hx, weights[0].dtype, packed, self.batch_first)
-        dropout = float(self.dropout) if self.training and self.num_layers > 1 else 0.0
-        call = LayerCall(form, x.dtype, packed, self.batch_first, dropout, len(states))
-        return result_of(form, outputs_of(call, x, *states, *weights), packed)
+        return result_of(self, _general(self, x, hx, packed, weights, self.__dict__.get(PRECISION, "float32")), packed)
 
     __prepare_scriptable__ = scriptable
+
+
+def _general(module: Any, x: Any, hx: Any, packed: Any, weights: list[Any], precision: str) -> tuple[Tensor, ...]:
+    form = form_of(module)
+    x, states = input_of(form, x, hx, weights[0].dtype, packed, module.batch_first)
+    dropout = float(module.dropout) if module.training and module.num_layers > 1 else 0.0
+    call = LayerCall(form, x.dtype, packed, module.batch_first, dropout, len(states), precision)
+    return outputs_of(call, x, *states, *weights)
+
+
+def _autocast(module: Any, input: Any, hx: Any, packed: Any, weights: list[Any]) -> Any:
+    x = input if packed is None else packed.data
+    if not computed_here(x, hx, weights) or not lowers(x, hx, weights):
+        return left_to_torch(theirs(module.mode), module, input, hx)
+    outputs = _general(module, widened(x), widened(hx), packed, weights, "bf16")
+    return result_of(module, autocast_outputs(module, outputs, x, hx, packed), packed)
+
+
+def autocast_outputs(module: Any, outputs: tuple[Tensor, ...], x: Any, hx: Any, packed: Any) -> tuple[Tensor, ...]:
+    """In the dtypes of PyTorch's module. x, hx: as they came."""
+    projected = module.proj_size > 0
+    fused = module.mode == "LSTM" and packed is None and not projected
+    return narrowed(CELLS[module.mode], outputs, x, hx, fused=fused, projected=projected)
 
 
 def _plain(module: Any, x: Any, hx: Any, weights: list[Any]) -> Any:
@@ -78,7 +101,7 @@ def _plain(module: Any, x: Any, hx: Any, weights: list[Any]) -> Any:
     if torch.is_grad_enabled() or (module.dropout and module.training and module.num_layers > 1):
         return None
     sizes = module.input_size, module.hidden_size, module.proj_size, module.num_layers
-    calls = calls_of(CELLS[module.mode], *sizes, module.bias, weights)
+    calls = calls_of(CELLS[module.mode], *sizes, module.bias, module.__dict__.get(PRECISION, "float32"), weights)
     return None if calls is None else calls.infer(x, hx, weights, module.batch_first)
 
 
@@ -131,11 +154,11 @@ def input_of(form: Form, x: Any, hx: Any, dtype: Any, packed: Any, batch_first: 
     return x, _states(form, hx, dtype, _rows(x, packed, batch_first))
 
 
-def result_of(form: Form, outputs: tuple[Tensor, ...], packed: Any) -> Any:
+def result_of(module: Any, outputs: tuple[Tensor, ...], packed: Any) -> Any:
     """y and the final state, as PyTorch's modules return them."""
     y, *final = outputs
     y = y if packed is None else PackedSequence(y, *packed[1:])
-    return y, tuple(final) if form.cell.is_lstm else final[0]
+    return y, tuple(final) if module.mode == "LSTM" else final[0]
 
 
 def _rows(x: Tensor, packed: Any, batch_first: bool) -> tuple[int, ...]:
@@ -203,9 +226,11 @@ class LayerCall:
         batch_first: bool,
         dropout: float,
         states: int,
+        precision: str,
         snapshot: list[Weights] | None = None,
     ) -> None:
         """snapshot: weights in the place of the parameters, which the given tensors then lack: for inference."""
+        self.precision = checks.precision(precision, DTYPES[dtype])
         self.snapshot = snapshot
         self.form, self.dtype, self.batch_first, self.dropout, self.states = form, dtype, batch_first, dropout, states
         self.indices = None if packed is None else packed[1:]
@@ -229,7 +254,7 @@ class LayerCall:
 
     def _weights(self, parameters: tuple[Tensor, ...]) -> list[Weights]:
         named = zip(self.form.shapes, parameters, strict=True)
-        return by_cell(self.form, [parameter(name, w, self.dtype, shape) for (name, shape), w in named])
+        return by_cell(self.form, [parameter(name, w, self.dtype, shape) for (name, shape), w in named], self.precision)
 
     def by_torch(self, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         first = 1 + self.states
@@ -285,10 +310,10 @@ def _torchs(form: Form, weights: tuple[Tensor, ...], batch_first: bool, dropout:
     return bare(theirs(mode), {"mode": mode, "num_layers": form.L, "dropout": dropout} | sizes | flags | flat)
 
 
-def by_cell(form: Form, parameters: list[Array]) -> list[Weights]:
+def by_cell(form: Form, parameters: list[Array], precision: str = "float32") -> list[Weights]:
     n = len(form.fields)
     cells = [dict(zip(form.fields, parameters[k : k + n])) for k in range(0, len(parameters), n)]
-    return [Weights(c["w_ih"], c["w_hh"], c.get("b_ih"), c.get("b_hh"), w_hr=c.get("w_hr")) for c in cells]
+    return [Weights(c["w_ih"], c["w_hh"], c.get("b_ih"), c.get("b_hh"), w_hr=c.get("w_hr"), precision=precision) for c in cells]
 
 
 def _data(y: Array | Packed) -> Array:
@@ -304,6 +329,8 @@ class RNN(Recurrent, torch.nn.RNN):
     ----------
     input_size, hidden_size, num_layers, ...
         As in torch.nn.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for torch.float32 alone.
 
     Examples
     --------
@@ -324,6 +351,8 @@ class GRU(Recurrent, torch.nn.GRU):
     ----------
     input_size, hidden_size, num_layers, ...
         As in torch.nn.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for torch.float32 alone.
 
     Examples
     --------
@@ -344,6 +373,8 @@ class LSTM(Recurrent, torch.nn.LSTM):
     ----------
     input_size, hidden_size, num_layers, ...
         As in torch.nn.
+    precision : "float32" or "bf16", default "float32"
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, for torch.float32 alone.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """Plain calls: straight from PyTorch's tensors to the kernels, through one compiled function.
 
-A call is plain where nothing special is going on: tensors on the CPU that stand in memory as the kernels read them, no autocast, no
-hooks on what autograd saves; and the caller has asked `watched`. What is not plain gets None and goes the general way, through
-calls.py, with the same bits.
+A call is plain where nothing special is going on: tensors on the CPU that stand in memory as the kernels read them, no hooks on
+what autograd saves; and the caller has asked `watched` and for autocast. What is not plain gets None and goes the general way,
+through calls.py, with the same bits.
 """
 
 from __future__ import annotations
@@ -36,32 +36,33 @@ def _borrow_threads() -> bool:
 
 
 _borrows = _can_look and torch.backends.openmp.is_available() and _borrow_threads()
-_autocasts = torch.is_autocast_enabled
 _hooks: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
 def nothing_special() -> bool:
-    """Can tensors be looked at, with no autocast and no hooks on what is saved for backward?"""
-    return bool(_can_look and not _autocasts("cpu") and _hooks(False) is None)
+    """Can tensors be looked at, with no hooks on what is saved for backward?"""
+    return bool(_can_look and _hooks(False) is None)
 
 
-def calls_of(cell: Cell, I: int, H: int, proj_size: int, layers: int, bias: bool, weights: list[Any]) -> TensorCalls | None:
+def calls_of(
+    cell: Cell, I: int, H: int, proj_size: int, layers: int, bias: bool, precision: str, weights: list[Any]
+) -> TensorCalls | None:
     """The plain calls of modules of these sizes, or None where none is plain now. layers: 0 for a cell."""
     if not nothing_special():
         return None
-    return _calls(cell, I, H, proj_size, layers, bias, getattr(weights[0], "dtype", None))
+    return _calls(cell, I, H, proj_size, layers, bias, precision, getattr(weights[0], "dtype", None))
 
 
 @lru_cache(maxsize=256)
-def _calls(cell: Cell, I: int, H: int, proj_size: int, layers: int, bias: bool, dtype: Any) -> TensorCalls | None:
-    if dtype not in DTYPES:
+def _calls(cell: Cell, I: int, H: int, proj_size: int, layers: int, bias: bool, precision: str, dtype: Any) -> TensorCalls | None:
+    if dtype not in DTYPES or (precision == "bf16" and dtype != torch.float32):  # an error, for the general way
         return None
     nothing, P, weights = np.zeros(1, DTYPES[dtype]), proj_size or H, []
     for k in range(layers or 1):
         shapes = shapes_of(cell, P if k else I, H, P, bias)
         named: dict[str, Any] = dict.fromkeys(Weights.NAMES)
         named |= {own: np.broadcast_to(nothing, shapes[name]) for own, name in NAMES.items() if name in shapes}
-        weights.append(Weights(**named))
+        weights.append(Weights(**named, precision=precision))
     return TensorCalls(cell, cell.form, weights, nothing, layers > 0)
 
 

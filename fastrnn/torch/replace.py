@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from .._api import checks
+from .autocast import PRECISION, WithPrecision, set_precision, shown_precision
 from .cells import GRUCell, LSTMCell, RNNCell
 from .forward import Forward
 from .frozen import FROZEN, Snapshot, cannot_be_frozen, freeze
@@ -56,7 +58,7 @@ class Report:
         return "\n".join(lines)
 
 
-def accelerate(model: Any, *, frozen: bool = False) -> Report:
+def accelerate(model: Any, *, frozen: bool = False, precision: str | None = None) -> Report:
     """Let the recurrent modules of a model compute on fastrnn's kernels, in place.
 
     Each torch.nn.RNN, GRU, LSTM, RNNCell, GRUCell and LSTMCell in it, and the model itself if it is one, gets fastrnn's forward. It
@@ -72,6 +74,11 @@ def accelerate(model: Any, *, frozen: bool = False) -> Report:
         For inference alone: each module computes on a snapshot of its parameters, which is packed once, so that short calls take a
         fraction of the time. A call in training mode, one that autograd would record, and one after the parameters have changed
         raise RuntimeError. Called again, it takes another snapshot; accelerate(model) makes the modules trainable again.
+    precision : "float32" or "bf16", optional
+        Of products: "bf16" rounds their operands to bfloat16 and sums in float32, forward and backward; inputs, outputs, states,
+        gradients and parameters stay torch.float32. None: what each module has, "float32" if nothing was said before. Within
+        ``torch.autocast("cpu", dtype=torch.bfloat16)`` products of modules in torch.float32 are bfloat16's in any case, and results
+        have the dtypes that torch.nn's modules return there.
 
     Returns
     -------
@@ -82,6 +89,8 @@ def accelerate(model: Any, *, frozen: bool = False) -> Report:
     ------
     TypeError
         No torch.nn.Module.
+    ValueError
+        Another `precision`.
     MemoryError
 
     Examples
@@ -94,15 +103,24 @@ def accelerate(model: Any, *, frozen: bool = False) -> Report:
     """
     report = Report()
     modules = _modules(model)
+    if precision is not None:
+        checks.precision(precision, checks.F32)
     for name, module in modules:
         theirs = _base_of(module)
-        reason = _why_not(module, theirs, frozen)
+        wanted = precision or vars(module).get(PRECISION, "float32")
+        reason = _why_not(module, theirs, frozen, wanted)
         if theirs is not None and reason is None:
+            set_precision(module, wanted)
             _replace(module, theirs, frozen)
-            report.replaced[name] = f"{type(module).__name__}({module.extra_repr()})"
+            report.replaced[name] = f"{type(module).__name__}({_arguments(module)})"
         elif reason is not None:
             report.left[name] = reason
     return report
+
+
+def _arguments(module: Any) -> str:
+    shown: str = module.extra_repr()
+    return shown if isinstance(module, WithPrecision) else shown + shown_precision(module)
 
 
 def _replace(module: Any, theirs: Any, frozen: bool) -> None:
@@ -142,7 +160,7 @@ def restore(model: Any) -> None:
     for _, module in _modules(model):
         if is_accelerated(module):
             del vars(module)["forward"]
-        for name in (Parameters.NAME, Snapshot.NAME):
+        for name in (Parameters.NAME, Snapshot.NAME, PRECISION):
             vars(module).pop(name, None)
         if type(module) in THEIRS:
             module.__class__ = THEIRS[type(module)]
@@ -176,12 +194,12 @@ def _is_frozen(module: Any) -> bool:
     return is_accelerated(module) and Snapshot.NAME in vars(module)
 
 
-def _why_not(module: Any, theirs: Any, frozen: bool) -> str | None:
+def _why_not(module: Any, theirs: Any, frozen: bool, precision: str) -> str | None:
     """Why a recurrent module has to stay what it is; None for one that has not, and for all other modules."""
     if theirs is None:
         return _of_another_kind(module)
     ours = is_accelerated(module) or isinstance(module, OURS[theirs])
-    if ours and not frozen and not _is_frozen(module):
+    if ours and not frozen and not _is_frozen(module) and precision == vars(module).get(PRECISION, "float32"):
         return "is fastrnn's already"
     if "forward" in vars(module) and not is_accelerated(module):
         return "its forward was replaced by another"
@@ -189,7 +207,7 @@ def _why_not(module: Any, theirs: Any, frozen: bool) -> str | None:
         reason = _of_its_own(type(module), theirs)
         if reason is not None:
             return reason
-    return misplaced(module.parameters()) or (cannot_be_frozen(module) if frozen else None)
+    return misplaced(module.parameters(), precision) or (cannot_be_frozen(module) if frozen else None)
 
 
 def _of_its_own(kind: Any, theirs: Any) -> str | None:

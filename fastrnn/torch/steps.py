@@ -17,10 +17,11 @@ from .._engine.cells import Cell
 from .._engine.plan import Plan
 from .._engine.run import Run
 from .._engine.weights import Weights
+from .autocast import PRECISION
 from .calls import gradients_by_torch, threads
 from .forward import bare
 from .plain import calls_of
-from .tensors import Tensor, are_special, array, parameter, tensors, watched
+from .tensors import DTYPES, Tensor, are_special, array, parameter, tensors, watched
 
 Array = NDArray[Any]
 NONLINEARITIES = {"tanh": Cell.RNN_TANH, "relu": Cell.RNN_RELU}
@@ -39,7 +40,8 @@ _task, _will_run, _records = torch._C._current_graph_task_id, torch._C._will_eng
 
 def plain_step(module: Any, cell: Cell, named: Shapes, x: Any, hx: Any, weights: list[Any]) -> Any:
     """The new state, or None where the call is not plain."""
-    calls = calls_of(cell, module.input_size, module.hidden_size, 0, 0, module.bias, weights)
+    precision = module.__dict__.get(PRECISION, "float32")
+    calls = calls_of(cell, module.input_size, module.hidden_size, 0, 0, module.bias, precision, weights)
     if calls is None:
         return None
     if not _records():
@@ -50,12 +52,12 @@ def plain_step(module: Any, cell: Cell, named: Shapes, x: Any, hx: Any, weights:
     states = () if hx is None else hx if cell.is_lstm else (hx,)
     flags = [w.requires_grad for w in weights]
     if True in flags:
-        stand_in = _stand_in(module, weights, flags)
+        stand_in = _stand_in(module, weights, flags, precision)
     elif x.requires_grad or any(s.requires_grad for s in states):
         stand_in = None
     else:
         return done[0]
-    return _apply_step(done, (calls, cell, named, flags), stand_in, weights, x, *states)
+    return _apply_step(done, (calls, cell, named, flags, precision), stand_in, weights, x, *states)
 
 
 class Parameters:
@@ -63,39 +65,40 @@ class Parameters:
 
     One tensor stands for all of them. The way back behind it, _Parameters, runs when those of all steps have run that a backward
     goes through; so it can make the gradients of many steps in one product. Where one of the parameters is another tensor, wants
-    gradients or does not, unlike before, or a backward has come by, the next step gets a new one.
+    gradients or does not, unlike before, or the precision is another, or a backward has come by, the next step gets a new one.
     """
 
     NAME = "_fastrnn_parameters"
-    __slots__ = ("flags", "stand_in", "weights")
+    __slots__ = ("flags", "precision", "stand_in", "weights")
 
     def __init__(self) -> None:
         self.weights: list[Tensor] = []
         self.flags: list[bool] = []
+        self.precision = "float32"
         self.stand_in: Any = None
 
     def __reduce__(self) -> Any:
         return Parameters, ()
 
-    def are(self, weights: list[Tensor], flags: list[bool]) -> bool:
+    def are(self, weights: list[Tensor], flags: list[bool], precision: str) -> bool:
         """Are they still what they were, and has no backward come by?"""
-        if self.stand_in is None or flags != self.flags or self.stand_in.grad_fn.done:
+        if self.stand_in is None or flags != self.flags or precision != self.precision or self.stand_in.grad_fn.done:
             return False
         return all(a is b for a, b in zip(weights, self.weights, strict=True))
 
 
-def _stand_in(module: Any, weights: list[Tensor], flags: list[bool]) -> Tensor:
-    """The tensor that stands for these weights, of which `flags` says which want gradients."""
+def _stand_in(module: Any, weights: list[Tensor], flags: list[bool], precision: str) -> Tensor:
+    """The tensor that stands for these weights, of which `flags` says which want gradients, in steps of one precision."""
     if not all(w.is_leaf for w in weights):  # made for this call, by a parametrisation say
         return _apply_parameters(*weights)
     own = vars(module)
     known = own.get(Parameters.NAME)
     if known is None:
         known = own[Parameters.NAME] = Parameters()
-    if known.are(weights, flags):
+    if known.are(weights, flags, precision):
         return known.stand_in
     stand_in = _apply_parameters(*weights)
-    known.weights, known.flags, known.stand_in = weights, flags, stand_in
+    known.weights, known.flags, known.precision, known.stand_in = weights, flags, precision, stand_in
     return stand_in
 
 
@@ -142,7 +145,7 @@ class _RecordedStep(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dh: Tensor | None, dc: Tensor | None = None) -> tuple[Tensor | None, ...]:
-        saved, needed, (calls, cell, named, flags) = ctx.saved_tensors, ctx.needs_input_grad[4:], ctx.of
+        saved, needed, (calls, cell, named, flags, precision) = ctx.saved_tensors, ctx.needs_input_grad[4:], ctx.of
         n, task = len(needed), _task()
         node = None if ctx.stand_in is None or task < 0 else ctx.stand_in.grad_fn
         if node is not None and not _will_run(node):
@@ -163,7 +166,7 @@ class _RecordedStep(torch.autograd.Function):
             if done is not None:
                 return None, None, None, None, *done[:n]
         wanted = *needed, *(flags if node is not None else [False] * len(flags))
-        step = GeneralStep(cell, weights[0].dtype, named, len(states))
+        step = GeneralStep(cell, weights[0].dtype, named, len(states), precision)
         found = _back_generally(step, saved[:-1], given, wanted, special)
         if node is not None:
             node.made.setdefault(task, []).append(found[n:])
@@ -197,9 +200,12 @@ class GeneralStep:
 
     exposed = 0  # the new state is a copy of what the way back reads
 
-    def __init__(self, cell: Cell, dtype: Any, shapes: Shapes, states: int, snapshot: Weights | None = None) -> None:
+    def __init__(
+        self, cell: Cell, dtype: Any, shapes: Shapes, states: int, precision: str, snapshot: Weights | None = None
+    ) -> None:
         """snapshot: weights in the place of the parameters, which the given tensors then lack: for inference."""
         self.cell, self.dtype, self.shapes, self.states, self.snapshot = cell, dtype, shapes, states, snapshot
+        self.precision = checks.precision(precision, DTYPES[dtype])
         self._run: Run | None = None
 
     def run(self, given: tuple[Tensor, ...], record: bool) -> tuple[Tensor, ...]:
@@ -216,7 +222,7 @@ class GeneralStep:
 
     def _weights(self, parameters: tuple[Tensor, ...]) -> Weights:
         named = [parameter(name, w, self.dtype, shape) for (name, shape), w in zip(self.shapes.items(), parameters)]
-        return Weights(named[0], named[1], *(named[2:] or (None, None)))
+        return Weights(named[0], named[1], *(named[2:] or (None, None)), precision=self.precision)
 
     def has_tape(self) -> bool:
         return self._run is not None

@@ -24,7 +24,7 @@ PLAIN = {
 }  # FakeTensor, DTensor and others, and fx's Proxy, bring operations of their own
 
 # Asked at each call, so without a way through Python where there is one.
-_is_compiling, _autocasts = torch.compiler.is_compiling, torch.is_autocast_enabled
+_is_compiling = torch.compiler.is_compiling
 _tracing, _transforming = torch._C._get_tracing_state, torch._C._are_functorch_transforms_active
 _modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
 _is_batched = torch._C._functorch.is_legacy_batchedtensor  # under the vmap behind is_grads_batched and jacobian(vectorize=True)
@@ -52,11 +52,10 @@ def _watching_function_modes() -> bool:
 def computed_here(x: Any, hx: Any, weights: list[Any]) -> bool:
     """Can our kernels compute a call with these tensors? What is no tensor at all they refuse.
 
-    Not on other devices, nor in other dtypes; not inside autocast, which computes in a lower precision; and not with tensors that
-    have operations of their own.
+    Not on other devices, nor in other dtypes; and not with tensors that have operations of their own.
     """
     weight = weights[0]
-    if weight is None or weight.dtype not in DTYPES or not weight.is_cpu or _autocasts("cpu"):
+    if weight is None or weight.dtype not in DTYPES or not weight.is_cpu:
         return False
     given = (x, *weights) if hx is None else (x, *hx, *weights) if isinstance(hx, (tuple, list)) else (x, hx, *weights)
     return PLAIN.issuperset(map(type, given)) or not any(map(_is_special, given))
@@ -75,14 +74,16 @@ def under_vmap(gradients: Iterable[Tensor]) -> bool:
     return bool(_transforming()) or any(map(_is_batched, gradients))
 
 
-def misplaced(parameters: Iterable[Tensor]) -> str | None:
-    """What keeps these parameters from our kernels, if something does."""
+def misplaced(parameters: Iterable[Tensor], precision: str) -> str | None:
+    """What keeps these parameters from our kernels of this precision, if something does."""
     kinds = {(p.device.type, p.dtype) for p in parameters}
     if {device for device, _ in kinds} != {"cpu"}:
         return f"its parameters are on {' and '.join(sorted({device for device, _ in kinds}))}, not on the CPU"
     dtypes = sorted({str(dtype) for _, dtype in kinds})
     if len(dtypes) > 1 or next(iter(kinds))[1] not in DTYPES:
         return f"its parameters are {' and '.join(dtypes)}, not all torch.float32 or all torch.float64"
+    if precision == "bf16" and dtypes != ["torch.float32"]:
+        return f"its parameters are {dtypes[0]}, and precision='bf16' is for torch.float32"
     return None
 
 

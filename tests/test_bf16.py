@@ -1,0 +1,79 @@
+"""The kernels of precision="bf16" beside fastrnn.reference, which spells the definition out.
+
+What is around the products of a ReLU network rounds nothing, so it agrees to the bit: every block, chain and group of items is held.
+Of the other cells an activation may be off by an ulp, and then rounds to the next bfloat16 now and then.
+"""
+
+import numpy as np
+import pytest
+
+import fastrnn
+from cases import Case, problem, results, table
+from fastrnn import reference
+
+STEP = 2.0**-8  # of bfloat16, relative
+RELU = [case for case in table() if case.cell == "relu"]
+OTHERS = [case for case in table() if case.cell != "relu"]
+# Sums of several blocks, over terms and over items; rows of every kind of tile; gates that end inside a block.
+LARGE = [
+    Case("relu", T, B, I, H, **options)
+    for T, B, I, H, options in (
+        (5, 1, 70, 100, {}),
+        (9, 2, 33, 65, {"lengths": True}),
+        (9, 3, 31, 130, {"reverse": True}),
+        (40, 5, 64, 48, {"reset": True}),
+        (12, 17, 100, 33, {}),
+        (30, 33, 5, 96, {"lengths": True, "reset": True}),
+        (4, 40, 129, 64, {"truncate": 2}),
+        (300, 1, 3, 17, {}),
+        (1, 70, 40, 40, {}),
+    )
+]
+
+
+def of_many_magnitudes(case):
+    """The problem of a case such that sums are not exact, and so have an order."""
+    p = problem(case, np.float32)
+    rng = np.random.default_rng(case.T + case.H)
+    for a in (p.arrays["x"], *([p.dy] if p.dy is not None else [])):
+        a *= np.float32(2) ** rng.integers(-9, 10, a.shape)
+    return p
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("case", RELU + LARGE, ids=str)
+def test_a_relu_network_has_the_bits_of_the_definition(case):
+    p = of_many_magnitudes(case)
+    found, expected = (results(module, p, precision="bf16") for module in (fastrnn, reference))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if name.startswith("db"):
+            np.testing.assert_allclose(found[name], value, rtol=2e-5, atol=2e-5 * max(1, np.abs(value).max(initial=0)), err_msg=name)
+        else:
+            np.testing.assert_array_equal(found[name], value, name)
+
+
+@pytest.mark.parametrize("case", OTHERS, ids=str)
+def test_every_cell_is_within_a_few_steps_of_the_definition(case):
+    p = problem(case, np.float32)
+    found, expected = (results(module, p, precision="bf16") for module in (fastrnn, reference))
+    for name, value in expected.items():
+        scale = np.sqrt(np.mean(np.square(value))) if value.size else 0
+        np.testing.assert_allclose(found[name], value, rtol=STEP, atol=4 * STEP * scale, err_msg=name)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38, -3.39e38, 1.1754942e-38, -1e-44, 0.0, -0.0])
+def test_unusual_operands(value):
+    """Of a product, a weight or a state: as the definition has them, NaNs where it has any."""
+    p = problem(Case("relu", T=2, B=3, I=40, H=9), np.float32)
+    for name in ("x", "w_ih", "w_hh", "h0"):
+        a = dict(p.arrays)
+        a[name] = a[name].copy()
+        a[name].flat[3] = value
+        for module in (fastrnn, reference):
+            with np.errstate(all="ignore"):
+                y, h_n, _ = module.rnn(**a, nonlinearity="relu", precision="bf16")
+            if module is fastrnn:
+                found = y
+        np.testing.assert_array_equal(found, y, name)

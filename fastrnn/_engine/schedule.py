@@ -29,6 +29,8 @@ _UNITS_OF_STEP = 64  # units per thread from which their vectors come out even
 _LARGE_WEIGHTS = 120_000  # weights of which each core would rather keep its part: 480 kB of float32
 _FEW_ROWS = 4  # rows per thread up to which input products are made first
 _ROWS_OF_A_BLOCK = 4  # at least, or tiles are too low
+_CHUNKS_OF_BLOCKS = 8  # about so many turns at each, unless they would be longer than
+_STEPS_OF_A_TURN = 32
 _WEIGHTS_OF_BLOCKS = 150_000  # weights that stay in the L2 of a core when it changes row blocks
 _DIRECT_ITEMS = 4  # items (rows times steps) of up to two steps up to which a packed copy of the weights is more work than it saves
 _BYTES_PER_THREAD = 6_400_000  # of an elementwise rule, below which a second thread costs more than it brings: 80 to 160 us
@@ -106,9 +108,10 @@ def forward(T: int, B: int, I: int, H: int, G: int, threads: int, lent: bool = F
         return Schedule(threads, True, I >= 16 and T > 1, chunk, _patience(work), 0, _is_direct(T, B, True))
     threads = _useful_threads(work, min(threads, B), lent)
     input_first = -(-B // threads) <= _FEW_ROWS and I >= 16 and T > 1
-    row_blocks = _row_blocks(B, G * H * (I + H), threads)
+    row_blocks = _row_blocks(T, B, G * H * (I + H), threads)
     direct = _is_direct(T, B, threads == 1)
-    return Schedule(threads, False, input_first, max(_FORWARD_ITEMS, B), _patience(work), row_blocks, direct)
+    steps = min(T // _CHUNKS_OF_BLOCKS, _STEPS_OF_A_TURN) if row_blocks else 1
+    return Schedule(threads, False, input_first, max(_FORWARD_ITEMS, steps * B), _patience(work), row_blocks, direct)
 
 
 @lru_cache
@@ -178,9 +181,11 @@ def _is_direct(T: int, B: int, once: bool) -> bool:
     return (T <= 2 and T * B <= _DIRECT_ITEMS) or (T == 1 and once)
 
 
-def _row_blocks(rows: int, weights: int, threads: int) -> int:
-    """One more than threads, so that nobody waits for a thread that was descheduled, or has a slow core."""
-    return threads + 1 if 1 < threads <= rows // _ROWS_OF_A_BLOCK - 1 and weights <= _WEIGHTS_OF_BLOCKS else 0
+def _row_blocks(T: int, rows: int, weights: int, threads: int) -> int:
+    """One more than threads, so that nobody waits for a thread that was descheduled, or has a slow core. In few chunks there are too few
+    turns to share out evenly."""
+    dynamic = 1 < threads <= rows // _ROWS_OF_A_BLOCK - 1 and T * rows >= _CHUNKS_OF_BLOCKS * _FORWARD_ITEMS
+    return threads + 1 if dynamic and weights <= _WEIGHTS_OF_BLOCKS else 0
 
 
 def _patience(work: int) -> int:

@@ -126,6 +126,19 @@ static void pack_backward(const member *m, const stage *g, int stages)
         pack_columns((REAL *)panel_at(g[0].wx, p, 4, m->cell->gates * m->H), of_w_ih(m), p);
 }
 
+static void widen_backward(const member *m, const stage *g, int stages)
+{
+    for (int i = 0; i < stages && m->tiles.panels.wide; i++) {
+        const range panels = share_of(m, g[i].panels);
+        for (ptrdiff_t p = panels.from; p < panels.to; p++)
+            widen_panel(&m->tiles, stage_vectors(&g[i], p), panel_at(g[i].wh, p, 4, g[i].K), g[i].K);
+    }
+    const ptrdiff_t vectors = fr_ceil_div(m->I, W), K = m->cell->gates * m->H;
+    const range panels = share_of(m, m->tiles.panels.wide && m->call->d.dx.p ? fr_ceil_div(vectors, 4) : 0);
+    for (ptrdiff_t p = panels.from; p < panels.to; p++)
+        widen_panel(&m->tiles, panel_vectors(vectors, p), panel_at(g[0].wx, p, 4, K), K);
+}
+
 /* ---- the sequence -------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -134,7 +147,8 @@ typedef struct {
     REAL *edge; /* (B, dgates_width): the dgates of each row's next step, while the chunk that made them is overwritten */
 } backward_member;
 
-static backward_member backward_member_of(const fr_call *t, const REAL *wx, int index, int members, fr_team *team, char *base,
+/* packed: the bytes of all packed weights. */
+static backward_member backward_member_of(const fr_call *t, ptrdiff_t packed, const REAL *wx, int index, int members, fr_team *team, char *base,
                                           ptrdiff_t *used)
 {
     const ptrdiff_t real = sizeof(REAL);
@@ -154,7 +168,9 @@ static backward_member backward_member_of(const fr_call *t, const REAL *wx, int 
     b.m.dh = t->d.dh;
     b.m.dc = t->d.dc;
     b.m.dgates = dgates;
-    take_rounded(&b.m, c->gates * t->H, base, used);
+    b.m.rounded = take_rows(&b.m, t->plan.B, c->gates * t->H, base, used);
+    if (widens_panels(t))
+        b.m.tiles.panels = take_wide(t->memory.packed, packed, base, used);
     b.products = lay_out_products(&b.m, width, wx, base, used);
     return b;
 }
@@ -165,7 +181,7 @@ static void backward_sizes(const fr_call *t, int threads, fr_sizes *sizes)
     const cell *c = CELLS[t->cell];
     *sizes = (fr_sizes){0};
     backward_stages(t, c, g, 0, threads, NULL, &sizes->packed_bytes);
-    sizes->dgates_width = backward_member_of(t, NULL, 0, threads, NULL, NULL, &sizes->work_bytes).m.dgates_width;
+    sizes->dgates_width = backward_member_of(t, sizes->packed_bytes, NULL, 0, threads, NULL, NULL, &sizes->work_bytes).m.dgates_width;
     sizes->dgates_x = c->dgates_x * t->H;
 }
 
@@ -240,7 +256,7 @@ static void backward(const void *call, int index, fr_team *team)
     stage g[MAX_STAGES];
     ptrdiff_t packed = 0, work = 0;
     const int stages = backward_stages(t, CELLS[t->cell], g, index, team->n, t->memory.packed, &packed);
-    backward_member b = backward_member_of(t, g[0].wx, index, team->n, team, t->memory.work, &work);
+    backward_member b = backward_member_of(t, packed, g[0].wx, index, team->n, team, t->memory.work, &work);
     member *m = &b.m;
     if (t->range.first) {
         if (index == 0) {
@@ -250,6 +266,7 @@ static void backward(const void *call, int index, fr_team *team)
         if (!t->schedule.direct && !t->memory.back_ready)
             pack_backward(m, g, stages);
     }
+    widen_backward(m, g, stages);
     if (barrier(m))
         backward_steps(m, g, stages, &b.products, b.edge);
     fr_report_work(team, index, m->work);
@@ -277,7 +294,7 @@ static void accumulate(const void *call, int index, fr_team *team)
     const fr_fpstate state = fr_fp_enter();
     const ptrdiff_t n = t->plan.T * t->plan.B;
     ptrdiff_t work = 0;
-    backward_member b = backward_member_of(t, NULL, index, team->n, team, t->memory.work, &work);
+    backward_member b = backward_member_of(t, 0, NULL, index, team->n, team, t->memory.work, &work);
     member *m = &b.m;
     m->fresh = t->d.fresh;
     m->sums = 1;

@@ -187,6 +187,12 @@ static member member_of(const fr_call *t, const cell *c, int index, int members,
     return m;
 }
 
+/* Memory for so many bytes of panels, widened, which all members share. */
+static widened take_wide(const void *panels, ptrdiff_t bytes, char *base, ptrdiff_t *used)
+{
+    return (widened){panels, take(base, used, 2 * bytes)};
+}
+
 /* So many rows of K terms for each member; this one's. */
 static term_rows take_rows(const member *m, ptrdiff_t rows, ptrdiff_t K, char *base, ptrdiff_t *used)
 {
@@ -196,15 +202,6 @@ static term_rows take_rows(const member *m, ptrdiff_t rows, ptrdiff_t K, char *b
         mine.first = i == m->index ? first : mine.first;
     }
     return mine;
-}
-
-/* The operands of the items that a member works on at a time, of up to K terms. */
-static void take_rounded(member *m, ptrdiff_t K, char *base, ptrdiff_t *used)
-{
-    const fr_call *t = m->call;
-    const int chunks = t->schedule.input_first || t->saved.recompute;
-    m->rounded_x = take_rows(m, chunks ? chunk_capacity(t) : t->plan.B, m->I, base, used);
-    m->rounded = take_rows(m, t->saved.recompute ? chunk_capacity(t) : t->plan.B, K, base, used);
 }
 
 #endif

@@ -229,6 +229,21 @@ static void pack_forward(const member *m, const stage *g, int stages)
     }
 }
 
+static void widen_forward(const member *m, const stage *g, int stages)
+{
+    const fr_call *t = m->call;
+    for (int i = 0; i < stages && m->tiles.panels.wide; i++) {
+        const range panels = share_of(m, g[i].panels);
+        for (ptrdiff_t p = panels.from; p < panels.to; p++) {
+            const int nv = stage_vectors(&g[i], p);
+            const ptrdiff_t K = g[i].forward ? t->P : t->H;
+            widen_panel(&m->tiles, nv, panel_at(g[i].wh, p, g[i].nv, K), K);
+            if (g[i].forward)
+                widen_panel(&m->tiles, nv, panel_at(g[i].wx, p, g[i].nv, t->I), t->I);
+        }
+    }
+}
+
 static ptrdiff_t xw_width(const fr_call *t, const cell *c)
 {
     ptrdiff_t panels = 0;
@@ -239,7 +254,8 @@ static ptrdiff_t xw_width(const fr_call *t, const cell *c)
 
 /* ---- the sequence -------------------------------------------------------------------------------------- */
 
-static member forward_member(const fr_call *t, int index, int members, fr_team *team, char *base, ptrdiff_t *used)
+/* packed: the bytes of all packed weights. */
+static member forward_member(const fr_call *t, ptrdiff_t packed, int index, int members, fr_team *team, char *base, ptrdiff_t *used)
 {
     const ptrdiff_t real = sizeof(REAL);
     const cell *c = CELLS[t->cell];
@@ -256,7 +272,11 @@ static member forward_member(const fr_call *t, int index, int members, fr_team *
         m.scratch_m = take(base, used, t->plan.B * t->H * real);
     if (t->schedule.input_first && !t->xw)
         m.xw = take(base, used, chunk_capacity(t) * m.xw_width * real);
-    take_rounded(&m, t->H, base, used);
+    if (widens_panels(t))
+        m.tiles.panels = take_wide(t->memory.packed, packed, base, used);
+    /* a member works on the items of a step at a time, or on those of a chunk */
+    m.rounded_x = take_rows(&m, t->schedule.input_first || t->saved.recompute ? chunk_capacity(t) : t->plan.B, t->I, base, used);
+    m.rounded = take_rows(&m, t->saved.recompute ? chunk_capacity(t) : t->plan.B, t->H, base, used);
     return m;
 }
 
@@ -266,7 +286,7 @@ static void forward_sizes(const fr_call *t, int threads, fr_sizes *sizes)
     const cell *c = CELLS[t->cell];
     *sizes = (fr_sizes){0};
     forward_stages(t, c, g, 0, threads, NULL, &sizes->packed_bytes);
-    forward_member(t, 0, threads, NULL, NULL, &sizes->work_bytes);
+    forward_member(t, sizes->packed_bytes, 0, threads, NULL, NULL, &sizes->work_bytes);
     sizes->xw_width = xw_width(t, c);
     sizes->sum_steps = sum_steps(&t->plan);
 }
@@ -326,6 +346,7 @@ static void forward_steps(member *m, const stage *g, int stages)
     }
     if (!t->memory.packed_ready)
         pack_forward(m, g, stages);
+    widen_forward(m, g, stages);
     if (t->saved.recompute && projects(t))
         stages--;
     if (!barrier(m))
@@ -350,7 +371,7 @@ static void forward(const void *call, int index, fr_team *team)
     stage g[MAX_STAGES + 1];
     ptrdiff_t packed = 0, work = 0;
     const int stages = forward_stages(t, CELLS[t->cell], g, index, team->n, t->memory.packed, &packed);
-    member m = forward_member(t, index, team->n, team, t->memory.work, &work);
+    member m = forward_member(t, packed, index, team->n, team, t->memory.work, &work);
     forward_steps(&m, g, stages);
     fr_report_work(team, index, m.work);
     release_tiles(&m.tiles);

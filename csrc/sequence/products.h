@@ -19,6 +19,7 @@ typedef struct {
     const REAL *w;      /* w_ih as panels for dx, or NULL: it is read as it lies */
     int one_panel;      /* w has place for one panel, which is packed before it is used */
     term_rows rows;     /* of a piece, unless they are plain */
+    widened panels;     /* of all operands */
 } products;
 
 /* Rows of a weight's gradient: sums over M columns of dgates from `column` on, times the packed operand b of N columns. */
@@ -77,9 +78,12 @@ static products lay_out_products(const member *m, ptrdiff_t width, const REAL *w
     const ptrdiff_t real = sizeof(REAL), capacity = chunk_capacity(t), terms = FR_BF16_PRODUCTS ? most_sum_terms(t) : capacity;
     products c = {.ld = fr_ceil_div(capacity, 16) * 16 + 16, .w = w, .one_panel = w && packs_one_panel(t)};
     c.dgates = take(base, used, width * c.ld * real);
+    const ptrdiff_t first = *used;
     for (operand source = OPERAND_X; source <= OPERAND_M; source++)
         if (operand_used(t, CELLS[t->cell], source))
             c.packed[source] = take(base, used, panel_rows(terms) * fr_ceil_div(operand_size(t, source), W) * W * real);
+    if (WIDENS)
+        c.panels = take_wide(base ? base + first : NULL, *used - first, base, used);
     c.rows = take_rows(m, 2 * MAX_ROWS, fr_max(terms, m->cell->gates * m->H), base, used);
     return c;
 }
@@ -91,17 +95,21 @@ static inline ptrdiff_t all_terms(const member *m)
 }
 
 /* An operand of the items into panels [p][item][nv] of vectors: this member's share. */
-static void pack_operand(const member *m, REAL *to, operand source)
+static void pack_operand(const member *m, const products *c, operand source)
 {
+    REAL *to = c->packed[source];
+    const tiles widening = {.panels = c->panels};
     const ptrdiff_t columns = operand_size(m->call, source), vectors = fr_ceil_div(columns, W);
     const range panels = share_of(m, fr_ceil_div(columns, 4 * W));
     for (ptrdiff_t p = panels.from; p < panels.to; p++) {
         const int nv = panel_vectors(vectors, p);
         const ptrdiff_t c0 = p * 4 * W;
-        packer d = {.to = (REAL *)panel_at(to, p, 4, all_terms(m)), .nv = nv, .rest = fr_min(W, columns - c0 - (nv - 1) * W)};
+        const REAL *panel = panel_at(to, p, 4, all_terms(m));
+        packer d = {.to = (REAL *)panel, .nv = nv, .rest = fr_min(W, columns - c0 - (nv - 1) * W)};
         for (ptrdiff_t i = 0; i < m->sums; i++, pack_end(&d))
             for (ptrdiff_t k = m->sum_first[i]; k < m->sum_first[i + 1]; k++)
                 pack_row(&d, operand_of(m, &m->items[k], source) + c0);
+        widen_panel(&widening, nv, panel, all_terms(m));
     }
 }
 
@@ -307,7 +315,10 @@ static void sum_weights(member *m, const products *c, ptrdiff_t n)
         const hidden_gradient *g = &k->hidden[i];
         all[some++] = (segment){g->dgates_at * H, g->blocks * H, m->P, c->packed[g->operand], (REAL *)dw->w_hh + g->row * H * m->P};
     }
+    const widened weights = m->tiles.panels;
+    m->tiles.panels = c->panels;
     run_segments(m, c, all, some, n);
+    m->tiles.panels = weights;
 }
 
 /* What dx is made of: K terms. */
@@ -382,7 +393,7 @@ static int run_products(member *m, const products *c, ptrdiff_t n)
         transpose(c->dgates + columns.from * c->ld, c->ld, m->dgates + columns.from, m->dgates_width, n, columns.to - columns.from);
         for (operand source = OPERAND_X; source <= OPERAND_M; source++)
             if (c->packed[source])
-                pack_operand(m, c->packed[source], source);
+                pack_operand(m, c, source);
     }
     sum_biases(m);
     if (m->call->d.dx.p)

@@ -59,6 +59,12 @@ static REAL *take_panels(const fr_call *t, ptrdiff_t panels, int nv, ptrdiff_t K
     return mine;
 }
 
+/* Are packed panels widened once in a call, for all of its steps? If a step is of more rows than take pairs from memory. */
+static inline int widens_panels(const fr_call *t)
+{
+    return WIDENS && !t->schedule.direct && !are_few(t->plan.B, 4);
+}
+
 /* Where panel p is. */
 static inline ptrdiff_t place_of(const stage *g, ptrdiff_t p)
 {

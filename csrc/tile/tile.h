@@ -17,9 +17,16 @@ enum { MAX_ROWS = 32 }; /* two registers */
 enum { MAX_ROWS = 36 }; /* whole tiles of 3, 4 and 6 rows; with them a piece of a panel and its scratch fit the L1 */
 #endif
 
-/* What a thread keeps of AMX's registers from one tile to the next: for how many rows they are set, 0 for none; and, where they are
+/* Panels of bfloat16, without AMX: those from `pairs` on stand from `wide` on once more, widened. */
+typedef struct {
+    const REAL *pairs;
+    REAL *wide; /* or NULL */
+} widened;
+
+/* What a thread keeps from one tile to the next. Of AMX's registers: for how many rows they are set, 0 for none; and, where they are
  * memory, the registers themselves. */
 typedef struct {
+    widened panels;
     int rows;
 #ifdef FR_AMX_IN_C
     uint8_t of[8][16][64];
@@ -27,6 +34,20 @@ typedef struct {
 #endif
 } tiles;
 
+#if FR_BF16_PRODUCTS && !defined FR_AMX
+enum { WIDENS = 1 };
+#else
+enum { WIDENS = 0 };
+static inline void widen_panel(const tiles *t, int nv, const REAL *panel, ptrdiff_t K)
+{
+    (void)t, (void)nv, (void)panel, (void)K;
+}
+static inline int are_few(ptrdiff_t n, int nv)
+{
+    (void)n, (void)nv;
+    return 1;
+}
+#endif
 #ifndef FR_AMX
 static inline void release_tiles(tiles *t)
 {

@@ -1,4 +1,4 @@
-"""The errors of precision="bf16": y, dx and the weights' gradients beside float64, and beside what PyTorch makes of the same weights.
+"""The errors of precision="bf16": y, dx and the weights' gradients beside float64, and beside PyTorch's with the same weights.
 
     python bench/accuracy.py
     python bench/accuracy.py --cells lstm --shapes 100,32,256,256
@@ -21,9 +21,10 @@ from rich.table import Table
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 import peers
-from cases import Case
 from compare import CELLS
 from worker import exact, members_of
+
+from cases import Case
 
 SHAPES = ["100,8,64,64", "100,32,128,128", "50,16,256,256"]
 SHOWN = ("y", "dx", "dw_ih", "dw_hh")

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 from collections.abc import Callable
 from statistics import geometric_mean
 from typing import Any
 
-from worker import interleaved, pin
-
-pin(1)  # before any package is imported
-
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from worker import interleaved
 
 import fastrnn
 
@@ -48,6 +46,9 @@ def main() -> None:
     for heading in ("", "H", "float32, us", "bf16, us", "times as fast"):
         table.add_column(heading, justify="right" if heading else "left")
     gc.disable()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    fastrnn.set_num_threads(1)
     for name, kind in CELLS.items():
         for H in args.hidden:
             layer = kind(H, H, rng=0)

@@ -1,4 +1,4 @@
-"""AMX's tiles belong to the processes that ask for them: when this one does, what it leaves behind, what forks and signals make of it.
+"""AMX's tiles belong to the processes that ask for them: when this one asks, what a fork has of it, and what signals make of it.
 
 Only on processors with AMX; elsewhere test_cross.py runs the same kernels with its instructions in C.
 """

@@ -1,6 +1,6 @@
 """The kernels of precision="bf16" beside fastrnn.reference, which spells the definition out.
 
-What is around the products of a ReLU network rounds nothing, so it agrees to the bit: every block, chain and group of items is held.
+What is around the products of a ReLU network rounds nothing, so it agrees to the bit: all blocks, chains and groups of items are held.
 Of the other cells an activation may be off by an ulp, and then rounds to the next bfloat16 now and then.
 """
 
@@ -49,7 +49,8 @@ def test_a_relu_network_has_the_bits_of_the_definition(case):
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         if name.startswith("db"):
-            np.testing.assert_allclose(found[name], value, rtol=2e-5, atol=2e-5 * max(1, np.abs(value).max(initial=0)), err_msg=name)
+            atol = 2e-5 * max(1, np.abs(value).max(initial=0))
+            np.testing.assert_allclose(found[name], value, rtol=2e-5, atol=atol, err_msg=name)
         else:
             np.testing.assert_array_equal(found[name], value, name)
 
@@ -74,7 +75,7 @@ def test_unusual_operands(value):
         a[name].flat[3] = value
         for module in (fastrnn, reference):
             with np.errstate(all="ignore"):
-                y, h_n, _ = module.rnn(**a, nonlinearity="relu", precision="bf16")
+                y, _, _ = module.rnn(**a, nonlinearity="relu", precision="bf16")
             if module is fastrnn:
                 found = y
         np.testing.assert_array_equal(found, y, name)

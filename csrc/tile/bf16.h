@@ -314,7 +314,7 @@ static ALWAYS_INLINE void wide_body(const int mr, const int nv, const term *cons
 }
 
 /* Sums of both kinds that fit the registers, and rows. */
-enum { PAIR_SUMS = STRIP / 2, FEW_ROWS = 4 };
+enum { PAIR_SUMS = STRIP == 16 ? 12 : STRIP / 2, FEW_ROWS = 4 };
 
 #define FR_WIDE(mr, nv)                                                                                                     \
     static NOINLINE void wide_##mr##x##nv(const term *const *a, const REAL *wide, blocks_of blocks, REAL *s)                \
@@ -327,8 +327,8 @@ FR_EACH_SHAPE(FR_WIDE)
 
 /* clang-format off */
 #define FR_EACH_PAIRS(DO) \
-    DO(1, 1) DO(2, 1) DO(3, 1) DO(4, 1) DO(1, 2) DO(2, 2) DO(3, 2) DO(4, 2) DO(1, 3) DO(2, 3) DO(1, 4) DO(2, 4)
-#define FR_EACH_PAIR_STRIP(DO) DO(2, 2) DO(3, 2) DO(4, 2) DO(2, 3) DO(2, 4)
+    DO(1, 1) DO(2, 1) DO(3, 1) DO(4, 1) DO(1, 2) DO(2, 2) DO(3, 2) DO(4, 2) DO(1, 3) DO(2, 3) DO(3, 3) DO(4, 3) DO(1, 4) DO(2, 4) DO(3, 4)
+#define FR_EACH_PAIR_STRIP(DO) DO(2, 2) DO(3, 2) DO(4, 2) DO(5, 2) DO(6, 2) DO(2, 3) DO(3, 3) DO(4, 3) DO(2, 4) DO(3, 4)
 /* clang-format on */
 
 #define FR_PAIRS_TILE(mr, nv)                                                                                               \
@@ -351,7 +351,7 @@ FR_EACH_PAIR_STRIP(FR_STRIP)
 /* How many panels one row takes at once at most. */
 static inline int strip_panels(int nv)
 {
-    return nv == 4 ? PAIR_SUMS / 4 : nv == 3 ? (PAIR_SUMS >= 6 ? 2 : 1) : nv == 2 ? PAIR_SUMS / 2 : 1;
+    return nv == 4 ? PAIR_SUMS / 4 : nv == 3 ? PAIR_SUMS / 3 : nv == 2 ? PAIR_SUMS / 2 : 1;
 }
 
 /* Are there so few rows that they take pairs from memory? Others take widened panels. */

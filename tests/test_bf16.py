@@ -1,6 +1,6 @@
 """The kernels of precision="bf16" beside fastrnn.reference, which spells the definition out.
 
-What is around the products of a ReLU network rounds nothing, so it agrees to the bit: all blocks, chains and groups of items are held.
+What is around the products of a ReLU network rounds nothing, so it agrees to the bit: blocks, chains and groups of items are held.
 Of the other cells an activation may be off by an ulp, and then rounds to the next bfloat16 now and then.
 """
 

@@ -112,6 +112,7 @@ def test_onnx_runtime_agrees_where_it_supports_the_node(seed):
     feeds = {name: v for name, v in feeds.items() if v is not None}
     attributes = node.attributes | {"hidden_size": node.inputs[2].shape[2]}
     expected = run_model(one_node(node.op, attributes, node.inputs, feed=feeds), feeds)
+    assume(all(np.abs(wanted).max() < 1e30 for wanted in expected))  # rounding decides where a state that grows ends in infinity
     outputs = fastrnn.onnx.run_node(node.op, node.attributes, node.inputs)
     for y, wanted in zip(outputs, expected, strict=True):
         assert y.shape == wanted.shape

@@ -182,8 +182,8 @@ def _is_direct(T: int, B: int, once: bool) -> bool:
 
 
 def _row_blocks(T: int, rows: int, weights: int, threads: int) -> int:
-    """One more than threads, so that nobody waits for a thread that was descheduled, or has a slow core. Few chunks are too few turns
-    to share out evenly."""
+    """One more than threads, so that nobody waits for a thread that was descheduled, or has a slow core. Few chunks are too few
+    turns to share out evenly."""
     dynamic = 1 < threads <= rows // _ROWS_OF_A_BLOCK - 1 and T * rows >= _CHUNKS_OF_BLOCKS * _FORWARD_ITEMS
     return threads + 1 if dynamic and weights <= _WEIGHTS_OF_BLOCKS else 0
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastrnn
-from common import Arrays, Training, console, options, parse, picture
+from common import Arrays, Training, console, options, parse, picture, precision
 from fastrnn.train import Adam, Linear, sample, schedules, softmax_cross_entropy
 
 Array = NDArray[Any]
@@ -52,7 +52,8 @@ class Network:
 
     def __init__(self, V: int, args: argparse.Namespace) -> None:
         rng, H, L = np.random.default_rng(args.seed), args.hidden, args.layers
-        self.layer, self.readout = fastrnn.LSTM(V, H, num_layers=L, rng=rng), Linear(H, V, rng=rng)
+        self.layer = fastrnn.LSTM(V, H, num_layers=L, precision=args.precision, rng=rng)
+        self.readout = Linear(H, V, rng=rng)
         self.adam = Adam([self.layer.flat, self.readout.flat], lr=schedules.warmup(50, schedules.constant(args.lr)))
         self.memory = Arrays(h=np.zeros((L, B, H), np.float32), c=np.zeros((L, B, H), np.float32))
         self.one_hot = np.eye(V, dtype=np.float32)
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=3e-3, help="learning rate of Adam")
     parser.add_argument("--characters", type=int, default=10**6, help="of the text, at most")
     parser.add_argument("--temperature", type=float, default=0.7, help="of the sample: lower is more careful")
+    precision(parser)
     args = parse(parser, steps=300, hidden=64, layers=1, characters=60_000, lr=1e-2)
     text = read(args.text)[: args.characters]
     if len(text) < 10 * B * T:

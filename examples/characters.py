@@ -56,11 +56,12 @@ class Network:
         self.readout = Linear(H, V, rng=rng)
         self.adam = Adam([self.layer.flat, self.readout.flat], lr=schedules.warmup(50, schedules.constant(args.lr)))
         self.memory = Arrays(h=np.zeros((L, B, H), np.float32), c=np.zeros((L, B, H), np.float32))
-        self.one_hot = np.eye(V, dtype=np.float32)
 
     def step(self, ids: Array) -> float:
-        """ids (T+1, B): the text and, one step later, what is to be guessed. The loss in bits for each character."""
-        y, state, tape = self.layer.forward(self.one_hot[ids[:-1]], (self.memory["h"], self.memory["c"]))
+        """ids (T+1, B): the text and, one step later, what is to be guessed. The loss in bits for each character.
+
+        The layer takes the integers themselves, in place of one-hot rows."""
+        y, state, tape = self.layer.forward(ids[:-1], (self.memory["h"], self.memory["c"]))
         self.memory["h"], self.memory["c"] = state
         o, readout_tape = self.readout.forward(y)
         loss, do = softmax_cross_entropy(o, ids[1:])
@@ -74,7 +75,7 @@ class Network:
 
     def judge(self, ids: Array) -> float:
         """The loss on a text that it only reads."""
-        y, _ = self.layer(self.one_hot[ids[:-1, None]])
+        y, _ = self.layer(ids[:-1, None])
         return softmax_cross_entropy(self.readout(y), ids[1:, None])[0] * BITS
 
 

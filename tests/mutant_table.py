@@ -211,6 +211,8 @@ COMPILED = [
         "csrc/sequence/products.h",
         ("g->b + p * 4 * W * n + k0 * nv * W", "g->b + p * 4 * W * n + k0 * 4 * W", "cells promises", "T64 or schedule or several"),
         ("g->dgates_at == c->dgates_x + g->row;", "1;", "cells", "gru-after"),
+        ("        t->latest[e[k].token] = NONE;\n", "        ;\n", "tokens", "to_the_bit"),
+        ("m->items[k].dgates + first + u, lanes", "m->items[k].dgates + u, lanes", "tokens", "to_the_bit and GRU"),
         (
             "i < first + pieces; i = fr_claim(m->team)) {",
             "i < first + pieces; i++) {",

@@ -775,12 +775,12 @@ static void check_that(int right, const char *what)
 
 /* A backward whose middle piece cuts two sums, 5 of 16 and 9 of 16 steps, and has a whole one between them: as many items as a chunk
  * holds, and more blocks of terms than any chunk of a call in one piece. */
-static int check_cut_sums(const char *isa, const fr_kernels *k, int dtype)
+static int check_cut_sums(const char *isa, const fr_kernels *k, int dtype, int ragged)
 {
     static const schedule how = {1, 0, 0, 240, 1, 0, 0};
     problem p = {.isa = isa, .cell = FR_RNN_RELU, .dtype = dtype, .T = 64, .B = 8, .I = 1, .H = 1, .P = 1, .G = 1};
     draw_plan(&p);
-    p.ragged = 1; /* a plan of its own, though rows are as long as each other */
+    p.ragged = ragged; /* a plan in full, though rows are as long as each other */
     draw_sizes(&p);
     p.count[DW_IH] = p.count[DW_HH] = 1;
     draw_numbers(&p);
@@ -808,7 +808,8 @@ static void check_isa(const char *isa, const fr_kernels *const k[DTYPES], const 
         printf("%s", options ? ", with options" : "");
         for (int dtype = 0; dtype < DTYPES; dtype++) {
             hash[options][dtype] = k[dtype] ? check_cases(isa, k[dtype], dtype, options, only) : 0;
-            if (k[dtype] && !options) check_that(check_cut_sums(isa, k[dtype], dtype), "a piece that cuts two sums");
+            for (int ragged = 0; ragged < 2 && k[dtype] && !options; ragged++)
+                check_that(check_cut_sums(isa, k[dtype], dtype, ragged), "a piece that cuts two sums");
             if (k[dtype]) printf(" %s %016llx", DTYPE_NAME[dtype], (unsigned long long)hash[options][dtype]);
         }
     }

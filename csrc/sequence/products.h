@@ -80,7 +80,9 @@ static ptrdiff_t most_sum_terms(const fr_call *t)
         items += more, terms += terms_of(more);
         most = fr_max(most, terms);
     }
-    return most + terms_of(fr_min(capacity, whole * plan->B)); /* a piece of a call may cut a sum */
+    /* A piece of a call may cut two sums, at its ends. If neither of them fits whole into the chunk, they are fewer items than one, but
+     * two last blocks. */
+    return most + terms_of(fr_min(capacity, whole * plan->B)) + terms_of(1);
 }
 
 static products lay_out_products(const member *m, ptrdiff_t width, const REAL *w, char *base, ptrdiff_t *used)

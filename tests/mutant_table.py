@@ -249,6 +249,10 @@ COMPILED = [
             "the sign of a zero: a chain starts at 0, to which a zero of either sign adds nothing",
         ),
         ("BLOCK = 32,", "BLOCK = 16,", "bf16"),
+        ("        store_terms(to + k, v_zero());\n", "        ;\n", "cross", "natively"),
+    ),
+    *of(
+        "csrc/tile/pairs.h",
         (
             "if (mr > r) quad_fma(nv, v_set1(a##r[2 * k]), &b, &c##r);",
             "if (mr > r) quad_fma(nv, v_set1(a##r[k]), &b, &c##r);",
@@ -257,7 +261,6 @@ COMPILED = [
         ("const vec x = v_set1(row[2 * k]), y", "const vec x = v_set1(row[k]), y", "bf16"),
         ("q->v0 = q->v0 + v_zero();", "", "bf16"),
         ("(K - (blocks - 1) * BLOCK + 1) / 2};", "(K - (blocks - 1) * BLOCK) / 2};", "bf16"),
-        ("        store_terms(to + k, v_zero());\n", "        ;\n", "cross", "natively"),
         ("n <= FEW_ROWS && n * nv <= PAIR_SUMS", "n <= FEW_ROWS", "bf16"),
         ("return nv == 4 ? PAIR_SUMS / 4 :", "return nv == 4 ? PAIR_SUMS / 4 + 1 :", "bf16"),
         ("v_store(wide + i * W, v_even(pairs));", "v_store(wide + i * W, v_odd(pairs));", "bf16"),

@@ -19,6 +19,7 @@ from .functional import gru, lstm, rnn
 from .gradcheck import GradcheckError, gradcheck
 from .layers import GRU, IRNN, LSTM, RNN
 from .packed import Packed, pack, unpack
+from .saving import load, save
 from .stream import Stream
 from .unrolled import UnrolledCell
 
@@ -44,10 +45,12 @@ __all__ = [
     "get_num_threads",
     "gradcheck",
     "gru",
+    "load",
     "lstm",
     "pack",
     "reference",
     "rnn",
+    "save",
     "set_gemm",
     "set_num_threads",
     "show_config",

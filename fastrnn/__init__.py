@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
 
 from .cells import GRUCell, LSTMCell, RNNCell
 from .config import __version__, available_isas, get_num_threads, set_gemm, set_num_threads, show_config
+from .files import load_model
 from .frozen import FrozenCell, FrozenLayer
 from .functional import gru, lstm, rnn
 from .gradcheck import GradcheckError, gradcheck
@@ -46,6 +47,7 @@ __all__ = [
     "gradcheck",
     "gru",
     "load",
+    "load_model",
     "lstm",
     "pack",
     "reference",

@@ -625,7 +625,7 @@ PYTHON = [
     *of("fastrnn/onnx/plain.py", ("np.clip(a, -clip, clip)", "np.clip(a, None, clip)", "onnx")),
     *of("fastrnn/onnx/inputs.py", ("s.take(d, 1 if attributes.batch_first else 0)", "s.take(d, 0)", "onnx")),
     *of("fastrnn/onnx/export.py", ("int(self.layer.reset_after)", "0", "onnx_models")),
-    *of("fastrnn/onnx/model.py", ("if np.any(node.constants.get(name, 0)):", "if False:", "onnx_models")),
+    *of("fastrnn/onnx/model.py", ("if np.any(self.constants.get(name, 0)):", "if False:", "onnx_models")),
     *of("fastrnn/onnx/snapshot.py", ("return isinstance(array, bytes)", "return True", "onnx_models")),
     *of("fastrnn/onnx/operator.py", ("(i.lengths == 0,)", "(i.lengths < 0,)", "onnx")),
     *of(

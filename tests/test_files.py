@@ -371,11 +371,15 @@ def test_onnx_cells_that_were_unrolled_are_named(onnx, tmp_path):
     helper = onnx.helper
     weights = onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "W")
     steps = [helper.make_node("MatMul", [f"h{t}", "W"], [f"h{t + 1}"], name=f"step{t}") for t in range(3)]
+    cell = {f"enc.cell.{name}": array for name, array in fastrnn.LSTMCell(3, 4, rng=0).params.items()}
+    cell = [onnx.numpy_helper.from_array(array, name) for name, array in cell.items()]
     ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, 4)) for name in ("h0", "h3")]
-    graph = helper.make_graph(steps, "g", ends[:1], ends[1:], [weights])
+    graph = helper.make_graph(steps, "g", ends[:1], ends[1:], [weights, *cell])
     onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
     model = fastrnn.load_model(tmp_path / "model.onnx")
-    (skipped,) = model.skipped
+    skipped, named = model.skipped
+    assert named.name == "enc.cell" and "named as those of PyTorch's LSTMCell" in named.reason
+    assert np.array_equal(fastrnn.LSTM.from_weights(named.weights).flat, lstm().flat)
     assert "it looks recurrent, but is no node that fastrnn reads: MatMul nodes 'step0' to 'step2'" in skipped.reason
     assert repr(model).startswith("recurrent layers of '") and ": none\nnot taken over:\n  unread_0: it looks" in repr(model)
 

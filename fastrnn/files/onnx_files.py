@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 from .._api.optional import missing
 from ..onnx.model import Node, inspected
 from .model import Layer, Model, Wishes
+from .state_dicts import family_of, grouped
 
 
 def read_onnx(where: str, model: Model, wishes: Wishes) -> None:
     try:
-        import onnx  # noqa: F401 -- the error of inspected would name another function
+        import onnx
     except ImportError as error:
         raise missing("fastrnn.load_model of an ONNX file", "onnx", "onnx", error) from error
     try:
-        nodes, quantised, unread = inspected(where, "load_model")
+        proto = onnx.load(where)
+        nodes, quantised, unread = inspected(proto, "load_model")
     except Exception as error:  # protobuf's DecodeError, and what else a damaged file brings about
         raise ValueError(f"path: expected an ONNX model, got {where!r}, which cannot be read: {error}") from error
     for text in quantised:
@@ -25,6 +29,19 @@ def read_onnx(where: str, model: Model, wishes: Wishes) -> None:
         model.add(name, lambda: _layer(node, wishes), dict(node.constants))  # noqa: B023 -- called at once
     for k, text in enumerate(unread):
         model.skip(f"unread_{k}", f"it looks recurrent, but is no node that fastrnn reads: {text}")
+    if unread:
+        _skip_unrolled({tensor.name: tensor for tensor in proto.graph.initializer}, onnx.numpy_helper.to_array, model)
+
+
+def _skip_unrolled(tensors: Mapping[str, Any], to_array: Any, model: Model) -> None:
+    """Cells whose initialisers have PyTorch's names, so that who knows what they are can take the weights."""
+    for (prefix, is_cell), found in grouped(tensors).items():
+        weights = {f"{name}_l0" if is_cell else name: to_array(tensor) for name, tensor in found.items()}
+        family = family_of(weights, "_l0")
+        if family:
+            kind = f"{family.upper()}{'Cell' * is_cell}"
+            reason = f"its initialisers are named as those of PyTorch's {kind}; if the single operations are one, the layer is "
+            model.skip(prefix.rstrip("./") or family, f"{reason}fastrnn.{family.upper()}.from_weights(weights)", weights)
 
 
 def _layer(node: Node, wishes: Wishes) -> Layer:

@@ -25,22 +25,29 @@ def is_recurrent(name: str) -> bool:
 
 def add_layers(arrays: Mapping[str, Any], model: Model, wishes: Wishes) -> None:
     """What the arrays are layers and cells of."""
-    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    groups = grouped(arrays)
     others: dict[str, list[str]] = {}
-    for name, array in arrays.items():
-        match = _NAME.fullmatch(name)
-        if match is not None:
-            key = match["prefix"] or "", match["layer"] is None
-            groups.setdefault(key, {})[name[len(key[0]) :]] = array
-        elif _RECURRENT.search(name):
+    for name in arrays:
+        if _NAME.fullmatch(name) is None and _RECURRENT.search(name):
             others.setdefault(re.split("[./](?=[^./]*$)", name)[0], []).append(name)
     for (prefix, is_cell), weights in groups.items():
-        family = _family(weights, "" if is_cell else "_l0")
+        family = family_of(weights, "" if is_cell else "_l0")
         make = _cell if is_cell else _layer
         model.add(prefix.rstrip("./") or family, lambda: make(family, weights, wishes), weights)  # noqa: B023 -- called at once
     for name, names in others.items():
         if not any(prefix.startswith(f"{name}.") or prefix.rstrip("./") == name for prefix, _ in groups):
             model.skip(name, f"its arrays, {', '.join(names[:4])}, are not named as PyTorch names those of recurrent layers")
+
+
+def grouped(arrays: Mapping[str, Any]) -> dict[tuple[str, bool], dict[str, Any]]:
+    """The arrays of each layer or cell, by the prefix of their names and whether it is a cell."""
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, array in arrays.items():
+        match = _NAME.fullmatch(name)
+        if match is not None:
+            key = match["prefix"] or "", match["layer"] is None
+            groups.setdefault(key, {})[name[len(key[0]) :]] = array
+    return groups
 
 
 def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -52,7 +59,7 @@ def flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", item
 
 
-def _family(weights: Mapping[str, Any], suffix: str) -> str:
+def family_of(weights: Mapping[str, Any], suffix: str) -> str:
     """What the shapes say; "" if they are none."""
     shapes = [np.shape(weights.get(f"{name}{suffix}", 0)) for name in ("weight_ih", "weight_hh", "weight_hr")]
     H = (shapes[2] or shapes[1] or (0,))[-1]

@@ -192,6 +192,14 @@ def test_keras_configurations_that_are_none(config, tmp_path):
         fastrnn.load_model(tmp_path / "model.h5")
 
 
+def test_hdf5_files_that_are_not_of_keras(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="the package h5py is not installed")
+    with h5py.File(tmp_path / "data.h5", "w") as file:
+        file["lstm"] = np.zeros(3)
+    with pytest.raises(ValueError, match=r"of a layout that is not known: .*it has neither .* but \['lstm'\]"):
+        fastrnn.load_model(tmp_path / "data.h5")
+
+
 def test_keras_2_weights_alone_of_cudnn_are_taken_over(tmp_path):
     layer, pair = lstm(batch_first=True), fastrnn.GRU(3, 4, bidirectional=True, batch_first=True, rng=1)
     halves = pair.export_weights("cudnn-keras")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..layers import GRU, LSTM
 from .activations import activations_supported
-from .model import Layer, Model, Wishes
+from .model import Layer, Model, Wishes, skip, take
 from .state_dicts import add_layers, flat, is_recurrent
 
 _KINDS: dict[str, type[GRU] | type[LSTM]] = {"gru": GRU, "lstm": LSTM}
@@ -43,9 +43,9 @@ def _add_keras(k: int, layer: Any, model: Model, wishes: Wishes) -> None:
     kind = str(layer.get("type")) if isinstance(layer, Mapping) else ""
     name = f"{kind}_{k}"
     if kind in _KINDS:
-        model.add(name, lambda: _layer(kind, layer, wishes), layer.get("weights"))
+        take(model, name, lambda: _layer(kind, layer, wishes), layer.get("weights"))
     elif re.search("rnn|gru|lstm", kind, re.IGNORECASE):
-        model.skip(name, f"the type {kind!r} is not known", layer.get("weights"))
+        skip(model, name, f"the type {kind!r} is not known", layer.get("weights"))
 
 
 def _layer(kind: str, layer: Mapping[str, Any], wishes: Wishes) -> Layer:

@@ -29,7 +29,7 @@ def read_h5(where: str, model: Model, wishes: Wishes) -> None:
             version = str(_text(file.attrs.get("keras_version", root.attrs.get("keras_version", "1"))))
             for found in walk(json.loads(_text(config))):
                 add_layer(found, _in_groups(root, found), version, model, wishes)
-        elif "layer_names" in root.attrs or "layers" not in root:
+        elif "layer_names" in root.attrs:
             add_without_config(dict(_by_cell(dict(_named(root)))), model, wishes)
         else:
             add_without_config(dict(_by_cell(dict(_numbered(root)))), model, wishes)
@@ -120,6 +120,8 @@ def _numbered(root: Any) -> Iterator[tuple[str, Array]]:
     """Of weights alone as a .keras has them, the arrays of cells, by the names that they have in an .h5."""
     paths: list[str] = []
     root.visit(paths.append)
+    if not any(path.endswith("/vars") for path in paths):
+        raise ValueError(f"it has neither the attribute layer_names nor groups called vars, but {sorted(root)[:8]}")
     for path in paths:
         if path.endswith("/cell/vars") or re.search("/cells/[^/]*/vars$", path):
             kinds = ("kernel", "recurrent_kernel", "bias")

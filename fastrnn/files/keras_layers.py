@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..layers import GRU, LSTM, RNN
 from .activations import Activation, activations_supported
-from .model import Layer, Model, Wishes
+from .model import Layer, Model, Wishes, skip, take
 
 Array = NDArray[Any]
 _FAMILIES = {"SimpleRNN": "rnn", "GRU": "gru", "LSTM": "lstm", "CuDNNGRU": "gru", "CuDNNLSTM": "lstm"}
@@ -94,7 +94,7 @@ def _snake(name: str) -> str:
 
 def add_layer(found: Found, weights: Sequence[Array] | None, version: str, model: Model, wishes: Wishes) -> None:
     """Add the layer, or the reason why there is none, to the model."""
-    model.add("/".join(found.names), lambda: _made(found, weights, version, wishes), weights)
+    take(model, "/".join(found.names), lambda: _made(found, weights, version, wishes), weights)
 
 
 def _made(found: Found, weights: Sequence[Array] | None, version: str, wishes: Wishes) -> Layer:
@@ -159,10 +159,10 @@ def add_without_config(cells: Mapping[str, Mapping[str, Array]], model: Model, w
         add = _cudnn(cells[name], weights, wishes)
         short = _short(name)
         if add is not None:
-            model.add(short, add, weights)
+            take(model, short, add, weights)
         else:
             text = "the file has weights without a configuration, which do not tell activations; if they are tanh and sigmoid, "
-            model.skip(short, f"{text}from_weights(weights, 'keras') of a layer's class takes them", weights)
+            skip(model, short, f"{text}from_weights(weights, 'keras') of a layer's class takes them", weights)
 
 
 def _cudnn(cell: Mapping[str, Array], weights: list[Array], wishes: Wishes) -> Any:

@@ -47,41 +47,27 @@ class Model:
     layers: dict[str, Layer] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
 
-    def add(self, name: str, make: Callable[[], Layer], weights: Any = None) -> None:
-        """A layer under a name that no other has, or the reason why it cannot be made.
-
-        Parameters
-        ----------
-        name : str
-        make : function without arguments
-            It returns the layer, or raises KeyError, ValueError or TypeError with the reason.
-        weights : optional
-            Of the Skipped.
-        """
-        others = {*self.layers, *(skipped.name for skipped in self.skipped)}
-        unique = next(n for n in (name, *(f"{name}_{k}" for k in range(2, len(others) + 3))) if n not in others)
-        try:
-            self.layers[unique] = make()
-        except (KeyError, ValueError, TypeError) as error:
-            self.skipped.append(Skipped(unique, str(error.args[0]), weights))
-
-    def skip(self, name: str, reason: str, weights: Any = None) -> None:
-        """Something that is not taken over.
-
-        Parameters
-        ----------
-        name, reason : str
-        weights : optional
-            Of the Skipped.
-        """
-        self.skipped.append(Skipped(name, reason, weights))
-
     def __repr__(self) -> str:
         lines = [f"recurrent layers of {self.path!r}: {'' if self.layers else 'none'}".rstrip()]
         lines += [f"  {name}: {layer}" for name, layer in self.layers.items()]
         lines += ["not taken over:"] if self.skipped else []
         lines += [f"  {skipped.name}: {skipped.reason}" for skipped in self.skipped]
         return "\n".join(lines)
+
+
+def take(model: Model, name: str, make: Callable[[], Layer], weights: Any = None) -> None:
+    """Add a layer under a name that no other has, or the reason why not: the KeyError, ValueError or TypeError of make."""
+    others = {*model.layers, *(skipped.name for skipped in model.skipped)}
+    unique = next(n for n in (name, *(f"{name}_{k}" for k in range(2, len(others) + 3))) if n not in others)
+    try:
+        model.layers[unique] = make()
+    except (KeyError, ValueError, TypeError) as error:
+        skip(model, unique, str(error.args[0]), weights)
+
+
+def skip(model: Model, name: str, reason: str, weights: Any = None) -> None:
+    """Note what is not taken over."""
+    model.skipped.append(Skipped(name, reason, weights))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._api.optional import missing
 from ..onnx.model import Node, inspected
-from .model import Layer, Model, Wishes
+from .model import Layer, Model, Wishes, skip, take
 from .state_dicts import family_of, grouped
 
 
@@ -26,9 +26,9 @@ def read_onnx(where: str, model: Model, wishes: Wishes) -> None:
         warnings.warn(text, UserWarning, stacklevel=3)
     for k, node in enumerate(nodes):
         name = node.name or next((output for output in node.outputs if output), f"{node.op_type}_{k}")
-        model.add(name, lambda: _layer(node, wishes), dict(node.constants))  # noqa: B023 -- called at once
+        take(model, name, lambda: _layer(node, wishes), dict(node.constants))  # noqa: B023 -- called at once
     for k, text in enumerate(unread):
-        model.skip(f"unread_{k}", f"it looks recurrent, but is no node that fastrnn reads: {text}")
+        skip(model, f"unread_{k}", f"it looks recurrent, but is no node that fastrnn reads: {text}")
     if unread:
         _skip_unrolled({tensor.name: tensor for tensor in proto.graph.initializer}, onnx.numpy_helper.to_array, model)
 
@@ -41,7 +41,7 @@ def _skip_unrolled(tensors: Mapping[str, Any], to_array: Any, model: Model) -> N
         if family:
             kind = f"{family.upper()}{'Cell' * is_cell}"
             reason = f"its initialisers are named as those of PyTorch's {kind}; if the single operations are one, the layer is "
-            model.skip(prefix.rstrip("./") or family, f"{reason}fastrnn.{family.upper()}.from_weights(weights)", weights)
+            skip(model, prefix.rstrip("./") or family, f"{reason}fastrnn.{family.upper()}.from_weights(weights)", weights)
 
 
 def _layer(node: Node, wishes: Wishes) -> Layer:

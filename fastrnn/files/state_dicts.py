@@ -11,7 +11,7 @@ import numpy as np
 from ..cells import GRUCell, LSTMCell
 from ..formats import read
 from ..layers import GRU, LSTM
-from .model import Layer, Model, Wishes
+from .model import Layer, Model, Wishes, skip, take
 
 _NAME = re.compile(r"(?P<prefix>.*[./])?(?P<name>weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(?P<layer>(_l\d+)(_reverse)?)?")
 _RECURRENT = re.compile("rnn|gru|lstm|recurrent|weight_[ih]h", re.IGNORECASE)
@@ -33,10 +33,10 @@ def add_layers(arrays: Mapping[str, Any], model: Model, wishes: Wishes) -> None:
     for (prefix, is_cell), weights in groups.items():
         family = family_of(weights, "" if is_cell else "_l0")
         make = _cell if is_cell else _layer
-        model.add(prefix.rstrip("./") or family, lambda: make(family, weights, wishes), weights)  # noqa: B023 -- called at once
+        take(model, prefix.rstrip("./") or family, lambda: make(family, weights, wishes), weights)  # noqa: B023 -- called at once
     for name, names in others.items():
         if not any(prefix.startswith(f"{name}.") or prefix.rstrip("./") == name for prefix, _ in groups):
-            model.skip(name, f"its arrays, {', '.join(names[:4])}, are not named as PyTorch names those of recurrent layers")
+            skip(model, name, f"its arrays, {', '.join(names[:4])}, are not named as PyTorch names those of recurrent layers")
 
 
 def grouped(arrays: Mapping[str, Any]) -> dict[tuple[str, bool], dict[str, Any]]:

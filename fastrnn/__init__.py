@@ -14,18 +14,18 @@ except ModuleNotFoundError as error:
 
 from .cells import GRUCell, LSTMCell, RNNCell
 from .config import __version__, available_isas, get_num_threads, set_gemm, set_num_threads, show_config
-from .files import load_model
 from .frozen import FrozenCell, FrozenLayer
 from .functional import gru, lstm, rnn
 from .gradcheck import GradcheckError, gradcheck
 from .layers import GRU, IRNN, LSTM, RNN
 from .packed import Packed, pack, unpack
-from .saving import load, save
 from .stream import Stream
 from .unrolled import UnrolledCell
 
 if TYPE_CHECKING:
     from . import reference
+    from .files import load_model
+    from .saving import load, save
 
 __all__ = [
     "GRU",
@@ -60,10 +60,15 @@ __all__ = [
 ]
 
 
+_FUNCTIONS = {"load": "saving", "load_model": "files", "save": "saving"}
+
+
 def __getattr__(name: str) -> Any:
-    """The oracle, and a look at schedules, are loaded when somebody asks for them."""
+    """The oracle, a look at schedules, and what reads and writes files are loaded when somebody asks for them."""
     if name in ("reference", "schedule"):
         return import_module(f".{name}", __name__)
+    if name in _FUNCTIONS:
+        return getattr(import_module(f".{_FUNCTIONS[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -59,6 +59,9 @@ def test_tf1_scopes_that_are_no_layer():
     two = named(cell, "encoder/lstm_cell/") | named(cell, "decoder/lstm_cell/")
     with pytest.raises(KeyError, match=r"got the scopes \['decoder/lstm_cell/', 'encoder/lstm_cell/'\].*prefix 'encoder/'"):
         fastrnn.LSTM.from_weights(two, "tf1")
+    strangers = named(cell, "encoder/fw/lstm_cell/") | named(cell, "decoder/bw/lstm_cell/")
+    with pytest.raises(KeyError, match="got the scopes"):
+        fastrnn.LSTM.from_weights(strangers, "tf1")
     gap = named(cell, "rnn/cell_0/lstm_cell/") | named(cell, "rnn/cell_2/lstm_cell/")
     with pytest.raises(KeyError, match="got the scopes"):
         fastrnn.LSTM.from_weights(gap, "tf1")

@@ -619,7 +619,12 @@ PYTHON = [
         "fastrnn/formats/trees.py",
         ("swapaxes(0, 1).reshape(gates, H, n)", "swapaxes(0, 1).reshape(gates, n, H).swapaxes(1, 2)", "formats_trees", "cudnn"),
         ("if len({place[0] for place in places.values()}) > 1 or ", "if ", "formats_trees", "tf1"),
-        ("named[name if ours in named else ours] = value", "named[ours] = value", "formats_trees", "paddle"),
+        (
+            "named[name if ours in named or (ours != name and ours in found) else ours]",
+            "named[ours]",
+            "formats_trees",
+            "paddle or tflite",
+        ),
     ),
     *of(
         "fastrnn/saving.py",

@@ -16,23 +16,34 @@ Array = NDArray[Any]
 Move = Callable[[Array, int], Array]  # an array and its number of gates
 
 
-class Aliased(Tree):
-    """A Tree whose arrays may also come by other names: `names` has for each of these that in the cell."""
-
-    def __init__(self, names: Mapping[str, str]) -> None:
-        super().__init__()
-        self.names = names
+class Renaming(Tree):
+    """A Tree whose arrays may come by several names."""
 
     def has_names(self, weights: Mapping[Any, Any], cell: Cell) -> bool:
-        return super().has_names({self.names.get(str(name), name): None for name in weights}, cell)
+        return super().has_names({self._name(str(name)): None for name in weights}, cell)
+
+    def _name(self, name: str) -> str:
+        """The one that the cell has."""
+        return name
 
     def _named(self, found: dict[str, Any]) -> dict[str, Any]:
         """What comes twice, by two of its names, keeps its own, which nothing expects."""
         named: dict[str, Any] = {}
         for name, value in found.items():
-            ours = self.names.get(name, name)
+            ours = self._name(name)
             named[name if ours in named or (ours != name and ours in found) else ours] = value
         return named
+
+
+class Aliased(Renaming):
+    """`names` has for each other name of an array that in the cell."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def _name(self, name: str) -> str:
+        return self.names.get(name, name)
 
 
 class Gatewise(Aliased):
@@ -108,7 +119,7 @@ def _counts(layers: set[int], directions: set[int], places: Mapping[str, Any]) -
     return whole and len(set(places.values())) == len(places) == len(layers) * len(directions)
 
 
-class Rearranged(Tree):
+class Rearranged(Renaming):
     """A Tree whose arrays are moved within themselves before the cell reads them: `moves` has for a name the way there and back."""
 
     def __init__(
@@ -118,13 +129,8 @@ class Rearranged(Tree):
         super().__init__(positional, joined)
         self.moves, self.numbered = moves, numbered
 
-    def _named(self, found: dict[str, Any]) -> dict[str, Any]:
-        """What comes twice, by two of its names, keeps its own, which nothing expects."""
-        named: dict[str, Any] = {}
-        for name, value in found.items():
-            ours = re.sub(self.numbered, "", name) if self.numbered else name
-            named[name if ours in named else ours] = value
-        return named
+    def _name(self, name: str) -> str:
+        return re.sub(self.numbered, "", name) if self.numbered else name
 
     def _cell(self, value: Any, cell: Cell) -> Arrays:
         return self._moved(super()._cell(value, cell), cell, 0)

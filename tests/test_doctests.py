@@ -38,6 +38,7 @@ RETURNED = {  # classes that users meet as results alone: their methods have exa
     "fastrnn._api.parameters": ["Parameters"],
     "fastrnn.cells": ["CellTape"],
     "fastrnn.unrolled": ["UnrolledTape"],
+    "fastrnn.train.embedding": ["EmbeddingTape"],
     "fastrnn.train.readout": ["LinearTape"],
     "fastrnn.train.recurrences": ["PreactivationTape", "OutputTape"],
     "fastrnn.diagnostics": ["Finding", "JacobianNorms", "Spectrum"],

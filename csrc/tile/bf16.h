@@ -61,6 +61,7 @@ FR_INLINE uvec v_round_bf16(vec v)
     return ((nan & (u | 0x400000)) | (~nan & nearest)) & 0xffff0000 & ~(denormal & 0x7fffffff);
 }
 
+FR_INLINE vec rounded(vec v) { return v_from_words(v_round_bf16(v)); }
 FR_INLINE vec v_even(vec pairs) { return v_from_words(v_words(pairs) << 16); }
 FR_INLINE vec v_odd(vec pairs) { return v_from_words(v_words(pairs) & 0xffff0000); }
 FR_INLINE vec v_pair(vec even, vec odd) { return v_from_words(v_round_bf16(even) >> 16 | v_round_bf16(odd)); }

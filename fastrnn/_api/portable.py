@@ -176,6 +176,9 @@ class Portable(RecurrentModule):
         """
         from .. import formats
 
+        if options.get("forget_bias"):
+            got = options["forget_bias"]
+            raise ValueError(f"forget_bias: expected none here, since the biases are those of the weights, got {got!r}")
         params, sizes = formats.read(weights, format, cls._family, options)
         kind = checks.float_dtype("dtype", dtype) if dtype is not None else _layer_dtype(params)
         arguments = {name: value for name, value in sizes.items() if name in _STRUCTURE[:2] or value is not _DEFAULTS.get(name)}

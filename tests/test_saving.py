@@ -21,6 +21,7 @@ LAYERS = [
     fastrnn.GRU(3, 4, precision="bf16", rng=0),
     fastrnn.LSTM(3, 4, 2, bidirectional=True, proj_size=2, rng=0),
     fastrnn.LSTM(3, 4, peephole=True, dtype=np.float64, rng=0),
+    fastrnn.LSTM(3, 4, forget_bias=1.5, rng=0),
     fastrnn.RNNCell(3, 4, False, "relu", rng=0),
     fastrnn.GRUCell(3, 4, reset_after=False, precision="bf16", rng=0),
     fastrnn.LSTMCell(3, 4, peephole=True, dtype=np.float64, rng=0),

@@ -747,6 +747,30 @@ PYTHON = [
         ("if len(unknown) > 1 or length % max(others, 1) or (", "if len(unknown) > 1 or (", "formats", "wrong_array"),
         ("= source[k : k + rows]", "= source[:1]", "compat_steps", "lies_transposed"),
     ),
+    *of(
+        "fastrnn/formats/trees.py",
+        ("swapaxes(0, 1).reshape(gates, H, n)", "swapaxes(0, 1).reshape(gates, n, H).swapaxes(1, 2)", "formats_trees", "cudnn"),
+        ("if len({place[0] for place in places.values()}) > 1 or ", "if ", "formats_trees", "tf1"),
+        (
+            "named[name if ours in named or (ours != name and ours in found) else ours]",
+            "named[ours]",
+            "formats_trees",
+            "paddle or tflite",
+        ),
+    ),
+    *of(
+        "fastrnn/saving.py",
+        ("if version != VERSION:", "if False:", "saving"),
+        ("if entries or len(layers) < len(header):", "if False:", "saving"),
+    ),
+    *of(
+        "fastrnn/files/keras_layers.py",
+        ('if config.get("go_backwards"):', "if False:", "files"),
+        ('1 / 6 if version.startswith("3") else 0.2', "0.2", "files"),
+        ('bool(config.get("reset_after", False))', 'bool(config.get("reset_after", True))', "files"),
+    ),
+    *of("fastrnn/files/activations.py", ("        if got != ours:\n", "        if False:\n", "files")),
+    *of("fastrnn/files/safetensors.py", ("<< np.uint32(16)", "<< np.uint32(15)", "files")),
     *of("fastrnn/formats/slots.py", ('PEEPHOLES = "ifo"', 'PEEPHOLES = "iof"', "formats")),
     *of(
         "fastrnn/onnx/attributes.py",
@@ -757,7 +781,7 @@ PYTHON = [
     *of("fastrnn/onnx/plain.py", ("np.clip(a, -clip, clip)", "np.clip(a, None, clip)", "onnx")),
     *of("fastrnn/onnx/inputs.py", ("s.take(d, 1 if attributes.batch_first else 0)", "s.take(d, 0)", "onnx")),
     *of("fastrnn/onnx/export.py", ("int(self.layer.reset_after)", "0", "onnx_models")),
-    *of("fastrnn/onnx/model.py", ("if np.any(node.constants.get(name, 0)):", "if False:", "onnx_models")),
+    *of("fastrnn/onnx/model.py", ("if np.any(self.constants.get(name, 0)):", "if False:", "onnx_models")),
     *of("fastrnn/onnx/snapshot.py", ("return isinstance(array, bytes)", "return True", "onnx_models")),
     *of("fastrnn/onnx/operator.py", ("(i.lengths == 0,)", "(i.lengths < 0,)", "onnx")),
     *of(

@@ -48,6 +48,14 @@ def test_the_loop_goes_back_k2_steps(page):
     assert names["dx"].shape[0] == 30 and names["dx"].any(axis=(1, 2)).all()
 
 
+def test_the_examples_of_files_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for example in examples("files.md"):
+        exec(example, names)
+    assert repr(names["layer"]) == "LSTM(3, 4, dtype=float64)" and names["y"].shape == (100, 8)
+
+
 def test_the_examples_of_single_steps_run():
     """The gradient that the last one takes a step along is that of its loss."""
     names: dict = {}

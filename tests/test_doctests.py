@@ -46,6 +46,7 @@ RETURNED = {  # classes that users meet as results alone: their methods have exa
     "fastrnn.schedule": ["Schedule"],
     "fastrnn.train": ["Beam"],
     "fastrnn.onnx": ["Node"],
+    "fastrnn.files": ["Model", "Skipped"],
 }
 WITHOUT_EXAMPLE = {
     "GradcheckError": "see gradcheck",
@@ -62,6 +63,7 @@ WITHOUT_EXAMPLE = {
     "PreactivationTape.h": "see PreactivationRNN.forward",
     "Node.path": "see nodes",
     "Node.refusal": "an error",
+    "Node.check_start": "an error",
 }
 PARTS_OF_FORMATS = "fastrnn.formats.c"  # cell and containers: a notation of its own, explained there; users name a format
 

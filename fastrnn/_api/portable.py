@@ -143,6 +143,9 @@ class Portable(RecurrentModule):
     ) -> _Layer:
         """A new layer with the weights of another system, of the sizes that the weights have.
 
+        Keras's get_weights() does not tell activations: a layer with recurrent_activation="hard_sigmoid", the default of Keras 1
+        and 2, has the same arrays as one with "sigmoid". Look at layer.get_config(), or let fastrnn.load_model read the file.
+
         Parameters
         ----------
         weights, format

@@ -367,7 +367,11 @@ COMPILED = [
             "checkpoints or again",
         ),
         ("&& bh && o->b_hh[v] >= 0)", "&& 0)", "cells"),
-        ("            if (g[i].forward && !t->xw)\n                widen_panel", "            if (0)\n                widen_panel", "bf16"),
+        (
+            "            if (g[i].forward && !t->xw)\n                widen_panel",
+            "            if (0)\n                widen_panel",
+            "bf16",
+        ),
         (
             "t->schedule.input_first || t->saved.recompute ? chunk_capacity(t)",
             "t->schedule.input_first ? chunk_capacity(t)",

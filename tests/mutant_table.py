@@ -663,7 +663,8 @@ PYTHON = [
     ),
     *of(
         "fastrnn/reference.py",
-        ("dag = dnew * i * (1 - g * g)", "dag = dnew * i * (1 - g)", "reference"),
+        ("dag = dnew * i * dg", "dag = dnew * i * di", "reference"),
+        ("np.where(a.real > 0, 1, alpha * np.exp(_negative(a)))", "np.where(a.real > 0, 1, alpha)", "reference", "activations"),
         ("            s[seq.cut[t]] = 0\n", "            pass\n", "reference"),
     ),
 ]

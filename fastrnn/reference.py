@@ -117,7 +117,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-class _Function:
+class Function:
     """An activation with its parameters."""
 
     def __init__(self, name: str, given: Any) -> None:
@@ -705,7 +705,7 @@ def _prepare(
     reverse: bool,
     batch_first: bool,
     precision: str,
-    activations: dict[str, _Function],
+    activations: dict[str, Function],
 ) -> _Sequence:
     """Checks and copies the arguments of a call; weights and state are named as the arguments are."""
     dtype = _dtype({"x": x, **weights, **state})
@@ -845,7 +845,7 @@ def rnn(
     >>> y.ravel()
     array([1., 2., 3.])
     """
-    functions = {"f": _Function("nonlinearity", nonlinearity)}
+    functions = {"f": Function("nonlinearity", nonlinearity)}
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
     cell = CELLS["rnn"]
     seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, mask, masked, reverse, batch_first, precision, functions)
@@ -947,7 +947,7 @@ def gru(
     """
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
     cell = CELLS["gru_after" if reset_after else "gru_before"]
-    functions = {"f": _Function("recurrent_activation", recurrent_activation), "g": _Function("activation", activation)}
+    functions = {"f": Function("recurrent_activation", recurrent_activation), "g": Function("activation", activation)}
     seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, mask, masked, reverse, batch_first, precision, functions)
     y, (h_n,), tape = _run(seq, record)
     return y, h_n, tape
@@ -1053,7 +1053,7 @@ def lstm(
     """
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "peephole": peephole, "w_hr": w_hr}
     state = {"h0": h0, "c0": c0}
-    functions = {"f": _Function("recurrent_activation", recurrent_activation), "g": _Function("activation", activation)}
+    functions = {"f": Function("recurrent_activation", recurrent_activation), "g": Function("activation", activation)}
     functions["h"] = functions["g"]
     seq = _prepare(CELLS["lstm"], x, weights, state, lengths, reset, mask, masked, reverse, batch_first, precision, functions)
     y, (h_n, c_n), tape = _run(seq, record)

@@ -733,7 +733,7 @@ EQUATIONS = {
 @pytest.mark.parametrize("name", reference.ACTIVATIONS)
 def test_activations(name):
     parameters, equation = EQUATIONS[name]
-    f = reference._Function("f", (name, *parameters))
+    f = reference.Function("f", (name, *parameters))
     a = np.concatenate([np.linspace(-6, 6, 241) + 0.01234, [-30.0, 30.0]])
     values = f.value(a)
     np.testing.assert_allclose(values, [equation(one) for one in a.tolist()], rtol=1e-12, atol=1e-13)
@@ -751,6 +751,6 @@ def test_activations(name):
 def test_activations_have_the_defaults_of_onnx():
     a = np.linspace(-3, 3, 61)
     for name, parameters in {"leaky_relu": (0.01,), "thresholded_relu": (1.0,), "hard_sigmoid": (0.2, 0.5), "elu": (1.0,)}.items():
-        np.testing.assert_array_equal(reference._Function("f", name).value(a), reference._Function("f", (name, *parameters)).value(a))
+        np.testing.assert_array_equal(reference.Function("f", name).value(a), reference.Function("f", (name, *parameters)).value(a))
         first = (name, *parameters[:1])
-        np.testing.assert_array_equal(reference._Function("f", first).value(a), reference._Function("f", name).value(a))
+        np.testing.assert_array_equal(reference.Function("f", first).value(a), reference.Function("f", name).value(a))

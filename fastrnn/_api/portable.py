@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .._engine.cells import Cell
 from . import checks
 from .parameters import RecurrentModule
 
@@ -23,6 +24,7 @@ class Portable(RecurrentModule):
     """A layer whose weights come from and go to other systems: see fastrnn.formats."""
 
     _family: str
+    _cell: Cell
 
     def load_weights(self, weights: Any, format: str | Format = "pytorch") -> None:
         """Copy the weights of another system into this layer; all or none.
@@ -80,7 +82,8 @@ class Portable(RecurrentModule):
         Raises
         ------
         ValueError
-            An unknown format, or one that has no place for something that is not zero.
+            An unknown format; one that has no place for something that is not zero; or an activation that layers of the other system
+            do not have.
 
         Examples
         --------
@@ -91,6 +94,12 @@ class Portable(RecurrentModule):
         """
         from .. import formats
 
+        for name, activation in self._cell.unusual():
+            if not formats.has_activations(format, self._family):
+                raise ValueError(
+                    f"{name}: expected the usual one for the format {formats.lookup(format).name}, of a system whose "
+                    f"{self._family.upper()} has no other activations; got {activation.given!r}"
+                )
         return formats.write(self.params, format, self._family, getattr(self, "reset_after", True))
 
     def export_gradients(self, gradients: Mapping[str, Array], format: str | Format = "pytorch") -> Any:

@@ -23,7 +23,7 @@ _Static_assert(sizeof 0.1 == sizeof(double), "fastrnn cannot be compiled with -f
 
 enum fr_cell { FR_RNN_TANH, FR_RNN_RELU, FR_LSTM, FR_LSTM_PEEPHOLE, FR_GRU_AFTER, FR_GRU_BEFORE };
 
-/* In place of a cell's own activations: what simd/activations.h computes for each kind. */
+/* In place of a cell's own activations: what cells/activations.h computes for each kind. */
 enum fr_activation_kind {
     FR_USUAL, /* the cell's own */
     FR_TANH, FR_SIGMOID, FR_RELU, FR_LEAKY_RELU, FR_THRESHOLDED_RELU, FR_AFFINE, FR_SCALED_TANH, FR_HARD_SIGMOID, FR_ELU, FR_SOFTSIGN,

@@ -5,6 +5,7 @@
  */
 #ifndef FR_CELL_H
 #define FR_CELL_H
+#include "cells/activations.h"
 #include "sequence/member.h"
 
 /* What happens to a finished tile: s holds the sums of n rows by np panels from panel p on, one of n and np being 1. */

@@ -10,7 +10,6 @@
 #define FR_MEMBER_H
 #include "fastrnn.h"
 #include "simd/fpstate.h"
-#include "simd/activations.h"
 #include "simd/vmath.h"
 #include "tile/tile.h"
 

@@ -360,7 +360,8 @@ class Recurrent(Portable):
 
 
 class RNN(Recurrent):
-    """Layers of the simple recurrent network (Elman 1990): h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or another nonlinearity.
+    """Layers of the simple recurrent network (Elman 1990): h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or another
+    nonlinearity.
 
     Parameters of layer k, in reverse with the suffix _reverse: weight_ih_l{k} (H, I), after the first layer (H, D*H);
     weight_hh_l{k} (H, H); bias_ih_l{k} and bias_hh_l{k} (H,). Initial values from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch's.

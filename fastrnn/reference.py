@@ -31,7 +31,7 @@ Array = NDArray[Any]
 State = tuple[Array, ...]  # (h,) or (h, c)
 Pairs = list[tuple[Array, Array]]
 Product = Callable[[Any, Pairs], Array]
-# argument name -> array; "peephole" and "w_hr" may be None; "product": the function that sums products; "f", "g", "h": activations
+# argument name -> array; "peephole" and "w_hr" may be None; "product": what sums products; "f", "g", "h": the activations
 Params = dict[str, Any]
 
 ALL = slice(None)
@@ -43,8 +43,8 @@ ALL = slice(None)
 class Activation(NamedTuple):
     """A function of the preactivations a, and its slope, which is given the values y, too. Both are analytic where they are smooth.
 
-    parameters: the defaults of alpha and beta, as far as it has any. Equations and defaults: the activations of ONNX's operators RNN,
-    GRU and LSTM.
+    parameters: the defaults of alpha and beta, as far as it has any. Equations and defaults are those of ONNX's operators
+    RNN, GRU and LSTM.
     """
 
     value: Callable[..., Array]  # of a, alpha, beta
@@ -800,8 +800,8 @@ def rnn(
     h0 : array (B, H), optional
         The initial state, (H,) without a batch; None for zeros.
     nonlinearity : str or tuple, default "tanh"
-        A name in `ACTIVATIONS`, or a tuple of one and its parameters, alpha first, such as ("leaky_relu", 0.1). Where a function has
-        corners, that of a complex number goes by its real part.
+        A name in `ACTIVATIONS`, or a tuple of one and its parameters, alpha first, such as ("leaky_relu", 0.1). At corners a
+        complex number goes by its real part.
     lengths : integers (B,), optional
         From 0 to T: only the first lengths[b] steps of row b exist. Output after them is 0, and the final state is that after the
         row's last processed step (h0 if there is none). What padding holds, NaN included, has no influence.

@@ -218,7 +218,10 @@ def test_activations_that_no_layer_has_are_of_the_kernels_all_the_same():
     X, W, R, B = weights_of("LSTM", 2)
     names = ["Sigmoid", "Tanh", "Relu", "HardSigmoid", "Softsign", "Softplus"]
     attributes = {"hidden_size": 3, "direction": "bidirectional", "activations": names}
-    for refused, why in ((attributes, "its two directions have different activations"), (attributes | {"activations": names[:3] * 2}, "g and h")):
+    for refused, why in (
+        (attributes, "its two directions have different activations"),
+        (attributes | {"activations": names[:3] * 2}, "g and h"),
+    ):
         (node,) = fastrnn.onnx.nodes(one_node("LSTM", refused, [X, W, R, B]))
         assert node.path == "fused"
         with pytest.raises(ValueError, match=why):

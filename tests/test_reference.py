@@ -640,7 +640,7 @@ def test_errors_name_the_argument(case):
 
 def test_errors_of_backward_and_nonlinearity():
     one = np.ones((1, 1))
-    with pytest.raises(ValueError, match="nonlinearity: expected one of tanh, sigmoid, relu, .*, got 'sine'"):
+    with pytest.raises(ValueError, match=r"nonlinearity: expected one of tanh, sigmoid, relu, .*, got 'sine'"):
         reference.rnn(one, one, one, nonlinearity="sine")
     with pytest.raises(ValueError, match="nonlinearity: expected at most 1 parameters of 'elu', got "):
         reference.rnn(one, one, one, nonlinearity=("elu", 1.0, 2.0))

@@ -168,20 +168,31 @@ FR_INLINE vec v_tanh(vec x)
     return v_from_bits(v_bits(y) | (v_bits(x) ^ v_bits(a)));
 }
 
-/* exp(x) - 1 for x <= 0, as if x were 0 above: 2^n expm1(r) + (2^n - 1). Around 0, where that would cancel, n is 0. */
+/* For x <= 0: exp(x) = s + s e, with s = 2^n and e = exp(r) - 1. s is 0 at the lower end. */
+typedef struct {
+    vec s, e;
+} vm_exp_parts;
+
+FR_INLINE vm_exp_parts vm_exp_negative(vec x)
+{
+    x = v_max(v_set1(VM_SIGMOID_MIN), x);
+    const vec t = v_fma(x, v_set1((REAL)VM_LOG2E), v_set1((REAL)VM_MAGIC)), n = t - v_set1((REAL)VM_MAGIC);
+    const vec r = v_fnma(n, v_set1((REAL)VM_LN2_LO), v_fnma(n, v_set1((REAL)VM_LN2_HI), x));
+    return (vm_exp_parts){vm_pow2(t), vm_expm1_reduced(r)};
+}
+
+/* exp(x) - 1 for x <= 0, as if x were 0 above: s e + (s - 1). Around 0, where that would cancel, s is 1. */
 FR_INLINE vec v_expm1_negative(vec x)
 {
-    x = v_min(v_zero(), v_max(v_set1(VM_SIGMOID_MIN), x));
-    const vec t = v_fma(x, v_set1((REAL)VM_LOG2E), v_set1((REAL)VM_MAGIC));
-    const vec n = t - v_set1((REAL)VM_MAGIC), s = vm_pow2(t);
-    const vec r = v_fnma(n, v_set1((REAL)VM_LN2_LO), v_fnma(n, v_set1((REAL)VM_LN2_HI), x));
-    return v_fma(s, vm_expm1_reduced(r), s - v_set1(1));
+    const vm_exp_parts p = vm_exp_negative(v_min(v_zero(), x));
+    return v_fma(p.s, p.e, p.s - v_set1(1));
 }
 
 /* max(0, x) + log(1 + e), e = exp(-|x|): log(1 + e) = 2 atanh(e / (2 + e)), which keeps the digits of a small e. */
 FR_INLINE vec v_softplus(vec x)
 {
-    const vec e = v_exp(-v_abs(x)), s = e / (v_set1(2) + e), z = s * s;
+    const vm_exp_parts p = vm_exp_negative(-v_abs(x));
+    const vec e = v_fma(p.s, p.e, p.s), s = e / (v_set1(2) + e), z = s * s;
     const vec half = v_fma(s * z, vm_poly(VM_ATANH, VM_LENGTH(VM_ATANH), z), s);
     return v_fma(v_set1(2), half, v_max(v_zero(), x));
 }

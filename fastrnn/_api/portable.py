@@ -82,8 +82,8 @@ class Portable(RecurrentModule):
         Raises
         ------
         ValueError
-            An unknown format; one that has no place for something that is not zero; or an activation that layers of the other system
-            do not have.
+            An unknown format; one that has no place for something that is not zero; or an activation that the other system's
+            layers do not have.
 
         Examples
         --------
@@ -93,11 +93,12 @@ class Portable(RecurrentModule):
         [(3, 12), (4, 12), (2, 12)]
         """
         from .. import formats
+        from ..formats.table import has_activations, lookup
 
         for name, activation in self._cell.unusual():
-            if not formats.has_activations(format, self._family):
+            if not has_activations(format, self._family):
                 raise ValueError(
-                    f"{name}: expected the usual one for the format {formats.lookup(format).name}, of a system whose "
+                    f"{name}: expected the usual one for the format {lookup(format).name}, of a system whose "
                     f"{self._family.upper()} has no other activations; got {activation.given!r}"
                 )
         return formats.write(self.params, format, self._family, getattr(self, "reset_after", True))

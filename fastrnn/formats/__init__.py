@@ -28,7 +28,7 @@ from .._api import model_parts as parts
 from .cell import Cell
 from .containers import Flat, Named, Stacked, Tree, Units
 from .slots import GATES
-from .table import FORMATS, Format, has_activations, lookup
+from .table import FORMATS, Format, lookup
 
 __all__ = ["FORMATS", "Cell", "Flat", "Format", "Named", "Stacked", "Tree", "pull_back", "read", "write"]
 

@@ -173,7 +173,9 @@ class Node(Pickled):
         options: dict[str, Any] = {"batch_first": a.batch_first}
         f, *rest = (activation.fused().given for activation in a.activations[0])
         if len(set(rest)) > 1:
-            raise self.refusal(f"its g and h are different activations, {rest[0]!r} and {rest[1]!r}, a layer has one; node.run does")
+            raise self.refusal(
+                f"its g and h are different activations, {rest[0]!r} and {rest[1]!r}, a layer has one; node.run does"
+            )
         if kind is RNN:
             options["nonlinearity"] = f
         else:
@@ -334,7 +336,9 @@ def _node(proto: Any, scope: Scope) -> Node:
 
 
 def _decoded(value: Any) -> Any:
-    """Strings are bytes in a model."""
+    """Strings are bytes in a model, and numbers float32: they stand for the shortest decimal ones, 0.2 for 0.200000003."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
+    if isinstance(value, float):
+        return float(str(np.float32(value)))
     return [_decoded(item) for item in value] if isinstance(value, list) else value

@@ -19,6 +19,8 @@ LAYERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "lstm-peephole": (fastrnn.LSTM, {"peephole": True}),
     "gru-after": (fastrnn.GRU, {}),
     "gru-before": (fastrnn.GRU, {"reset_after": False}),
+    "lstm-activated": (fastrnn.LSTM, {"activation": "softsign", "recurrent_activation": "hard_sigmoid"}),
+    "gru-activated": (fastrnn.GRU, {"activation": "softplus", "recurrent_activation": ("scaled_tanh", 0.5, 1.5)}),
 }
 
 

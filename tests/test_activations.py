@@ -40,6 +40,7 @@ LAYERS = {
     "rnn": lambda **more: fastrnn.RNN(I, H, nonlinearity=("leaky_relu", 0.2), rng=0, **more),
     "gru": lambda **more: fastrnn.GRU(I, H, activation="relu", recurrent_activation="hard_sigmoid", rng=0, **more),
     "lstm": lambda **more: fastrnn.LSTM(I, H, activation="softsign", recurrent_activation=("hard_sigmoid", 1 / 6), rng=0, **more),
+    "peephole": lambda **more: fastrnn.LSTM(I, H, peephole=True, activation="elu", recurrent_activation="softsign", rng=0, **more),
 }
 each_layer = pytest.mark.parametrize("kind", LAYERS)
 
@@ -169,6 +170,7 @@ def test_a_layer_says_and_keeps_what_it_has(kind):
     said = {
         "rnn": "RNN(4, 19, nonlinearity=('leaky_relu', 0.2))",
         "gru": "GRU(4, 19, activation='relu', recurrent_activation='hard_sigmoid')",
+        "peephole": "LSTM(4, 19, peephole=True, activation='elu', recurrent_activation='softsign')",
         "lstm": f"LSTM(4, 19, activation='softsign', recurrent_activation=('hard_sigmoid', {1 / 6!r}, 0.5))",
     }
     assert repr(layer) == said[kind] and repr(layer.frozen()) == said[kind] + ".frozen()"
@@ -181,9 +183,8 @@ def test_a_layer_says_and_keeps_what_it_has(kind):
         assert repr(other) == said[kind] and np.array_equal(other(x)[0], layer(x)[0])
     frozen = pickle.loads(pickle.dumps(layer.frozen()))
     assert np.array_equal(frozen(x)[0], layer(x)[0])
-    assert repr(type(layer)(4, 19, activation="tanh", recurrent_activation="sigmoid") if kind != "rnn" else fastrnn.RNN(4, 19)) == (
-        f"{kind.upper()}(4, 19)"
-    )
+    usual = {} if kind == "rnn" else {"activation": "tanh", "recurrent_activation": ("sigmoid",)}
+    assert repr(type(layer)(4, 19, **usual)) == f"{type(layer).__name__}(4, 19)"
 
 
 def test_cells_and_unrolled_steps():

@@ -32,6 +32,9 @@ class Portable(RecurrentModule):
         Biases are there for all gates, directions and layers or, with bias=False, for none; peepholes likewise. What the format has
         no place for, such as a second bias or peepholes, becomes zero.
 
+        Weights do not tell the activations of the layer that they are from: this layer must have been made with the same ones.
+        Layers of Keras 1 and 2 have recurrent_activation="hard_sigmoid" unless they say otherwise.
+
         Parameters
         ----------
         weights : mapping or list of arrays
@@ -152,6 +155,9 @@ class Portable(RecurrentModule):
         cls: type[_Layer], weights: Any, format: str | Format = "pytorch", *, dtype: DTypeLike | None = None, **options: Any
     ) -> _Layer:
         """A new layer with the weights of another system, of the sizes that the weights have.
+
+        Weights do not tell the activations of the layer that they are from: it is tanh and sigmoid unless `options` name others.
+        Layers of Keras 1 and 2 have recurrent_activation="hard_sigmoid" unless they say otherwise.
 
         Parameters
         ----------

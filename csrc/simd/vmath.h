@@ -192,7 +192,7 @@ FR_INLINE vec v_expm1_negative(vec x)
 FR_INLINE vec v_softplus(vec x)
 {
     const vm_exp_parts p = vm_exp_negative(-v_abs(x));
-    const vec e = v_fma(p.s, p.e, p.s), s = e / (v_set1(2) + e), z = s * s;
+    const vec e = (p.e + v_set1(1)) * p.s, s = e / (v_set1(2) + e), z = s * s;
     const vec half = v_fma(s * z, vm_poly(VM_ATANH, VM_LENGTH(VM_ATANH), z), s);
     return v_fma(v_set1(2), half, v_max(v_zero(), x));
 }

@@ -28,6 +28,12 @@ static inline int has_activations(const fr_call *t)
     return t->activation[0].kind != FR_USUAL;
 }
 
+/* max(0, x): -0 stays -0, where processors disagree about the maximum of two zeros. */
+FR_INLINE vec v_ramp(vec x)
+{
+    return v_select_gt(v_zero(), x, v_zero(), x);
+}
+
 /* x is what stands in each of `vectors` vectors side by side, in each of some rows that are four vectors apart. */
 #define EACH_VECTOR(result)                                                   \
     for (int r = 0; r < rows; r++)                                            \
@@ -44,12 +50,12 @@ static NOINLINE void activate(const fr_activation *f, const REAL *from, REAL *to
     switch (f->kind) {
     case FR_TANH: EACH_VECTOR(v_tanh(x));
     case FR_SIGMOID: EACH_VECTOR(v_sigmoid(x));
-    case FR_RELU: EACH_VECTOR(v_max(zero, x));
+    case FR_RELU: EACH_VECTOR(v_ramp(x));
     case FR_LEAKY_RELU: EACH_VECTOR(v_select_gt(zero, x, alpha * x, x));
     case FR_THRESHOLDED_RELU: EACH_VECTOR(v_select_gt(alpha, x, zero, x));
     case FR_AFFINE: EACH_VECTOR(v_fma(alpha, x, beta));
     case FR_SCALED_TANH: EACH_VECTOR(alpha * v_tanh(beta * x));
-    case FR_HARD_SIGMOID: EACH_VECTOR(v_min(one, v_max(zero, v_fma(alpha, x, beta))));
+    case FR_HARD_SIGMOID: EACH_VECTOR(v_min(one, v_ramp(v_fma(alpha, x, beta))));
     case FR_ELU: EACH_VECTOR(v_select_gt(zero, x, alpha * v_expm1_negative(x), x));
     case FR_SOFTSIGN: EACH_VECTOR(v_softsign(x));
     case FR_SOFTPLUS: EACH_VECTOR(v_softplus(x));

@@ -57,7 +57,7 @@ short: $(VENV)/with-peers
 # Beside the other systems: each of these tests fails if its package is not there. Two of them want an old NumPy, and so an
 # environment of their own.
 BESIDE := $(wildcard tests/test_torch_*.py tests/test_onnx*.py tests/test_compat_*.py) \
-          $(patsubst %,tests/test_%.py,formats_systems clients jax autograd keras train_parallel neighbours)
+          $(patsubst %,tests/test_%.py,formats_systems clients files jax autograd keras train_parallel neighbours)
 OLD := .venv-old
 OLD_PIP := $(OLD)/bin/python -m pip --disable-pip-version-check --quiet
 
@@ -120,7 +120,8 @@ SAN_CC := gcc
 # differences, thousands of the same calls. Of tests with many cases one case in SHARE is run, drawn once and for all: the kernels'
 # paths are few beside the thousands of sizes and wrong arguments. SHARE=1 runs all of them.
 SHARE := 2
-UNSANITIZED := $(addprefix --ignore ,$(BESIDE) tests/test_formats.py tests/test_diagnostics.py tests/test_example_programs.py \
+UNSANITIZED := $(addprefix --ignore ,$(BESIDE) tests/test_formats.py tests/test_formats_trees.py tests/test_diagnostics.py \
+                 tests/test_example_programs.py \
                  tests/test_import.py $(filter-out %_optim.py,$(wildcard tests/test_train_*.py))) \
                --deselect tests/test_stacks.py::test_gradients
 

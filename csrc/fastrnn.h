@@ -129,6 +129,8 @@ typedef struct fr_call {
     const void *h0, *c0;      /* (B, P), (B, H), or NULL for zeros */
     fr_seq y;                 /* (T, B, P) */
     const void *xw;           /* input products made elsewhere, in the order of the items, or NULL: see fr_sizes.xw_width */
+    const ptrdiff_t *tokens;  /* (T, B) in C order, or NULL: x is the one-hot rows of these numbers, 0 to I-1, and x.p and d.dx.p are NULL.
+                                 Forward: xw is what token_table made. Backward: d.dw.w_ih is (I, G*H), and added to even if d.fresh */
     fr_saved saved;
     fr_gradients d;
     fr_schedule schedule;
@@ -188,6 +190,7 @@ typedef struct fr_kernels {
     /* The weights' gradients alone, of T steps of B rows whose dgates are there, summed in this order; work of backward_sizes. Here
      * y is (T, B, P) the h before each step, and saved.c (T, 2, B, H) the c before and after, where a cell has peepholes. */
     fr_work *accumulate;
+    void (*token_table)(const fr_call *, void *table); /* (I + 1, xw_width): the input products of each token; the last row is scratch */
     /* Not where products take bfloat16: */
     void (*input_matrix)(const fr_call *, void *matrix, void *bias); /* w_ih as (I, xw_width), bias (xw_width): xw = x matrix + bias */
     void (*vmath)(int function, ptrdiff_t n, const void *x, void *y); /* exp, tanh, sigmoid, softplus, softsign, expm1 of x <= 0 */

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 import fastrnn
-from common import Training, console, options, parse, picture
+from common import Training, console, options, parse, picture, precision
 from fastrnn.train import Adam, Linear
 from fastrnn.train.initialisers import initialise, orthogonal
 
@@ -89,15 +89,16 @@ def last(state: Any) -> Array:
     return h[-1]
 
 
-def new_networks(seed: int, kinds: list[str]) -> list[Network]:
+def new_networks(seed: int, kinds: list[str], precision: str = "float32") -> list[Network]:
     """Those of these kinds; an IRNN and a tanh RNN have the same initial weights."""
     rng = np.random.default_rng(seed)
-    irnn, readout = fastrnn.IRNN(2, HIDDEN, input_std=0.1, rng=rng), Linear(HIDDEN, 1, rng=rng)
+    irnn = fastrnn.IRNN(2, HIDDEN, input_std=0.1, precision=precision, rng=rng)
+    readout = Linear(HIDDEN, 1, rng=rng)
     layers: dict[str, tuple[str, Any]] = {
         "irnn": ("IRNN", irnn),
-        "tanh": ("tanh RNN", fastrnn.RNN(2, HIDDEN, nonlinearity="tanh")),
-        "lstm": ("LSTM", fastrnn.LSTM(2, HIDDEN, rng=rng)),
-        "gru": ("GRU", fastrnn.GRU(2, HIDDEN, rng=rng)),
+        "tanh": ("tanh RNN", fastrnn.RNN(2, HIDDEN, nonlinearity="tanh", precision=precision)),
+        "lstm": ("LSTM", fastrnn.LSTM(2, HIDDEN, precision=precision, rng=rng)),
+        "gru": ("GRU", fastrnn.GRU(2, HIDDEN, precision=precision, rng=rng)),
     }
     layers["tanh"][1].flat[:] = irnn.flat
     initialise(layers["lstm"][1], forget_bias=1.0)
@@ -175,7 +176,7 @@ def quickest_steps(args: argparse.Namespace, threads: int) -> Array:
     thread, and NumPy on one; NaN for NumPy's LSTM and GRU, which are not here. They take turns, so that what else the machine
     does meets them all."""
     batch = adding_problem(np.random.default_rng([args.seed, 1]), args.T, BATCH)
-    contestants = [(n, new_networks(args.seed, args.networks)) for n in (threads, 1, 1)]
+    contestants = [(n, new_networks(args.seed, args.networks, args.precision)) for n in (threads, 1, 1)]
     for network in contestants[-1][1]:
         network.layer = NumpyLoop(network.layer) if isinstance(network.layer, fastrnn.RNN) else None
     times = np.full((20, len(args.networks), len(contestants)), np.nan)
@@ -271,6 +272,7 @@ def arguments() -> argparse.Namespace:
     parser.set_defaults(seed=3)
     parser.add_argument("--T", type=int, default=200, help="length of the input")
     parser.add_argument("--networks", nargs="+", choices=KINDS, default=["irnn", "tanh"], help="which are to train")
+    precision(parser)
     args = parse(parser, T=20, steps=800)
     if args.T < 2:
         parser.error(f"--T: expected at least 2, got {args.T}")
@@ -280,7 +282,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     test = adding_problem(np.random.default_rng([args.seed, 2]), args.T, TEST_ROWS)
-    networks = new_networks(args.seed, args.networks)
+    networks = new_networks(args.seed, args.networks, args.precision)
     with np.errstate(over="ignore", invalid="ignore"):  # a state that explodes is nothing to warn of here
         training = train(networks, args, test)
         show_table(networks, training, args)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastrnn
-from common import Arrays, Training, console, options, parse, picture
+from common import Arrays, Training, console, options, parse, picture, precision
 from fastrnn.train import Adam, Linear, sample, schedules, softmax_cross_entropy
 
 Array = NDArray[Any]
@@ -52,14 +52,16 @@ class Network:
 
     def __init__(self, V: int, args: argparse.Namespace) -> None:
         rng, H, L = np.random.default_rng(args.seed), args.hidden, args.layers
-        self.layer, self.readout = fastrnn.LSTM(V, H, num_layers=L, rng=rng), Linear(H, V, rng=rng)
+        self.layer = fastrnn.LSTM(V, H, num_layers=L, precision=args.precision, rng=rng)
+        self.readout = Linear(H, V, rng=rng)
         self.adam = Adam([self.layer.flat, self.readout.flat], lr=schedules.warmup(50, schedules.constant(args.lr)))
         self.memory = Arrays(h=np.zeros((L, B, H), np.float32), c=np.zeros((L, B, H), np.float32))
-        self.one_hot = np.eye(V, dtype=np.float32)
 
     def step(self, ids: Array) -> float:
-        """ids (T+1, B): the text and, one step later, what is to be guessed. The loss in bits for each character."""
-        y, state, tape = self.layer.forward(self.one_hot[ids[:-1]], (self.memory["h"], self.memory["c"]))
+        """ids (T+1, B): the text and, one step later, what is to be guessed. The loss in bits for each character.
+
+        The layer takes the integers themselves, in place of one-hot rows."""
+        y, state, tape = self.layer.forward(ids[:-1], (self.memory["h"], self.memory["c"]))
         self.memory["h"], self.memory["c"] = state
         o, readout_tape = self.readout.forward(y)
         loss, do = softmax_cross_entropy(o, ids[1:])
@@ -73,7 +75,7 @@ class Network:
 
     def judge(self, ids: Array) -> float:
         """The loss on a text that it only reads."""
-        y, _ = self.layer(self.one_hot[ids[:-1, None]])
+        y, _ = self.layer(ids[:-1, None])
         return softmax_cross_entropy(self.readout(y), ids[1:, None])[0] * BITS
 
 
@@ -112,6 +114,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=3e-3, help="learning rate of Adam")
     parser.add_argument("--characters", type=int, default=10**6, help="of the text, at most")
     parser.add_argument("--temperature", type=float, default=0.7, help="of the sample: lower is more careful")
+    precision(parser)
     args = parse(parser, steps=300, hidden=64, layers=1, characters=60_000, lr=1e-2)
     text = read(args.text)[: args.characters]
     if len(text) < 10 * B * T:

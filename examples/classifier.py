@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import Training, console
+from common import Training, console, precision
 from digits import Digits
 from fastrnn.train import Adam, Average, Linear, clip_global_norm, schedules, softmax_cross_entropy
 
@@ -109,6 +109,7 @@ def draw(training: Training, epoch: int, title: str) -> Any:
 
 def rates(parser: argparse.ArgumentParser, batch: int, epochs: int, lr: float, slower: float, decay: float) -> None:
     """The options of a training, and their defaults."""
+    precision(parser)
     parser.add_argument("--batch", type=int, default=batch, help="sequences of a step")
     parser.add_argument("--epochs", type=int, default=epochs, help="through the training set, while the learning rate falls to 0")
     parser.add_argument("--lr", type=float, default=lr, help="learning rate of Adam at the start")

@@ -40,6 +40,12 @@ def options(document: str | None, out: str, seconds: float | None = 60, steps: i
     return parser
 
 
+def precision(parser: argparse.ArgumentParser) -> None:
+    """The option of what the products of the recurrent layers are computed in."""
+    choices = ("float32", "bf16")
+    parser.add_argument("--precision", choices=choices, default="float32", help="of the products in the recurrent layers")
+
+
 def parse(parser: argparse.ArgumentParser, **when_quick: Any) -> argparse.Namespace:
     """The options. --quick changes the defaults of others, not what was asked for."""
     args = parser.parse_args()
@@ -80,7 +86,10 @@ class Training:
         self.step, self.seconds = 0, 0.0
         self.notes: dict[str, list[tuple[int, float]]] = {}
         self._going = True
-        self._settings = json.dumps({k: v for k, v in sorted(vars(args).items()) if k not in MAY_CHANGE})
+        settings = {k: v for k, v in sorted(vars(args).items()) if k not in MAY_CHANGE}
+        if settings.get("precision") == "float32":
+            del settings["precision"]  # files from before there was a choice do not name it
+        self._settings = json.dumps(settings)
         if args.state is not None and args.state.exists():
             self._load(args.state)
 

@@ -24,7 +24,7 @@ def main() -> None:
     args = parse(parser, hidden=32, epochs=8, batch=16, lr=1e-2, slower=10, input_std=0.1, decay=0.99)
     data = digits(args.data)
     epoch = -(-len(data.x_train) // args.batch)
-    layer = fastrnn.IRNN(1, args.hidden, input_std=args.input_std, rng=args.seed)
+    layer = fastrnn.IRNN(1, args.hidden, input_std=args.input_std, precision=args.precision, rng=args.seed)
     layer.params["weight_ih_l0"] = abs(layer.params["weight_ih_l0"])  # no pixel is negative: the units below 0 would never wake
     training = train(Classifier(layer, args, epoch * args.epochs), args, data)
     picture(args.out, draw(training, epoch, f"Digits pixel by pixel: an IRNN of {args.hidden} units"), panels=2)

@@ -20,7 +20,7 @@ def main() -> None:
     args = parse(parser, hidden=32, epochs=4, batch=16, lr=1e-2, decay=0.95)
     data = digits(args.data)
     epoch = -(-len(data.x_train) // args.batch)
-    layer = fastrnn.LSTM(data.x_train.shape[2], args.hidden, rng=args.seed)
+    layer = fastrnn.LSTM(data.x_train.shape[2], args.hidden, precision=args.precision, rng=args.seed)
     training = train(Classifier(layer, args, epoch * args.epochs), args, data)
     picture(args.out, draw(training, epoch, f"Digits row by row: an LSTM of {args.hidden} units"), panels=2)
 

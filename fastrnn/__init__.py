@@ -24,6 +24,8 @@ from .unrolled import UnrolledCell
 
 if TYPE_CHECKING:
     from . import reference
+    from .files import load_model
+    from .saving import load, save
 
 __all__ = [
     "GRU",
@@ -44,10 +46,13 @@ __all__ = [
     "get_num_threads",
     "gradcheck",
     "gru",
+    "load",
+    "load_model",
     "lstm",
     "pack",
     "reference",
     "rnn",
+    "save",
     "set_gemm",
     "set_num_threads",
     "show_config",
@@ -55,10 +60,15 @@ __all__ = [
 ]
 
 
+_FUNCTIONS = {"load": "saving", "load_model": "files", "save": "saving"}
+
+
 def __getattr__(name: str) -> Any:
-    """The oracle, and a look at schedules, are loaded when somebody asks for them."""
+    """The oracle, a look at schedules, and what reads and writes files are loaded when somebody asks for them."""
     if name in ("reference", "schedule"):
         return import_module(f".{name}", __name__)
+    if name in _FUNCTIONS:
+        return getattr(import_module(f".{_FUNCTIONS[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

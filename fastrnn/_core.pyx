@@ -9,6 +9,7 @@ the pool by itself, an object with a state by its `InUse`.
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_New
+from cython cimport floating
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
@@ -109,6 +110,7 @@ cdef extern from "fastrnn.h" nogil:
         const void *c0
         fr_seq y
         const void *xw
+        const ptrdiff_t *tokens
         fr_saved saved
         fr_gradients d
         fr_schedule schedule
@@ -124,6 +126,7 @@ cdef extern from "fastrnn.h" nogil:
         fr_work *forward
         fr_work *backward
         fr_work *accumulate
+        void (*token_table)(const fr_call *, void *table) noexcept nogil
         void (*input_matrix)(const fr_call *, void *matrix, void *bias) noexcept nogil
         void (*vmath)(int function, ptrdiff_t n, const void *x, void *y) noexcept nogil
         fr_work *update
@@ -296,6 +299,27 @@ cdef inline void set_seq(fr_seq *seq, object array):
     seq.p = cnp.PyArray_DATA(a)
     seq.st = cnp.PyArray_STRIDE(a, 0) // size
     seq.sb = cnp.PyArray_STRIDE(a, 1) // size
+
+
+def add_rows(cnp.ndarray to, cnp.ndarray index, cnp.ndarray rows):
+    """to[index[i]] += rows[i] for one i after the other: to (n, D), rows (..., D) and index (...) in C order, index within n."""
+    cdef ptrdiff_t D = cnp.PyArray_DIM(to, 1), count = cnp.PyArray_SIZE(index)
+    cdef const cnp.npy_intp *at = <const cnp.npy_intp *>cnp.PyArray_DATA(index)
+    if cnp.PyArray_TYPE(to) == cnp.NPY_DOUBLE:
+        with nogil:
+            add_each_row(<double *>cnp.PyArray_DATA(to), at, <const double *>cnp.PyArray_DATA(rows), count, D)
+    else:
+        with nogil:
+            add_each_row(<float *>cnp.PyArray_DATA(to), at, <const float *>cnp.PyArray_DATA(rows), count, D)
+
+
+cdef void add_each_row(floating *to, const cnp.npy_intp *at, const floating *rows, ptrdiff_t count, ptrdiff_t D) noexcept nogil:
+    cdef ptrdiff_t i, j
+    cdef floating *row
+    for i in range(count):
+        row = to + at[i] * D
+        for j in range(D):
+            row[j] += rows[i * D + j]
 
 
 # The free list: large blocks that were given back are kept for the next call of the same size, since fresh pages from the system
@@ -538,7 +562,7 @@ cdef class Task:
         cdef fr_call *t = &self.t
         set_cell(t, cell)
         t.plan.T = plan.steps
-        t.plan.B = cnp.PyArray_DIM(<cnp.ndarray>x, 1)
+        t.plan.B = plan.B
         t.plan.reverse = plan.reverse
         t.plan.first = <const ptrdiff_t *>data(plan.first)
         t.plan.row = <const ptrdiff_t *>data(plan.row)
@@ -546,7 +570,11 @@ cdef class Task:
         t.plan.prev = <const ptrdiff_t *>data(plan.prev)
         t.plan.rank = <const ptrdiff_t *>data(plan.rank)
         self.weights = take_weights(t, w)
-        set_seq(&t.x, x)
+        if isinstance(x, cnp.ndarray):
+            set_seq(&t.x, x)
+        else:
+            t.tokens = <const ptrdiff_t *>data(x.index)
+            self.weights -= <double>cnp.PyArray_SIZE(<cnp.ndarray>w.w_ih)
         t.h0 = data(h0)
         t.c0 = data(c0)
 
@@ -601,8 +629,12 @@ cdef class Task:
         """Fill in w_ih (I, width) and the bias (width,) in the order of the input products."""
         self.kernels.input_matrix(&self.t, data(matrix), data(bias))
 
+    def token_table(self, table):
+        """Fill in the input products of all tokens, (I, width), and a row of scratch."""
+        self.kernels.token_table(&self.t, data(table))
+
     def forward(self, ptrdiff_t s0, ptrdiff_t s1, pre):
-        """Next: the steps s0 to s1, from their input products if those are given, (items, width)."""
+        """Next: the steps s0 to s1, from their input products if those are given, (items, width); of tokens from their table."""
         self.kernel = self.kernels.forward
         self.kind = 2 * self.t.schedule.split_units
         self.t.range.s0 = s0

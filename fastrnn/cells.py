@@ -10,13 +10,15 @@ from numpy.typing import DTypeLike, NDArray
 
 from . import config
 from ._api import checks
-from ._api.parameters import RecurrentModule, shapes_of
+from ._api.parameters import RecurrentModule, add_forget_bias, shapes_of
 from ._api.tape import Gradients, OneUse, State, gradients, is_nothing
+from ._api.tokens import are_tokens, tokens_of_rows
 from ._core import PlainCalls, Recorded
 from ._engine.activations import ActivationLike
 from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from ._engine.plan import Plan
 from ._engine.run import Run
+from ._engine.tokens import Tokens
 from .frozen import FrozenCell
 from .unrolled import UnrolledCell
 
@@ -43,8 +45,8 @@ class CellTape(OneUse):
         Returns
         -------
         grads : Gradients
-            grads.x (B, I) or (I,); grads.state, in the form of the state; grads.params, by the names of cell.params; grads.flat,
-            one vector of all of these, in the order of cell.flat.
+            grads.x (B, I) or (I,), None where x was of integers; grads.state, in the form of the state; grads.params, by the names
+            of cell.params; grads.flat, one vector of all of these, in the order of cell.flat.
 
         Raises
         ------
@@ -86,10 +88,8 @@ class CellTape(OneUse):
         into = owner._zeros()
         self._kept = None
         dx = run.backward(None, state[0], state[1] if len(state) > 1 else None, owner._by_cell(into.named)[0])
-        assert dx is not None
-        return Gradients(
-            x=dx[0, 0] if unbatched else dx[0], state=owner._joined(state, unbatched), params=into, flat=into.flat
-        )
+        dx = None if dx is None else dx[0, 0] if unbatched else dx[0]
+        return Gradients(x=dx, state=owner._joined(state, unbatched), params=into, flat=into.flat)
 
 
 class RecurrentCell(RecurrentModule):
@@ -144,7 +144,7 @@ class RecurrentCell(RecurrentModule):
         Parameters
         ----------
         x : array (B, I) or (I,)
-            The cell's dtype.
+            The cell's dtype. Or integers (B,) from 0 to I - 1 that stand for one-hot rows, which have no gradient.
         state : array (B, H) or (H,), optional
             h, of an LSTM a pair (h, c); None for zeros.
 
@@ -252,7 +252,11 @@ class RecurrentCell(RecurrentModule):
         return run, unbatched
 
     def _step(self, x: Any, state: State, record: bool) -> tuple[Run, bool]:
-        x, h, c, unbatched = self._arguments(x, state)
+        if are_tokens(x):
+            x = tokens_of_rows(x, self.input_size, self.dtype)
+            h, c, unbatched = *self._split_state("state", state, x.shape[1], False), False
+        else:
+            x, h, c, unbatched = self._arguments(x, state)
         try:
             run = Run(self._cell, _one_step(x), x, self._weights()[0], h, c, config.get_num_threads)
             run.forward(record)
@@ -290,7 +294,7 @@ class RecurrentCell(RecurrentModule):
         return tuple(members) if self._cell.is_lstm else members[0]
 
 
-def _one_step(x: Array) -> Plan:
+def _one_step(x: Array | Tokens) -> Plan:
     return Plan(1, x.shape[1], False)
 
 
@@ -426,6 +430,9 @@ class LSTMCell(RecurrentCell):
         In place of both tanh and of sigmoid: "tanh", "sigmoid", "relu", "leaky_relu", "thresholded_relu", "affine", "linear",
         "scaled_tanh", "hard_sigmoid", "elu", "softsign" or "softplus", as ONNX defines them, or a tuple of a name and its
         parameters, such as ("hard_sigmoid", 0.2, 0.5): see docs/activations.md.
+    forget_bias : float, default 0
+        Added to the initial values of the forget gate's rows of bias_ih, so that the cell remembers from the start (Gers,
+        Schmidhuber and Cummins 2000; 1 by Jozefowicz, Zaremba and Sutskever 2015). It needs `bias`.
     dtype : dtype, default float32
         float32 or float64.
     precision : "float32" or "bf16", default "float32"
@@ -451,6 +458,8 @@ class LSTMCell(RecurrentCell):
     ((2, 4), (2, 4))
     """
 
+    forget_bias = 0.0  # also of pickles that say nothing of it
+
     def __init__(
         self,
         input_size: int,
@@ -460,10 +469,16 @@ class LSTMCell(RecurrentCell):
         peephole: bool = False,
         activation: ActivationLike = "tanh",
         recurrent_activation: ActivationLike = "sigmoid",
+        forget_bias: float = 0.0,
         dtype: DTypeLike = np.float32,
         precision: str = "float32",
         rng: Any = None,
     ) -> None:
         self.peephole = checks.flag("peephole", peephole)
+        self.forget_bias = checks.forget_bias(forget_bias, checks.flag("bias", bias))
         self._cell = lstm_cell(peephole, *self._take_activations(activation, recurrent_activation))
         super().__init__(input_size, hidden_size, bias, dtype, precision, rng)
+
+    def _initialise(self) -> None:
+        super()._initialise()
+        add_forget_bias(self.params, self.hidden_size, self.forget_bias)

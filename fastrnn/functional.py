@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from . import config
 from ._api import checks
 from ._api.tape import Tape
+from ._api.tokens import are_tokens, tokens_of_steps
 from ._core import Recorded, call_function
 from ._engine.activations import Activation, ActivationLike
 from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from ._engine.plan import make_plan
 from ._engine.run import Run
+from ._engine.tokens import Tokens
 from ._engine.weights import Weights
 
 Array = NDArray[Any]
@@ -62,7 +64,8 @@ def rnn(
     Parameters
     ----------
     x : array (T, B, I)
-        (B, T, I) with `batch_first`; (T, I) without a batch. float32 or float64, and all arrays of one dtype.
+        (B, T, I) with `batch_first`; (T, I) without a batch. float32 or float64, and all arrays of one dtype. Or integers from 0 to
+        I - 1, (T, B), (B, T) or (T,), that stand for one-hot rows: columns of w_ih are picked, and x has no gradient.
     w_ih, w_hh : array (H, I), (H, H)
         The weights.
     b_ih, b_hh : array (H,), optional
@@ -165,7 +168,8 @@ def gru(
     Parameters
     ----------
     x : array (T, B, I)
-        (B, T, I) with `batch_first`; (T, I) without a batch. float32 or float64, and all arrays of one dtype.
+        (B, T, I) with `batch_first`; (T, I) without a batch. float32 or float64, and all arrays of one dtype. Or integers from 0 to
+        I - 1, (T, B), (B, T) or (T,), that stand for one-hot rows: columns of w_ih are picked, and x has no gradient.
     w_ih, w_hh : array (3*H, I), (3*H, H)
         The weights, row blocks r, z, n.
     b_ih, b_hh : array (3*H,), optional
@@ -271,7 +275,8 @@ def lstm(
     Parameters
     ----------
     x : array (T, B, I)
-        (B, T, I) with `batch_first`; (T, I) without a batch. float32 or float64, and all arrays of one dtype.
+        (B, T, I) with `batch_first`; (T, I) without a batch. float32 or float64, and all arrays of one dtype. Or integers from 0 to
+        I - 1, (T, B), (B, T) or (T,), that stand for one-hot rows: columns of w_ih are picked, and x has no gradient.
     w_ih, w_hh : array (4*H, I), (4*H, H)
         The weights, row blocks i, f, g, o.
     b_ih, b_hh : array (4*H,), optional
@@ -386,14 +391,13 @@ def _call(
     plain = _plain(cell, x, weights, h0, c0, options)
     if plain is not None:
         return plain
-    x = checks.floats("x", x, None, (2, 3))
-    w = check_weights(cell, x.dtype, *weights)
+    batch_first = checks.flag("batch_first", options.batch_first)
+    x, w, unbatched = _input(cell, x, weights, batch_first)
     w.precision = checks.precision(options.precision, x.dtype)
     reverse, record = checks.flag("reverse", options.reverse), checks.flag("record", options.record)
-    unbatched = x.ndim == 2
-    batch_first = checks.flag("batch_first", options.batch_first) and not unbatched
+    batch_first = batch_first and not unbatched
     of_rows = (options.lengths, options.reset, reverse, batch_first, options.threads, options.mask, options.masked)
-    run = make_run(cell, x, w, h0, c0, *of_rows)
+    run = make_run(cell, x, w, h0, c0, unbatched, *of_rows)
     checkpoint = None if options.checkpoint is None else checks.integer("checkpoint", options.checkpoint, 1)
     forward(run, record, batch_first, checkpoint)
     y = run.y[:, 0] if unbatched else run.y.swapaxes(0, 1) if batch_first else run.y
@@ -403,6 +407,17 @@ def _call(
     y = y.view()
     y.flags.writeable = False
     return y, h_n, c_n, Tape(run, batch_first, unbatched)
+
+
+def _input(cell: Cell, x: Any, weights: tuple[Any, ...], batch_first: bool) -> tuple[Array | Tokens, Weights, bool]:
+    """x as make_run takes it, the weights, and whether there is no batch."""
+    if are_tokens(x):
+        dtype = checks.floats("w_ih", weights[0], None, (2,)).dtype
+        w = check_weights(cell, dtype, *weights)
+        tokens, unbatched = tokens_of_steps(x, w.w_ih.shape[1], "I", dtype, batch_first)
+        return tokens, w, unbatched
+    x = checks.floats("x", x, None, (2, 3))
+    return x, check_weights(cell, x.dtype, *weights), x.ndim == 2
 
 
 def _plain(
@@ -435,7 +450,7 @@ def _general(cell: Cell, weights: tuple[Any, ...], options: _Options, kept: Reco
     w = check_weights(cell, x.dtype, *weights)
     w.precision = options.precision
     h0, c0 = state if cell.is_lstm else (state, None)
-    run = make_run(cell, x, w, h0, c0, None, None, False, rows_first, options.threads)
+    run = make_run(cell, x, w, h0, c0, x.ndim == 2, None, None, False, rows_first, options.threads)
     y = y[:, None] if y.ndim == 2 else y.swapaxes(0, 1) if rows_first else y
     run.resume(rows_first, y, cs[0] if cs else None, gates[0] if gates else None)
     return run
@@ -472,10 +487,11 @@ def check_weights(
 
 def make_run(
     cell: Cell,
-    x: Array,
+    x: Array | Tokens,
     w: Weights,
     h0: Any,
     c0: Any,
+    unbatched: bool,
     lengths: Any,
     reset: Any,
     reverse: bool,
@@ -484,14 +500,14 @@ def make_run(
     mask: Any = None,
     masked: Any = "zero",
 ) -> Run:
-    """Check what depends on x, bring it into (T, B, .), plan. x has passed checks.floats."""
+    """Check what depends on x, bring it into (T, B, .), plan. x comes from _input."""
     I = w.w_ih.shape[1]
     if x.shape[-1] != I:
         raise ValueError(f"x: expected the last axis to be I = {I}, as w_ih's, got shape {x.shape}")
     threads = config.get_num_threads if threads is None else checks.integer("threads", threads, 1)
-    x = checks.rows_contiguous("x", x)
-    unbatched = x.ndim == 2
-    x = x[:, None] if unbatched else x.swapaxes(0, 1) if batch_first else x
+    if not isinstance(x, Tokens):
+        x = checks.rows_contiguous("x", x)
+        x = x[:, None] if unbatched else x.swapaxes(0, 1) if batch_first else x
     T, B, _ = x.shape
     rows = () if unbatched else (B,)
     if h0 is not None:

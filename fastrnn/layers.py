@@ -13,7 +13,7 @@ from . import config
 from ._api import checks
 from ._api.layer_tape import LayerTape
 from ._api.layout import Layout
-from ._api.parameters import shapes_of
+from ._api.parameters import add_forget_bias, shapes_of
 from ._api.portable import Portable
 from ._api.tape import State
 from ._core import PlainCalls, Recorded
@@ -121,7 +121,8 @@ class Recurrent(Portable):
         ----------
         x : array (T, B, I)
             (B, T, I) with `batch_first`; (T, I) without a batch; or a packed sequence (fastrnn.pack, or PyTorch's) with data (N,
-            I). The layer's dtype.
+            I). The layer's dtype. Or integers from 0 to I - 1, (T, B), (B, T) or (T,), that stand for one-hot rows: columns of
+            weight_ih_l0 are picked, and x has no gradient. At padding they are in this range, too.
         state : array (L*D, B, P), optional
             (L*D, P) without a batch; layer by layer, forward before reverse. Of an LSTM a pair (h, c) with c (L*D, B, H). None for
             zeros.
@@ -286,7 +287,7 @@ class Recurrent(Portable):
         options = Options(self._cell, 1, layout.rows_first, threads, True)
         plans = self._plans(layout, None, None, None, "zero")
         done = Pass(options, plans, kept.weights())
-        x = layout.x
+        x = layout.turned(x)
         for k, weights in enumerate(done.weights):
             y = ys[k] if k + 1 < len(ys) else layout.turned(ys[k])
             h, c = None if h0 is None else h0[k], None if c0 is None else c0[k]
@@ -618,6 +619,9 @@ class LSTM(Recurrent):
         In place of both tanh and of sigmoid: "tanh", "sigmoid", "relu", "leaky_relu", "thresholded_relu", "affine", "linear",
         "scaled_tanh", "hard_sigmoid", "elu", "softsign" or "softplus", as ONNX defines them, or a tuple of a name and its
         parameters, such as ("hard_sigmoid", 0.2, 0.5): see docs/activations.md.
+    forget_bias : float, default 0
+        Added to the initial values of the forget gate's rows of bias_ih in every layer and direction, so that cells remember from
+        the start (Gers, Schmidhuber and Cummins 2000; 1 by Jozefowicz, Zaremba and Sutskever 2015). It needs `bias`.
     dtype : dtype, default float32
         float32 or float64.
     precision : "float32" or "bf16", default "float32"
@@ -645,6 +649,7 @@ class LSTM(Recurrent):
     """
 
     _family = "lstm"
+    forget_bias = 0.0  # also of pickles that say nothing of it
 
     def __init__(
         self,
@@ -660,11 +665,17 @@ class LSTM(Recurrent):
         peephole: bool = False,
         activation: ActivationLike = "tanh",
         recurrent_activation: ActivationLike = "sigmoid",
+        forget_bias: float = 0.0,
         dtype: DTypeLike = np.float32,
         precision: str = "float32",
         rng: Any = None,
     ) -> None:
         self.peephole = checks.flag("peephole", peephole)
+        self.forget_bias = checks.forget_bias(forget_bias, checks.flag("bias", bias))
         self.proj_size = checks.projection("proj_size", proj_size, checks.size("hidden_size", hidden_size))
         self._cell = lstm_cell(peephole, *self._take_activations(activation, recurrent_activation))
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, precision, rng)
+
+    def _initialise(self) -> None:
+        super()._initialise()
+        add_forget_bias(self.params, self.hidden_size, self.forget_bias)

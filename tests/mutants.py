@@ -33,6 +33,7 @@ TIMEOUT = 600  # seconds of a mutant's tests: then it hangs
 NO_TESTS_FAILED, TESTS_FAILED, INTERRUPTED = 0, 1, 2  # pytest's exit codes; the second is also that of -x after an error
 MODULE = f"fastrnn/_core{sysconfig.get_config_var('EXT_SUFFIX')}"
 CYTHON = "fastrnn/_core.pyx"
+AMX = "csrc/tile/amx.h"  # of which test_cross.py makes a program of its own; the module is made of it where the processor has AMX
 
 
 class Unusable(Exception):
@@ -82,9 +83,13 @@ class Build:
         spec.loader.exec_module(setup)
         self.flags, self.link = setup.flags, setup.LINK
         extension = setup.extension()
-        self.isas = ("scalar", best_isa())
-        self.sources = [s for s in extension.sources if not s.startswith("csrc/isa/") or s.startswith(self._kept())]
-        macros = [f"-D{name}={value}" for name, value in extension.define_macros]
+        best = best_isa()
+        amx = best == "amx"  # which setup.py adds when it has asked the compiler
+        self.isas = ("scalar", *(("v4", "amx") if amx else (best,)))
+        self.others = [isa for isa in setup.ISA if isa not in self.isas]
+        sources = [*extension.sources, *["csrc/isa/amx_bf16.c"] * amx]
+        self.sources = [s for s in sources if not s.startswith("csrc/isa/") or s.startswith(self._kept())]
+        macros = [f"-D{name}={value}" for name, value in [*extension.define_macros, *[("FR_WITH_AMX", "1")] * amx]]
         includes = [f"-I{path}" for path in (*extension.include_dirs, sysconfig.get_path("include"))]
         self.compiler = [*shlex.split(os.environ.get("CC", "cc")), "-fPIC", "-fno-strict-aliasing", "-w", *macros, *includes]
 
@@ -94,8 +99,10 @@ class Build:
     def drop_other_isas(self, tree: Path) -> None:
         """From the table of the instruction sets in a copy: what it does not name need not be compiled."""
         path = tree / "csrc/isa/dispatch.c"
-        kept = "|".join(self.isas)
-        path.write_text(re.sub(rf"\{{FR_BOTH\((?!(?:{kept})\))\w+\), \w+\}}(, )?", "", path.read_text()))
+        text, count = re.subn(rf'\{{"(?:{"|".join(self.others)})", FR_ALL\(\w+\), \w+\}}(, )?', "", path.read_text())
+        if count != len(self.others):
+            sys.exit(f"{path.name} has {count} entries of {', '.join(self.others)}, not one of each")
+        path.write_text(text)
 
     def compile(self, tree: Path, source: str, to: Path) -> None:
         """To an object file, and beside it a list of the files that went in."""
@@ -153,6 +160,8 @@ class Tree:
     def _compile_changed(self, name: str) -> None:
         """The module with this file as it is now."""
         changed = [source for source in self.objects if name in self._made_of(source)]
+        if not changed and name == AMX:
+            return
         if not changed:
             raise Unusable("the module is not made of this file")
         folder = self.folder / "build/changed"

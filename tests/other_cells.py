@@ -635,3 +635,112 @@ def _(draw, I, H):
 def _(draw, I, H):
     w, gate = d2l_weights(draw, "ifoc", I, H)
     return w, lambda x, h, c: lstm(gate("i", x, h), gate("f", x, h), gate("c", x, h), gate("o", x, h), c)
+
+
+# --- TensorFlow 1, CuDNN's layers of Keras 2, TensorFlow Lite, PaddlePaddle, and textbooks ------------------------
+
+
+@system("tf1 rnn")
+def _(draw, I, H):
+    w = {"kernel": draw(I + H, H), "bias": draw(H)}
+    return w, lambda x, h: np.tanh(np.concatenate([x, h], 1) @ w["kernel"] + w["bias"])
+
+
+@system("tf1 gru_before")
+def _(draw, I, H):
+    w = {part: {"kernel": draw(I + H, n), "bias": draw(n)} for part, n in (("gates", 2 * H), ("candidate", H))}
+
+    def step(x, h):
+        r, u = split(sigmoid(np.concatenate([x, h], 1) @ w["gates"]["kernel"] + w["gates"]["bias"]), 2)
+        c = np.tanh(np.concatenate([x, r * h], 1) @ w["candidate"]["kernel"] + w["candidate"]["bias"])
+        return u * h + (1 - u) * c
+
+    return w, step
+
+
+@system("tf1 lstm")
+def _(draw, I, H):
+    """rnn_cell_impl.LSTMCell(use_peepholes=True), forget_bias=1."""
+    w = {"kernel": draw(I + H, 4 * H), "bias": draw(4 * H)} | {f"w_{gate}_diag": draw(H) for gate in "fio"}
+
+    def step(x, h, c):
+        i, j, f, o = split(np.concatenate([x, h], 1) @ w["kernel"] + w["bias"], 4)
+        c_next = sigmoid(f + 1.0 + w["w_f_diag"] * c) * c + sigmoid(i + w["w_i_diag"] * c) * np.tanh(j)
+        return sigmoid(o + w["w_o_diag"] * c_next) * np.tanh(c_next), c_next
+
+    return w, step
+
+
+def cudnn(draw, G, I, H):
+    """The blocks that cuDNN multiplies x and h with, (H, I) and (H, H), and how CuDNNLSTM and CuDNNGRU store them: the numbers of a
+    block as if they were (I, H) or (H, H), the blocks side by side (keras 2.3, _convert_rnn_weights: k.T.reshape(order="F"))."""
+    blocks = [[draw(H, n) for _ in range(G)] for n in (I, H)]
+    kernels = [np.concatenate([block.reshape(n, H) for block in side], 1) for side, n in zip(blocks, (I, H))]
+    weights = [*kernels, draw(2 * G * H)]
+
+    def products(x, h):
+        xs, hs = (np.stack([a @ block.T for block in side]) for a, side in zip((x, h), blocks))
+        bx, bh = weights[2].reshape(2, G, 1, H)
+        return xs + bx, hs + bh
+
+    return weights, products
+
+
+@system("cudnn-keras lstm")
+def _(draw, I, H):
+    w, products = cudnn(draw, 4, I, H)
+    return w, lambda x, h, c: lstm(*np.add(*products(x, h)), c)
+
+
+@system("cudnn-keras gru_after")
+def _(draw, I, H):
+    w, products = cudnn(draw, 3, I, H)
+
+    def step(x, h):
+        (xz, xr, xn), (hz, hr, hn) = products(x, h)
+        return interpolate(sigmoid(xz + hz), np.tanh(xn + sigmoid(xr + hr) * hn), h)
+
+    return w, step
+
+
+@system("tflite lstm")
+def _(draw, I, H):
+    gates = {"input": "i", "forget": "f", "cell": "g", "output": "o"}
+    w = {f"input_to_{gate}_weights": draw(H, I) for gate in gates}
+    w |= {f"recurrent_to_{gate}_weights": draw(H, H) for gate in gates} | {f"{gate}_gate_bias": draw(H) for gate in gates}
+    w |= {f"cell_to_{gate}_weights": draw(H) for gate in gates if gate != "cell"}
+
+    def step(x, h, c):
+        def gate(name, c):
+            a = x @ w[f"input_to_{name}_weights"].T + h @ w[f"recurrent_to_{name}_weights"].T + w[f"{name}_gate_bias"]
+            return a if c is None else sigmoid(a + w[f"cell_to_{name}_weights"] * c)
+
+        c_next = gate("forget", c) * c + gate("input", c) * np.tanh(gate("cell", None))
+        return gate("output", c_next) * np.tanh(c_next), c_next
+
+    return w, step
+
+
+@system("paddle gru_before")
+def _(draw, I, H):
+    w = {"fc.w_0": draw(I, 3 * H), "fc.b_0": draw(3 * H), "gru.w_0": draw(H, 3 * H), "gru.b_0": draw(1, 3 * H)}
+    W_ur, W_c = w["gru.w_0"].ravel()[: 2 * H * H].reshape(H, 2 * H), w["gru.w_0"].ravel()[2 * H * H :].reshape(H, H)
+
+    def step(x, h):
+        xu, xr, xc = split(x @ w["fc.w_0"] + w["fc.b_0"] + w["gru.b_0"], 3)
+        hu, hr = split(h @ W_ur, 2)
+        u = sigmoid(xu + hu)
+        return (1 - u) * h + u * np.tanh(xc + (sigmoid(xr + hr) * h) @ W_c)
+
+    return w, step
+
+
+@system("textbook lstm")
+def _(draw, I, H):
+    w = {f"W{gate}": draw(H, H + I) for gate in "fico"} | {f"b{gate}": draw(H) for gate in "fico"}
+
+    def step(x, h, c):
+        f, i, g, o = (np.concatenate([h, x], 1) @ w[f"W{gate}"].T + w[f"b{gate}"] for gate in "fico")
+        return lstm(i, f, g, o, c)
+
+    return w, step

@@ -457,6 +457,8 @@ def wrong_forms(operation: str, name: str) -> list[str]:
     if not thorough(operation, name):
         shapes = [form for form in shapes if form in {f"shape {shape}" for shape in (a.shape[1:], *longer)}]
     kinds = ("string", "None", "f4" if name == "lengths" else "u1", "float64")
+    if name == "x" and "unbatched" in operation:
+        kinds = (*kinds[:2], "?", "float64")  # integers of two axes are tokens: tests/test_tokens.py
     return [*(kind for kind in kinds if kind in forms), *shapes]
 
 
@@ -618,6 +620,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
                 **({"reset_after": FLAG} if layer is fastrnn.GRU else {}),
                 **({"activation": ACTIVATION, "recurrent_activation": ACTIVATION} if layer in (fastrnn.GRU, fastrnn.LSTM) else {}),
                 **({"peephole": FLAG, "proj_size": (*COUNT[1:], None, 3, 4)} if layer is fastrnn.LSTM else {}),
+                **({"forget_bias": (*NUMBER, None)} if layer is fastrnn.LSTM else {}),
             },
         )
         for layer in (fastrnn.RNN, fastrnn.IRNN, fastrnn.GRU, fastrnn.LSTM)
@@ -636,6 +639,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
                 **({"reset_after": FLAG} if cell is fastrnn.GRUCell else {}),
                 **({} if cell is fastrnn.RNNCell else {"activation": ACTIVATION, "recurrent_activation": ACTIVATION}),
                 **({"peephole": FLAG} if cell is fastrnn.LSTMCell else {}),
+                **({"peephole": FLAG, "forget_bias": (*NUMBER, None)} if cell is fastrnn.LSTMCell else {}),
             },
         )
         for cell in (fastrnn.RNNCell, fastrnn.GRUCell, fastrnn.LSTMCell)

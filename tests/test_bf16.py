@@ -79,3 +79,33 @@ def test_unusual_operands(value):
             if module is fastrnn:
                 found = y
         np.testing.assert_array_equal(found, y, name)
+
+
+# Bits of float32: ties, with the even neighbour below, above and at the next power of two; overflow; NaNs with their bits in the
+# lower half alone, or with all bits; the largest denormal number and the least that is none.
+EDGES = [0x3F808000, 0x3F808001, 0x3F818000, 0x3FFF8000, 0x7F7F7FFF, 0x7F7F8000, 0x7F800001, 0x7FFFFFFF, 0x007FFFFF, 0x00800000]
+
+
+@pytest.mark.usefixtures("isa")
+def test_inputs_and_weights_are_rounded_as_the_definition_rounds_them():
+    """Products with 1, so that the last bit of each is seen."""
+    edges = np.array(EDGES, np.uint32).view(np.float32)
+    n, expected = len(edges), reference.round_bf16(edges)
+    inputs, weights = edges.reshape(1, n, 1), edges.reshape(n, 1)
+    for x, w_ih in ((inputs, np.ones((1, 1), np.float32)), (np.ones((1, 1, 1), np.float32), weights)):
+        w_hh = np.zeros((len(w_ih), len(w_ih)), np.float32)
+        y, *_ = fastrnn.rnn(x, w_ih, w_hh, nonlinearity="relu", precision="bf16")
+        np.testing.assert_array_equal(y.ravel(), expected)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("B", [1, 9])
+def test_a_sum_that_underflows_is_a_positive_zero(B):
+    """The bias and x leave -0, a denormal number; so do both chains of h, which the zeros at the end of their block turn into 0."""
+    tiny = np.float32(2) ** np.array([-63, -70, -126], np.float32)
+    x, w_ih = np.full((1, B, 1), -1.75 * tiny[0]), np.full((2, 1), tiny[0])
+    h0, w_hh = np.full((B, 2), -tiny[1]), np.full((2, 2), tiny[1])
+    given = {"x": x, "w_ih": w_ih, "w_hh": w_hh, "h0": h0, "b_ih": np.full(2, 1.5 * tiny[2]), "nonlinearity": "relu"}
+    for module in (fastrnn, reference):
+        y, *_ = module.rnn(**given, precision="bf16")
+        assert not y.any() and not np.signbit(y).any()

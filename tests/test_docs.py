@@ -59,6 +59,12 @@ def test_the_example_of_activations_runs():
     said = {name: tuple(float(number) for number in parameters.split(",") if number.strip()) for name, parameters in table}
     assert said == {name: activation.parameters for name, activation in reference.ACTIVATIONS.items()}
     assert said == {name: kind.parameters for name, kind in KINDS.items()}
+def test_the_examples_of_files_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for example in examples("files.md"):
+        exec(example, names)
+    assert repr(names["layer"]) == "LSTM(3, 4, dtype=float64)" and names["y"].shape == (100, 8)
 
 
 def test_the_examples_of_single_steps_run():

@@ -38,6 +38,7 @@ RETURNED = {  # classes that users meet as results alone: their methods have exa
     "fastrnn._api.parameters": ["Parameters"],
     "fastrnn.cells": ["CellTape"],
     "fastrnn.unrolled": ["UnrolledTape"],
+    "fastrnn.train.embedding": ["EmbeddingTape"],
     "fastrnn.train.readout": ["LinearTape"],
     "fastrnn.train.recurrences": ["PreactivationTape", "OutputTape"],
     "fastrnn.diagnostics": ["Finding", "JacobianNorms", "Spectrum"],
@@ -45,6 +46,7 @@ RETURNED = {  # classes that users meet as results alone: their methods have exa
     "fastrnn.schedule": ["Schedule"],
     "fastrnn.train": ["Beam"],
     "fastrnn.onnx": ["Node"],
+    "fastrnn.files": ["Model", "Skipped"],
 }
 WITHOUT_EXAMPLE = {
     "GradcheckError": "see gradcheck",
@@ -61,6 +63,7 @@ WITHOUT_EXAMPLE = {
     "PreactivationTape.h": "see PreactivationRNN.forward",
     "Node.path": "see nodes",
     "Node.refusal": "an error",
+    "Node.check_start": "an error",
 }
 PARTS_OF_FORMATS = "fastrnn.formats.c"  # cell and containers: a notation of its own, explained there; users name a format
 

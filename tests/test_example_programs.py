@@ -178,6 +178,27 @@ def test_the_picture_is_drawn(run, tmp_path, name):
     assert (tmp_path / "other.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("name", ["adding", "characters", "pixels", "rows"])
+def test_bf16_trains_as_float32_does(run, digits, monkeypatch, name):
+    monkeypatch.setattr(importlib.import_module("adding"), "quickest_steps", lambda args, threads: np.ones((len(args.networks), 3)))
+    curves = {}
+    for precision in ("float32", "bf16"):
+        run(name, *OPTIONS[name], "--stop", "15", "--precision", precision, "--state", f"{precision}.npz")
+        state = np.load(f"{precision}.npz")
+        curves[precision] = {key: state[key] for key in state.files if key.startswith("curve of ")}
+    assert len(curves["float32"]) == (4 if name == "adding" else 1)  # a curve for each network
+    for key, curve in curves["float32"].items():
+        # Of the mean: an IRNN's first steps are large, and after them values differ by more.
+        assert curves["bf16"][key][:, 1].mean() == pytest.approx(curve[:, 1].mean(), rel=0.1), key
+        assert not np.array_equal(curves["bf16"][key], curve), key  # each of the layers was told
+
+
+def test_digits_are_read_row_by_row_in_bf16(run, digits):
+    out = run("rows", "--data", str(digits), "--epochs", "12", "--precision", "bf16")
+    epochs = [line for line in out.splitlines() if line.startswith("epoch")]
+    assert float(epochs[-1].split("right ")[1].split()[0]) > 90
+
+
 # --- stopping and going on ----------------------------------------------------------------------------------
 
 
@@ -203,6 +224,14 @@ def test_the_state_of_another_training_is_refused(run):
     run("parity", "--steps", "3", "--state", "a.npz")
     with pytest.raises(SystemExit, match=r'--state a\.npz: expected a training with .*"hidden": 8.*, got one with .*"hidden": 16'):
         run("parity", "--steps", "5", "--state", "a.npz", "--hidden", "8")
+
+
+def test_the_precision_is_a_setting_that_files_in_float32_leave_out(run, digits):
+    options = ["--data", str(digits), "--stop", "3", "--state", "a.npz"]
+    run("rows", *options)
+    assert "precision" not in str(np.load("a.npz")["settings"])  # so that files from before there was a choice are gone on with
+    with pytest.raises(SystemExit, match=r'--state a\.npz: expected a training with .*"precision": "bf16"'):
+        run("rows", *options, "--precision", "bf16")
 
 
 def test_ctrl_c_waits_for_the_end_of_the_step(run, monkeypatch):

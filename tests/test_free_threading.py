@@ -20,7 +20,7 @@ import fastrnn
 from building import IMPORTED_FROM
 from fastrnn import _core
 from fastrnn.compat import madmom, numpy_ml
-from fastrnn.train import SGD, Adagrad, Adam, AdamW, Average, DataParallel, Linear, OutputRNN, PreactivationRNN, RMSprop
+from fastrnn.train import SGD, Adagrad, Adam, AdamW, Average, DataParallel, Embedding, Linear, OutputRNN, PreactivationRNN, RMSprop
 from six_threads import wrong_steps
 
 F32 = np.float32
@@ -267,6 +267,7 @@ KINDS = {
     "tape of a layer": tape(lambda: fastrnn.GRU(5, 8, 2, rng=0).forward(X)[2], DY, lambda t: t.outputs),
     "tape of a cell": tape(lambda: fastrnn.GRUCell(5, 8, rng=0).forward(X[0])[1], H),
     "tape of a readout": tape(lambda: Linear(5, 8, rng=0).forward(X)[1], DY),
+    "tape of an embedding": tape(lambda: Embedding(5, 8, rng=0).forward(np.zeros(X.shape[:2], int))[1], DY),
     "tape of PreactivationRNN": tape(lambda: PreactivationRNN(5, 4, 8, rng=0).forward(X)[2], DY),
     "tape of OutputRNN": tape(lambda: OutputRNN(5, 4, 8, rng=0).forward(X)[2], DY),
     "SGD": optimizer(SGD, momentum=0.9),

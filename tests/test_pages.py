@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastrnn
@@ -60,6 +61,38 @@ def test_every_make_target_that_is_named_exists():
     for page in PAGES:
         named = set(re.findall(r"`make ([a-z-]+)", page.read_text("utf-8")))
         assert named <= targets, page.name
+
+
+# --- docs/training.md -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def curves(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    import curves
+
+    return curves
+
+
+def test_the_figures_of_bf16_are_of_the_numbers_and_the_commands_that_are_shown(curves):
+    page = (ROOT / "docs" / "training.md").read_text("utf-8")
+    numbers = json.loads((ROOT / "docs" / "bf16.json").read_text())
+    assert list(numbers) == list(curves.RUNS)
+    assert curves.table(numbers) in page
+    for name, run in curves.RUNS.items():
+        assert name.endswith(("seed 1", "seed 2")) or f"python examples/{run.command} " in page
+
+
+def test_the_curves_of_bf16_are_drawn(curves, tmp_path):
+    pytest.importorskip("matplotlib")
+    curves.draw(json.loads((ROOT / "docs" / "bf16.json").read_text()), tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_of_each_step_are_averaged(curves):
+    steps, values = np.arange(1, 251), np.arange(250) / 3
+    assert curves.rounded(steps, values, each_step=True) == [[100, 200], [16.5, 49.833]]
+    assert curves.rounded(steps[:2], values[:2], each_step=False) == [[1, 2], [0.0, 0.33333]]
 
 
 # --- docs/speed.md ----------------------------------------------------------------------------------------------------------

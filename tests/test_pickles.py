@@ -61,6 +61,7 @@ MAKERS = {
     "Packed": lambda: fastrnn.pack(X, [3, 5]),
     "Gradients": gradients,
     "Linear": lambda: train.Linear(3, 4, rng=0),
+    "Embedding": lambda: train.Embedding(3, 4, padding_index=1, rng=0),
     "PreactivationRNN": lambda: train.PreactivationRNN(3, 4, 2, rng=0),
     "OutputRNN": lambda: train.OutputRNN(3, 4, 2, rng=0),
     "Average": averaged,

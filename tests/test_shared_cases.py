@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+import fastrnn.onnx
 from clients import NAGISA, Speaker
 
 FOLDER = Path(__file__).parents[2] / "shared" / "cases"
@@ -129,3 +130,72 @@ def padded(rows, packed):
     full = np.zeros((*packed.shape, rows.shape[1]), rows.dtype)
     full[packed] = rows
     return full
+
+
+# --- other people's files: the arrays as their files have them, read in one call each, and their systems' outputs -----
+
+
+def file_case(name):
+    with np.load(FOLDER / "files" / f"{name}.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def test_an_unrolled_lstm_of_an_onnx_file():
+    case = file_case("captcha_whisperer_unrolled")
+    weights = {f"{name}_l0": case[name] for name in ("weight_hh", "bias_ih", "bias_hh")}
+    layer = fastrnn.LSTM.from_weights({"weight_ih_l0": np.eye(400, dtype=np.float32)} | weights)
+    np.testing.assert_allclose(layer(case["x1"])[0], case["y"], rtol=0, atol=1e-5)
+
+
+def test_a_gru_of_tensorflow_1():
+    case = file_case("cutkum_tf1_gru")
+    weights = {f"gru/{part}/{kind}:0": case[f"{part}_{kind}"] for part in ("gates", "candidate") for kind in ("kernel", "bias")}
+    layer = fastrnn.GRU.from_weights(weights, "tf1")
+    np.testing.assert_allclose(layer(case["x"])[0], case["y"], rtol=0, atol=1e-5)
+
+
+def test_two_directions_of_paddle():
+    case = file_case("jieba_lac_small_bigru")
+    names = {"fc_{}.w_0": "fw", "fc_{}.b_0": "fb", "gru_{}.w_0": "gw", "gru_{}.b_0": "gb"}
+    both = tuple({name.format(k): case[f"{theirs}_{d}"] for name, theirs in names.items()} for k, d in enumerate("fb"))
+    layer = fastrnn.GRU.from_weights(both, "paddle")
+    np.testing.assert_allclose(layer(case["x"])[0], case["y"], rtol=0, atol=1e-5)
+    for exported, direction in zip(layer.export_weights("paddle"), "fb"):
+        assert np.array_equal(exported["gru.w_0"], case[f"gw_{direction}"])
+
+
+def test_rtneural_layers_of_pytorch():
+    case = file_case("rtneural_lstm_torch")
+    h = case["x"][:, None]
+    for stack in "ab":
+        weights = {name[2:]: array for name, array in case.items() if name.startswith(f"{stack}_")}
+        h = fastrnn.LSTM.from_weights(weights)(h)[0]
+    y = h @ case["dense_weight"].T + case["dense_bias"]
+    np.testing.assert_allclose(y[:, 0], case["y"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["keras", "cudnn-keras"])
+def test_a_cudnn_layer_of_keras(name):
+    case = file_case("textgenrnn_cudnnlstm")
+    layer = fastrnn.LSTM.from_weights([case["kernel"], case["recurrent"], case["bias"]], name, batch_first=True)
+    np.testing.assert_allclose(layer(case["x"])[0], case["y"], rtol=0, atol=5e-5)  # y is 2e-5 off the float64 result itself
+    kernel, recurrent, bias = layer.export_weights("keras")
+    assert np.array_equal(kernel, case["keras_kernel"]) and np.array_equal(recurrent, case["keras_recurrent"])
+    np.testing.assert_allclose(bias, case["keras_bias"], rtol=0, atol=1e-6)
+
+
+def test_a_layer_of_tensorflow_lite():
+    case = file_case("tflite_mnist_lstm")
+    tensors = {int(name[1:]): array for name, array in case.items() if name.startswith("t")}
+    layer = fastrnn.LSTM.from_weights(tensors, "tflite", batch_first=True)
+    np.testing.assert_allclose(layer(case["x"])[0], case["y"], rtol=0, atol=1e-5)
+
+
+def test_a_gru_whose_candidate_is_a_relu():
+    """No layer has this activation; run_node computes it."""
+    case = file_case("rnnoise01_noise_gru_relu")
+    bias = np.concatenate([case["bias"], np.zeros(144, np.float32)])
+    inputs = [case["x"], case["kernel"].T[None], case["recurrent"].T[None], bias[None]]  # both have the gates z, r, n
+    Y, _ = fastrnn.onnx.run_node("GRU", {"hidden_size": 48, "activations": ["Sigmoid", "Relu"]}, inputs)
+    np.testing.assert_allclose(Y[:, 0, 0], case["y_exact"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(Y[:, 0, 0], case["y"], rtol=0, atol=1e-2)

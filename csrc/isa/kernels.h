@@ -49,6 +49,7 @@ const fr_kernels FR_THIS_TABLE = {
     .forward = forward,
     .backward = backward,
     .accumulate = accumulate,
+    .token_table = token_table,
 #if !FR_BF16_PRODUCTS
     .input_matrix = input_matrix,
     .vmath = vmath,

@@ -100,7 +100,8 @@ static void fill_item(const member *m, item *e, ptrdiff_t slot, ptrdiff_t s, ptr
     }
     e->gates = m->scratch_gates ? m->scratch_gates + row * 4 * m->H : at(&saved->gates, kept, row);
     e->m = m->scratch_m ? m->scratch_m + row * m->H : e->y;
-    e->xw = m->xw ? m->xw + slot * m->xw_width : NULL;
+    e->token = t->tokens ? t->tokens[time * t->plan.B + row] : 0;
+    e->xw = m->xw ? m->xw + (t->tokens ? e->token : slot) * m->xw_width : NULL;
     if (m->dgates)
         fill_item_back(m, e, slot, s, row, time, prev);
     else if (saved->recompute)

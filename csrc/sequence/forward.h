@@ -2,7 +2,8 @@
  * saved: where every h is known, the steps of a chunk do not wait for each other, and one product takes all of them.
  *
  * Every sum starts at the bias (plus zero, so that it never starts at -0); x_t W_ih is added, then h_{t-1} W_hh. Where the input part
- * is made first for a chunk of steps, the sum pauses in `xw` and goes on from the same number.
+ * is made first for a chunk of steps, the sum pauses in `xw` and goes on from the same number. Where tokens stand for one-hot rows x_t,
+ * it begins in a table of the sums of all tokens.
  */
 #ifndef FR_FORWARD_H
 #define FR_FORWARD_H
@@ -178,7 +179,7 @@ static int forward_stages(const fr_call *t, const cell *c, stage *g, int index, 
         g[i].pack = pack_panel;
         g[i].round = round_forward;
         g[i].tile = forward_tile;
-        g[i].terms = nv * ((t->schedule.input_first ? 0 : t->I) + t->P);
+        g[i].terms = nv * ((t->schedule.input_first || t->tokens ? 0 : t->I) + t->P);
         xw_at += panels;
     }
     for (int i = 0; i < c->stages; i++) {
@@ -238,7 +239,7 @@ static void widen_forward(const member *m, const stage *g, int stages)
             const int nv = stage_vectors(&g[i], p);
             const ptrdiff_t K = g[i].forward ? t->P : t->H;
             widen_panel(&m->tiles, nv, panel_at(g[i].wh, p, g[i].nv, K), K);
-            if (g[i].forward)
+            if (g[i].forward && !t->xw)
                 widen_panel(&m->tiles, nv, panel_at(g[i].wx, p, g[i].nv, t->I), t->I);
         }
     }
@@ -308,7 +309,7 @@ static int forward_chunk(member *m, const stage *g, int stages, ptrdiff_t s, ptr
 {
     const fr_call *t = m->call;
     if (t->xw)
-        m->xw = (REAL *)t->xw + items_between(&t->plan, t->range.s0, s) * m->xw_width;
+        m->xw = (REAL *)t->xw + (t->tokens ? 0 : items_between(&t->plan, t->range.s0, s)) * m->xw_width;
     gather(m, s, steps, 1);
     if (m->units && !barrier(m))
         return 0;
@@ -378,7 +379,6 @@ static void forward(const void *call, int index, fr_team *team)
     fr_fp_leave(state);
 }
 
-#if !FR_BF16_PRODUCTS
 /* w_ih as a matrix (I, xw_width) with the columns in the order of `xw`, and the bias in the same order: for a BLAS. */
 static void input_matrix(const fr_call *t, void *matrix, void *bias)
 {
@@ -399,6 +399,17 @@ static void input_matrix(const fr_call *t, void *matrix, void *bias)
         }
     }
 }
-#endif
+/* The input products of all tokens: what a one-hot row adds to the bias is a column of w_ih, the other terms being 0. */
+static void token_table(const fr_call *t, void *table)
+{
+    const ptrdiff_t width = xw_width(t, CELLS[t->cell]);
+    REAL *bias = (REAL *)table + t->I * width;
+    const fr_fpstate state = fr_fp_enter();
+    input_matrix(t, table, bias);
+    for (REAL *row = table; row < bias; row += width)
+        for (ptrdiff_t j = 0; j < width; j += W)
+            v_store(row + j, v_load(bias + j) + rounded(v_load(row + j)));
+    fr_fp_leave(state);
+}
 
 #endif

@@ -18,6 +18,7 @@ typedef struct {
     REAL *y, *c, *gates;       /* h_t, c_t, the gates that are saved (or NULL) */
     REAL *m;                   /* an LSTM's o tanh(c_t): y, or what is projected to it */
     const REAL *xw;            /* the input product, or NULL */
+    ptrdiff_t token;           /* the place of the 1 in x_t, where tokens stand for x */
     const REAL *dy, *dcs;      /* backward: gradients of y_t and of c_t that come from outside, or NULL */
     const REAL *next_dgates;   /* of the row's next step (zeros past its end) */
     const REAL *dh_carry;      /* what else flows into dh_t: the final state's gradient, a GRU's direct path; or zeros */
@@ -66,7 +67,7 @@ typedef struct {
     const REAL **next_dgates;  /* (B) backward: dgates of the step last seen, NULL before any */
     REAL *scratch_gates;       /* (B, 4*H) where a step needs gates that are not saved */
     REAL *scratch_m;           /* (B, H) for a projection, and for h_t that is there already */
-    REAL *xw;                  /* (items of the chunk, xw_width), or NULL */
+    REAL *xw;                  /* (items of the chunk, xw_width), of tokens (I, xw_width), or NULL */
     REAL *dgates;              /* (items of the chunk, dgates_width) */
     term_rows rounded_x, rounded; /* x, and the other operand, of the items listed from rounded_of on; unless they are plain */
     item *const *rounded_of;

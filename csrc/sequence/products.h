@@ -12,6 +12,16 @@
 
 static const int IN_ORDER[4] = {0, 1, 2, 3};
 
+/* Where tokens stand for x, a token's row of dw_ih^T (I, G*H) takes the sum of the dgates of its items: in groups of those that a one-hot
+ * operand would sum first, so that the bits are the same, but for sums of bfloat16, which have another order. An item leads to the next
+ * one of its group with the same token. */
+typedef struct {
+    ptrdiff_t *latest;  /* (I) the first item of each token, while a group is listed from its end */
+    ptrdiff_t *next;    /* (items of the chunk) or NONE */
+    ptrdiff_t *heads;   /* how many, and then the first item of each token, group by group */
+} token_sums;
+enum { NONE = -1 };
+
 typedef struct {
     ptrdiff_t ld;       /* distance of the rows of dgates */
     REAL *dgates;       /* transposed: (dgates_width, ld) */
@@ -20,6 +30,7 @@ typedef struct {
     int one_panel;      /* w has place for one panel, which is packed before it is used */
     term_rows rows;     /* of a piece, unless they are plain */
     widened panels;     /* of all operands */
+    token_sums sums;
 } products;
 
 /* Rows of a weight's gradient: sums over M columns of dgates from `column` on, times the packed operand b of N columns. */
@@ -38,7 +49,7 @@ static ptrdiff_t operand_size(const fr_call *t, operand source)
 static int operand_used(const fr_call *t, const cell *c, operand source)
 {
     if (source == OPERAND_X)
-        return t->d.dw.w_ih != NULL;
+        return t->d.dw.w_ih != NULL && !t->tokens;
     if (source == OPERAND_M)
         return t->d.dw.w_hr != NULL;
     for (int i = 0; i < c->hidden_gradients; i++)
@@ -69,7 +80,9 @@ static ptrdiff_t most_sum_terms(const fr_call *t)
         items += more, terms += terms_of(more);
         most = fr_max(most, terms);
     }
-    return most + terms_of(fr_min(capacity, whole * plan->B)); /* a piece of a call may cut a sum */
+    /* A piece of a call may cut two sums, at its ends. If neither of them fits whole into the chunk, they are fewer items than one, but
+     * two last blocks. */
+    return most + terms_of(fr_min(capacity, whole * plan->B)) + terms_of(1);
 }
 
 static products lay_out_products(const member *m, ptrdiff_t width, const REAL *w, char *base, ptrdiff_t *used)
@@ -78,6 +91,11 @@ static products lay_out_products(const member *m, ptrdiff_t width, const REAL *w
     const ptrdiff_t real = sizeof(REAL), capacity = chunk_capacity(t), terms = FR_BF16_PRODUCTS ? most_sum_terms(t) : capacity;
     products c = {.ld = fr_ceil_div(capacity, 16) * 16 + 16, .w = w, .one_panel = w && packs_one_panel(t)};
     c.dgates = take(base, used, width * c.ld * real);
+    if (t->tokens) {
+        c.sums.latest = take(base, used, t->I * (ptrdiff_t)sizeof(ptrdiff_t));
+        c.sums.next = take(base, used, capacity * (ptrdiff_t)sizeof(ptrdiff_t));
+        c.sums.heads = take(base, used, (capacity + 1) * (ptrdiff_t)sizeof(ptrdiff_t));
+    }
     const ptrdiff_t first = *used;
     for (operand source = OPERAND_X; source <= OPERAND_M; source++)
         if (operand_used(t, CELLS[t->cell], source))
@@ -298,6 +316,48 @@ static void sum_biases(const member *m)
         sum_peephole(m, c->peephole[i].dgates_at * H, c->peephole[i].c, (REAL *)dw->peephole + c->peephole[i].row * H);
 }
 
+/* ---- one-hot rows -------------------------------------------------------------------------------------- */
+
+static void list_group(const member *m, const token_sums *t, ptrdiff_t k0, ptrdiff_t k1)
+{
+    const item *e = m->items;
+    for (ptrdiff_t k = k0; k < k1; k++)
+        t->latest[e[k].token] = NONE;
+    for (ptrdiff_t k = k1 - 1; k >= k0; k--) {
+        t->next[k] = t->latest[e[k].token];
+        t->latest[e[k].token] = k;
+    }
+    for (ptrdiff_t k = k0; k < k1; k++)
+        if (t->latest[e[k].token] == k)
+            t->heads[++t->heads[0]] = k;
+}
+
+static void list_tokens(const member *m, const token_sums *t)
+{
+    t->heads[0] = 0;
+    for (ptrdiff_t i = 0; i < m->sums; i++)
+        for (ptrdiff_t k = m->sum_first[i]; k < m->sum_first[i + 1]; k += SUM_TERMS)
+            list_group(m, t, k, fr_min(k + SUM_TERMS, m->sum_first[i + 1]));
+}
+
+/* dw_ih^T (I, G*H): this member's share of the columns. */
+static void sum_tokens(member *m, const token_sums *t, REAL *out)
+{
+    const ptrdiff_t columns = m->cell->gates * m->H, first = m->cell->dgates_x * m->H;
+    const range vectors = share_of(m, fr_ceil_div(columns, W));
+    m->work += (long long)(vectors.to - vectors.from) * m->sum_first[m->sums];
+    for (ptrdiff_t i = 1; i <= t->heads[0]; i++) {
+        REAL *row = out + m->items[t->heads[i]].token * columns;
+        for (ptrdiff_t b = vectors.from; b < vectors.to; b++) {
+            const ptrdiff_t u = b * W, lanes = fr_min(W, columns - u);
+            vec sum = v_zero();
+            for (ptrdiff_t k = t->heads[i]; k != NONE; k = t->next[k])
+                sum = sum + rounded(v_load_n(m->items[k].dgates + first + u, lanes));
+            v_store_n(row + u, v_load_n(row + u, lanes) + sum, lanes);
+        }
+    }
+}
+
 /* ---- all of it ----------------------------------------------------------------------------------------- */
 
 static void sum_weights(member *m, const products *c, ptrdiff_t n)
@@ -307,7 +367,9 @@ static void sum_weights(member *m, const products *c, ptrdiff_t n)
     const ptrdiff_t H = m->H;
     segment all[4];
     int some = 0;
-    if (dw->w_ih)
+    if (dw->w_ih && m->call->tokens)
+        sum_tokens(m, &c->sums, dw->w_ih);
+    else if (dw->w_ih)
         all[some++] = (segment){k->dgates_x * H, k->gates * H, m->I, c->packed[OPERAND_X], dw->w_ih};
     if (dw->w_hr)
         all[some++] = (segment){k->dgates * H, m->P, H, c->packed[OPERAND_M], dw->w_hr};
@@ -394,6 +456,8 @@ static int run_products(member *m, const products *c, ptrdiff_t n)
         for (operand source = OPERAND_X; source <= OPERAND_M; source++)
             if (c->packed[source])
                 pack_operand(m, c, source);
+        if (m->call->tokens && m->index == 0)
+            list_tokens(m, &c->sums);
     }
     sum_biases(m);
     if (m->call->d.dx.p)

@@ -22,6 +22,7 @@ static inline ptrdiff_t distance_of_rows(ptrdiff_t K)
 {
     return K;
 }
+FR_INLINE vec rounded(vec v) { return v; }
 static inline void round_terms(term *to, const REAL *from, ptrdiff_t K)
 {
     memcpy(to, from, K * sizeof(term));

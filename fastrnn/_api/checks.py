@@ -148,6 +148,14 @@ def projection(name: str, value: Any, hidden_size: int) -> int:
     return number
 
 
+def forget_bias(value: Any, bias: bool) -> float:
+    """What is added to an LSTM's forget gate."""
+    number = real("forget_bias", value)
+    if number and not bias:
+        raise ValueError(f"forget_bias: expected 0 with bias=False, which leaves no bias to add it to, got {_shown(value)}")
+    return number
+
+
 def real(name: str, value: Any, least: float | None = None) -> float:
     """One finite real number; booleans are none."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):

@@ -108,8 +108,8 @@ class LayerTape(OneUse):
         Returns
         -------
         grads : Gradients
-            grads.x, as x; grads.state, as the state; grads.params, by the names of layer.params; grads.flat, one vector of all of
-            these, in the order of layer.flat.
+            grads.x, as x, or None where x was of integers; grads.state, as the state; grads.params, by the names of layer.params;
+            grads.flat, one vector of all of these, in the order of layer.flat.
 
         Raises
         ------
@@ -156,12 +156,11 @@ class LayerTape(OneUse):
             into = layer._zeros()
             self._kept = None
             dx = done.backward(dy, dhs, dcs, dh, dc, layer._by_cell(into.named), truncate)
-            assert dx is not None
         except MemoryError as error:
             raise checks.out_of_memory("x", error) from None
         dh = layout.returned_state(dh)
         state = dh if dc is None else (dh, layout.returned_state(dc))
-        return Gradients(x=layout.returned(dx), state=state, params=into, flat=into.flat)
+        return Gradients(x=None if dx is None else layout.returned(dx), state=state, params=into, flat=into.flat)
 
     def _open(self) -> tuple[Layout, Pass]:
         if self._kept is None:

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._engine.tokens import Tokens
 from . import checks
 from .packed import Packed, check_packed, gather, is_packed, packed_lengths, scatter
+from .tokens import are_tokens, tokens_of_steps
 
 Array = NDArray[Any]
 
@@ -21,16 +23,27 @@ class Layout:
     """
 
     def __init__(self, x: Any, dtype: np.dtype[Any], I: int, batch_first: bool) -> None:
-        """Finds the form out; `x` becomes (T, B, I), and `lengths` what a packed x says of them."""
+        """Finds the form out; `x` becomes (T, B, I), of integers Tokens, and `lengths` what a packed x says of them."""
         self.dtype = dtype
         self.packed: Packed | None = None
         self.lengths: Array | None = None
+        self.x: Array | Tokens
         if is_packed(x):
             packed = check_packed("x", x)
             self.packed, self.lengths = packed, packed_lengths(packed)
             self.T, self.B = len(packed.batch_sizes), len(self.lengths)
             self.unbatched, self.batch_first = False, batch_first
+            if are_tokens(packed.data):
+                raise TypeError(
+                    f"x.data: expected {dtype}, got {packed.data.dtype}; integers that stand for one-hot rows are not "
+                    f"taken packed: pass them as {'(B, T)' if batch_first else '(T, B)'}, with lengths"
+                )
             self.x = self._padded("x.data", packed, I, "I")
+            return
+        if are_tokens(x):
+            self.x, self.unbatched = tokens_of_steps(x, I, "input_size", dtype, batch_first)
+            self.batch_first = batch_first and not self.unbatched
+            self.T, self.B, _ = self.x.shape
             return
         x = checks.floats("x", x, dtype, (2, 3))
         if x.shape[-1] != I:
@@ -38,8 +51,8 @@ class Layout:
         x = checks.rows_contiguous("x", x)
         self.unbatched = x.ndim == 2
         self.batch_first = batch_first and not self.unbatched
-        self.x = self.turned(x)
-        self.T, self.B = self.x.shape[:2]
+        self.x = x = self.turned(x)
+        self.T, self.B = x.shape[:2]
 
     @property
     def rows_first(self) -> bool:

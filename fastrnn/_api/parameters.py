@@ -126,6 +126,7 @@ class Module(Pickled):
     dtype: np.dtype[Any]
     rng: np.random.Generator
     hidden_size: int
+    _sizes = "input_size, hidden_size"  # the arguments that say how many parameters there are
     _precision = "float32"  # also of pickles that say nothing of it
     _parameters: Parameters
     _shapes: Shapes
@@ -144,7 +145,7 @@ class Module(Pickled):
             self._parameters = self._zeros()
             self._initialise()
         except (MemoryError, ValueError, OverflowError) as error:  # ValueError, OverflowError: not even countable
-            raise checks.out_of_memory("input_size, hidden_size", error) from None
+            raise checks.out_of_memory(self._sizes, error) from None
 
     def _zeros(self) -> Parameters:
         """As the parameters, all 0."""
@@ -318,6 +319,13 @@ class Module(Pickled):
         """precision: of products with them; None: that of this layer or cell."""
         precision = precision or self._precision
         return [Weights(*map(named.get, names), precision=precision) for names in self._names]  # type: ignore[arg-type]
+
+
+def add_forget_bias(params: Parameters, H: int, value: float) -> None:
+    """To the forget rows of an LSTM's bias_ih, in all layers and directions."""
+    for name, array in params.items():
+        if value and name.startswith("bias_ih"):
+            array[H : 2 * H] += value
 
 
 class RecurrentModule(Module):

@@ -157,7 +157,8 @@ class Portable(RecurrentModule):
         """A new layer with the weights of another system, of the sizes that the weights have.
 
         Weights do not tell the activations of the layer that they are from: it is tanh and sigmoid unless `options` name others.
-        Layers of Keras 1 and 2 have recurrent_activation="hard_sigmoid" unless they say otherwise.
+        A Keras layer with recurrent_activation="hard_sigmoid", the default of Keras 1 and 2, has the same arrays as one with
+        "sigmoid": look at layer.get_config(), or let fastrnn.load_model read the file.
 
         Parameters
         ----------
@@ -189,6 +190,9 @@ class Portable(RecurrentModule):
         """
         from .. import formats
 
+        if options.get("forget_bias"):
+            got = options["forget_bias"]
+            raise ValueError(f"forget_bias: expected none here, since the biases are those of the weights, got {got!r}")
         params, sizes = formats.read(weights, format, cls._family, options)
         kind = checks.float_dtype("dtype", dtype) if dtype is not None else _layer_dtype(params)
         arguments = {name: value for name, value in sizes.items() if name in _STRUCTURE[:2] or value is not _DEFAULTS.get(name)}

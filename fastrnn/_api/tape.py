@@ -63,8 +63,9 @@ class TapeBase(OneUse):
 
     def _backward(
         self, dy: Any, dstate: Any, into: Weights, dc: Any = None, truncate: int | None = None
-    ) -> tuple[Array, State]:
-        """The gradients of x and of the initial state, in the shapes that the caller knows; the weights' are added to `into`."""
+    ) -> tuple[Array | None, State]:
+        """The gradients of x (None of tokens) and of the initial state, in the shapes that the caller knows; the weights' are added
+        to `into`."""
         run = self._run
         if run is None:
             raise RuntimeError("tape.backward: this tape has been used; a tape can be used once, call forward again for a new one")
@@ -77,12 +78,10 @@ class TapeBase(OneUse):
         dh, dc = self._check_dstate(run, dstate)
         self._run = None
         dx = run.backward(dy, dh, dc, into, dcs=dcs, truncate=truncate)
-        assert dx is not None
         if self._unbatched:
-            dx, dh = dx[:, 0], dh[0]
-            dc = None if dc is None else dc[0]
-        elif self._batch_first:
-            dx = dx.swapaxes(0, 1)
+            dh, dc = dh[0], None if dc is None else dc[0]
+        if dx is not None:
+            dx = dx[:, 0] if self._unbatched else dx.swapaxes(0, 1) if self._batch_first else dx
         return dx, dh if dc is None else (dh, dc)
 
     def _check_sequence(self, name: str, d: Any, run: Run, H: int) -> Array | None:
@@ -207,7 +206,7 @@ class Tape(TapeBase):
         grads : Gradients
             grads.x, .w_ih, .w_hh, .b_ih, .b_hh, .h0, of an LSTM also .c0, .peephole and .w_hr, each of its argument's shape;
             grads.state is that of h0, of an LSTM the pair of h0's and c0's. Where b_ih, b_hh, peephole or w_hr was None, so is its
-            gradient.
+            gradient; so is that of x where x was of integers.
 
         Raises
         ------
@@ -256,7 +255,7 @@ class Tape(TapeBase):
         return _named(dx, state, tuple(getattr(into, name) for name in Weights.NAMES))
 
 
-def _named(dx: Array, state: State, weights: tuple[Array | None, ...]) -> Gradients:
+def _named(dx: Array | None, state: State, weights: tuple[Array | None, ...]) -> Gradients:
     """Of a function, by the names of its arguments."""
     w_ih, w_hh, b_ih, b_hh, peephole, w_hr = weights
     if not isinstance(state, tuple):

@@ -14,6 +14,7 @@ from . import states
 if TYPE_CHECKING:
     from .._core import Task
     from .run import Run
+    from .tokens import Table
     from .weights import Weights
 
 Array = NDArray[Any]
@@ -38,6 +39,7 @@ class Inputs:
     def _items(self, s0: int, s1: int) -> Array:
         """(items, I): the rows of x at the items of these steps, in their order."""
         plan, x = self._run.plan, self._run.x
+        assert isinstance(x, np.ndarray)  # of tokens there is no product
         if plan.first is None:
             piece = x[plan.T - s1 : plan.T - s0][::-1] if plan.reverse else x[s0:s1]
             return piece.reshape(-1, x.shape[2])
@@ -45,7 +47,7 @@ class Inputs:
         return x[time, row]
 
 
-def run_forward(task: Task, s0: int, s1: int, inputs: Inputs | None) -> None:
+def run_forward(task: Task, s0: int, s1: int, inputs: Inputs | Table | None) -> None:
     """Run the steps s0 to s1-1 of a task that is prepared for them; in pieces, where BLAS makes the input products."""
     if inputs is None:
         task.forward(s0, s1, None).run()
@@ -81,6 +83,7 @@ class Gradients:
         dx_part = d[:, self._x_at : self._x_at + GH]
         if self._dx is not None:
             self._dx[time, row] = np.matmul(dx_part, run.weights.w_ih)
+        assert isinstance(run.x, np.ndarray)
         into.w_ih += np.matmul(dx_part.T, run.x[time, row])
         h = states.gather(run.y, run.h0, prev, row)
         for g in run.cell.form.hidden:

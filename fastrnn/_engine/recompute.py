@@ -43,14 +43,15 @@ class Recompute:
     """Recomputes c and gates of one segment after the other, in the same memory."""
 
     def __init__(self, run: Run, checkpoints: Checkpoints) -> None:
-        (_, B, I), H, G, dtype, steps = run.x.shape, run.H, run.cell.gates, run.x.dtype, checkpoints.most
+        (_, B, _), I, H, G, dtype = run.x.shape, run.multiplied, run.H, run.cell.gates, run.x.dtype
+        steps = checkpoints.most
         self._run, self._checkpoints, self._task = run, checkpoints, run.new_task()
         self._c = allocate_saved("(T, B, H)", (steps + 1, B, H), dtype) if run.cell.is_lstm else None
         self._gates = allocate_saved("(T, B, 4*H)", (steps, B, 4 * H), dtype)
         self._task.keep(run.y, self._c, self._gates, 0)
         self._task.prepare_forward(schedule.recompute(steps, B, I, H, G, run.threads))
         forward = schedule.forward(run.plan.T, B, I, H, G, run.threads)
-        self._inputs = blas_products.Inputs(run, self._task, forward.chunk) if run.by_blas() and I else None
+        self._inputs = run.inputs(self._task, forward.chunk)
 
     def __call__(self, s0: int, s1: int) -> tuple[Array | None, Array]:
         """c (1 + steps, B, H), first that before the segment, and gates (steps, B, 4*H) of the steps s0 to s1-1."""

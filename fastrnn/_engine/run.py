@@ -15,6 +15,7 @@ from .cells import Cell
 from .memory import allocate, allocate_saved
 from .plan import Plan
 from .recompute import Checkpoints, Recompute
+from .tokens import Columns, Table, Tokens
 from .weights import Weights
 
 Array = NDArray[Any]
@@ -36,15 +37,16 @@ class _Gradients(NamedTuple):
 class Run:
     """One call of one layer in one direction.
 
-    x (T, B, I), h0 (B, P) and c0 (B, H) or None. After forward(): y (T, B, P), h_n (B, P) and c_n (B, H). backward() may follow
-    once if the run was recorded: c (T, B, H) and gates (T, B, 4*H) hold what it needs (an RNN needs y alone), or checkpoints do.
+    x (T, B, I), or Tokens; h0 (B, P) and c0 (B, H) or None. After forward(): y (T, B, P), h_n (B, P) and c_n (B, H). backward() may
+    follow once if the run was recorded: c (T, B, H) and gates (T, B, 4*H) hold what it needs (an RNN needs y alone), or checkpoints
+    do.
 
     Runs that do not depend on each other can go side by side: begin_forward() of each, their tasks together, end_forward() of each;
     likewise backward. That is for runs that are one task: those without checkpoints, whose large products are the kernels' own.
     """
 
     def __init__(
-        self, cell: Cell, plan: Plan, x: Array, weights: Weights, h0: Array | None, c0: Array | None, threads: Threads
+        self, cell: Cell, plan: Plan, x: Array | Tokens, weights: Weights, h0: Array | None, c0: Array | None, threads: Threads
     ) -> None:
         self.cell, self.plan, self.x, self.weights, self._threads = cell, plan, x, weights, threads
         self.h0, self.c0 = h0, c0
@@ -52,6 +54,7 @@ class Run:
         self.c: Array | None = None
         self.gates: Array | None = None
         self.checkpoints: Checkpoints | None = None
+        self.columns = Columns(x, weights) if isinstance(x, Tokens) else None
         self.task = self.new_task()
 
     def resume(self, batch_first: bool, y: Array, c: Array | None, gates: Array | None) -> None:
@@ -67,10 +70,25 @@ class Run:
 
     def new_task(self) -> Task:
         """The kernels' view of what comes in."""
-        return Task(self.cell, self.plan, self.x, self.weights, self.h0, self.c0)
+        columns = self.columns
+        x, weights = (self.x, self.weights) if columns is None else (columns, columns.weights)
+        return Task(self.cell, self.plan, x, weights, self.h0, self.c0)
+
+    @property
+    def multiplied(self) -> int:
+        """Numbers of x in the input product of an item: tokens need none."""
+        return self.x.shape[2] if self.columns is None else 0
+
+    def inputs(self, task: Task, chunk: int) -> blas_products.Inputs | Table | None:
+        """Input products that are not the kernels' own, for a task that is prepared for forward."""
+        if self.columns is not None:
+            return self.columns.inputs(task)
+        return blas_products.Inputs(self, task, chunk) if self.by_blas() and self.x.shape[2] else None
 
     def by_blas(self) -> bool:
-        """Do the large products go to NumPy's BLAS? It has no products of bfloat16."""
+        """Do the large products go to NumPy's BLAS? It has no products of bfloat16, and none by tokens."""
+        if self.columns is not None:
+            return False
         return self.weights.precision == "float32" and blas.chosen() == "blas" and blas.within(self.threads)
 
     # --- forward ----------------------------------------------------------------------------------------------------------
@@ -101,25 +119,26 @@ class Run:
         self._allocate()
         if not self.plan.steps:
             return
-        (T, B, I), task = self.x.shape, self.task
+        (T, B, _), task = self.x.shape, self.task
         checkpoint = checkpoint if record and saves else None
         task.keep(self.y, self.c, self.gates)
-        self._how = schedule.forward(min(T, checkpoint or T), B, I, self.H, self.cell.gates, threads or self.threads)
+        self._how = schedule.forward(min(T, checkpoint or T), B, self.multiplied, self.H, self.cell.gates, threads or self.threads)
         task.prepare_forward(self._how)
         if checkpoint is not None:
             self.checkpoints = Checkpoints(self, checkpoint)
-        task.forward(0, self.plan.steps, None)
+        self._inputs = self.inputs(task, self._how.chunk)
+        task.forward(0, self.plan.steps, self._inputs.rows if isinstance(self._inputs, Table) else None)
 
     def _forward_in_pieces(self) -> None:
-        inputs = blas_products.Inputs(self, self.task, self._how.chunk) if self.by_blas() and self.x.shape[2] else None
         for s0, s1 in [(0, self.plan.steps)] if self.checkpoints is None else self.checkpoints.segments:
             if self.checkpoints is not None:
                 self.checkpoints.keep(self.c)
-            blas_products.run_forward(self.task, s0, s1, inputs)
+            blas_products.run_forward(self.task, s0, s1, self._inputs)
 
     def end_forward(self) -> None:
         """Give back workspace, and find the final state."""
         self.task.release()
+        self._inputs = None
         states.hold(self.plan, self.y, self.h0)
         self.h_n = states.final(self.plan, self.y, self.h0)
         if self._whole and self.c is not None:
@@ -168,7 +187,7 @@ class Run:
         truncate: int | None = None,
         need_x: bool = True,
     ) -> Array | None:
-        """Add the weights' gradients to `into`; return dx, or None where nobody needs it.
+        """Add the weights' gradients to `into`; return dx, or None where nobody needs it, as of tokens.
 
         dh (B, P) and dc (B, H): gradients of the final state come in, and those of the initial state go out in the same arrays.
         dy (T, B, P), strided as `out` may be, or None. dcs (T, B, H), strided likewise, or None: the gradient of cells().
@@ -193,8 +212,8 @@ class Run:
         threads: int | None = None,
     ) -> None:
         """Allocate and prepare: what is next is the task. threads: fewer than the run's."""
-        plan, (T, B, I) = self.plan, self.x.shape
-        dx = self._new_dx() if need_x else None
+        plan, (T, B, _) = self.plan, self.x.shape
+        dx = self._new_dx() if need_x and self.columns is None else None
         dy, self._dh_held = states.hold_backward(plan, dy)
         dcs, self._dc_held = states.hold_backward(plan, dcs)
         states.cut_after(plan, dh)
@@ -203,11 +222,13 @@ class Run:
         if not plan.steps:
             return
         at_once = T if self.checkpoints is None else self.checkpoints.most
-        self._how = schedule.backward(at_once, B, I, self.H, self.cell.gates, threads or self.threads)
+        self._how = schedule.backward(at_once, B, self.multiplied, self.H, self.cell.gates, threads or self.threads)
         if self.checkpoints is not None:
             self.task = self.new_task()
         self.task.keep(self.y, self.c, self.gates)
-        self.task.prepare_backward(*self._gradients, self._how)
+        given = self._gradients
+        self._summed = given.into if self.columns is None else self.columns.gradients(given.into)
+        self.task.prepare_backward(*given._replace(into=self._summed), self._how)
         self.task.backward(0, plan.steps, True, True, None)
 
     def _backward_in_pieces(self) -> None:
@@ -230,6 +251,8 @@ class Run:
     def end_backward(self) -> Array | None:
         """Give back workspace, and add what held outputs bring to the initial state."""
         self.task.release()
+        if self.columns is not None and self.plan.steps:
+            self.columns.add(self._summed, self._gradients.into)
         dh, dc = self._gradients.dh, self._gradients.dc
         if self._dh_held is not None:
             dh += self._dh_held

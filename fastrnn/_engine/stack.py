@@ -18,6 +18,7 @@ from .cells import Cell
 from .memory import allocate
 from .plan import Plan
 from .run import Run, Threads
+from .tokens import Tokens
 from .weights import Weights
 
 Array = NDArray[Any]
@@ -67,14 +68,14 @@ class Pass:
         self.options, self.plans, self.weights, self.runs = options, plans, weights, list[Run]()
         self._dropouts: list[Dropout | None] = []
 
-    def forward(self, x: Array, h0: Array | None, c0: Array | None) -> None:
-        """x (T, B, I). h0 (L*D, B, P), c0 (L*D, B, H), or None."""
+    def forward(self, x: Array | Tokens, h0: Array | None, c0: Array | None) -> None:
+        """x (T, B, I), or Tokens. h0 (L*D, B, P), c0 (L*D, B, H), or None."""
         options, weights = self.options, self.weights
         h_n, c_n, D = [], [], options.directions
         for first in range(0, len(weights), D):
             dropout = None
             if first and options.dropout:
-                assert options.draw is not None
+                assert options.draw is not None and not isinstance(x, Tokens)
                 dropout = Dropout(x.shape, options.dropout, options.draw)
                 x = dropout(x)
             cells = range(first, first + D)
@@ -82,13 +83,13 @@ class Pass:
             runs = [
                 Run(options.cell, plan, x, weights[k], *state, options.threads) for plan, k, state in zip(self.plans, cells, states)
             ]
-            x = self._forward_layer(runs)
+            self.y = x = self._forward_layer(runs)
             h_n += [run.h_n for run in runs]
             c_n += [run.c_n for run in runs if run.c_n is not None]
             if options.record:
                 self.runs += runs
                 self._dropouts.append(dropout)
-        self.y, self.h_n, self.c_n = x, _stacked(h_n), _stacked(c_n) if c_n else None
+        self.h_n, self.c_n = _stacked(h_n), _stacked(c_n) if c_n else None
 
     def add(self, run: Run) -> None:
         """The run of the next layer of a single direction, whose forward is done: in place of forward()."""
@@ -132,7 +133,7 @@ class Pass:
         truncate: int | None,
         need_x: bool = True,
     ) -> Array | None:
-        """Add the weights' gradients to `into`; return dx (T, B, I), or None where nobody needs it.
+        """Add the weights' gradients to `into`; return dx (T, B, I), or None where nobody needs it, as of tokens.
 
         dy (T, B, D*P): of the output. dhs, dcs: of each cell's sequences, (T, B, P) and (T, B, H). dh, dc (L*D, B, .): of the final
         state; those of the initial state go out in the same arrays. truncate: as Run.backward's.
@@ -165,11 +166,11 @@ class Pass:
     def _side_by_side(self, runs: list[Run]) -> bool:
         """Do the directions of a layer go at the same time, on one thread each?"""
         run = runs[0]
-        T, B, I = run.x.shape
+        T, B, _ = run.x.shape
         in_segments = self.options.checkpoint is not None and run.cell.form.saves
         if in_segments or run.by_blas() or not run.plan.steps:
             return False
-        return schedule.side_by_side(len(runs), T, B, I, run.H, run.cell.gates, run.threads)
+        return schedule.side_by_side(len(runs), T, B, run.multiplied, run.H, run.cell.gates, run.threads)
 
 
 def _stacked(states: list[Array]) -> Array:

@@ -49,6 +49,11 @@ class Weights:
         """The same arrays, for products of this precision; not packed."""
         return Weights(*[getattr(self, name) for name in self.NAMES], precision=precision)
 
+    def with_w_ih(self, w_ih: Array) -> Weights:
+        """The same arrays but for w_ih; not packed."""
+        others = [getattr(self, name) for name in self.NAMES if name != "w_ih"]
+        return Weights(w_ih, *others, precision=self.precision)
+
     def zeros_like(self) -> Weights:
         arrays = [getattr(self, name) for name in self.NAMES]
         return Weights(*[None if a is None else np.zeros(a.shape, a.dtype) for a in arrays])  # type: ignore[arg-type]

@@ -27,10 +27,27 @@ from .._api import checks
 from .._api import model_parts as parts
 from .cell import Cell
 from .containers import Flat, Named, Stacked, Tree, Units
+from .format import Format
+from .guesses import transposed
 from .slots import GATES
-from .table import FORMATS, Format, lookup
+from .table import FORMATS, lookup
+from .variants import paddle, textbook, tf1
 
-__all__ = ["FORMATS", "Cell", "Flat", "Format", "Named", "Stacked", "Tree", "pull_back", "read", "write"]
+__all__ = [
+    "FORMATS",
+    "Cell",
+    "Flat",
+    "Format",
+    "Named",
+    "Stacked",
+    "Tree",
+    "paddle",
+    "pull_back",
+    "read",
+    "textbook",
+    "tf1",
+    "write",
+]
 
 Array = NDArray[Any]
 _KNOWN: dict[str, Callable[[str, Any], Any]] = {
@@ -38,6 +55,7 @@ _KNOWN: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("bidirectional", "reset_after", "bias", "peephole"), checks.flag),
 }
 _OURS = re.compile(r"(weight_[ih]h|bias_[ih]h|weight_ch|weight_hr)_l(\d+)(_reverse)?")
+_FAMILY_OF = {"rnn": "rnn", "gru_after": "gru", "gru_before": "gru", "lstm": "lstm"}
 _FAMILIES = {"rnn": ("rnn",), "gru": ("gru_after", "gru_before"), "lstm": ("lstm",)}
 
 
@@ -89,6 +107,9 @@ def read(
             results[form] = _read(weights, found, form, given)
         except (KeyError, ValueError, TypeError) as error:
             errors.append(error)
+    for other in found.also if not results else ():
+        if any(_is_readable(weights, lookup(other), form, given) for form in forms):
+            return read(weights, other, family, given)
     if not results:
         raise _advised(errors[0], weights, found, forms, given)
     if len(results) > 1:
@@ -213,6 +234,8 @@ def _read(weights: Any, format: Format, form: str, given: Mapping[str, Any]) -> 
 
 
 def _is_readable(weights: Any, format: Format, form: str, given: Mapping[str, Any]) -> bool:
+    if form not in format.cells:
+        return False
     try:
         _sizes(_read(weights, format, form, given), form)
     except (KeyError, ValueError, TypeError):
@@ -221,14 +244,25 @@ def _is_readable(weights: Any, format: Format, form: str, given: Mapping[str, An
 
 
 def _advised(error: Exception, weights: Any, format: Format, forms: list[str], given: Mapping[str, Any]) -> Exception:
-    """The same error, which also says what to take of a whole model's weights."""
+    """The same error, which also says what to take of a whole model's weights, or what these are."""
     more = parts.advice(
         "weights",
         weights,
         fits=lambda part: any(_is_readable(part, format, form, given) for form in forms),
         resembles=lambda part: any(format.container.has_names(part, format.cells[form]) for form in forms),
     )
+    more = more or _what_they_are(weights, format, forms, given)
     return type(error)(f"{error.args[0]}{more}") if more else error
+
+
+def _what_they_are(weights: Any, format: Format, forms: list[str], given: Mapping[str, Any]) -> str:
+    """The end of a message: what to transpose, or which formats weights are of that do not fit this one."""
+    turns = (what for what, turned in transposed(weights) if any(_is_readable(turned, format, form, given) for form in forms))
+    found = [f"with {what} transposed" for what in turns][:1]
+    every = [form for form in _FAMILY_OF if _FAMILY_OF[form] == _FAMILY_OF[forms[0]]]
+    others = [name for name, other in FORMATS.items() if any(_is_readable(weights, other, form, given) for form in every)]
+    found += [f"the format {name!r}" for name in others if name != format.name]
+    return f"; they fit {' or '.join(found)}" if found else ""
 
 
 def _sizes(units: Units, form: str) -> dict[str, Any]:

@@ -176,12 +176,16 @@ class Tree(Container):
                 raise ValueError(f"weights: expected a list of the arrays {names}, got {_described(value)}")
             found = dict(zip(names, value))
         elif isinstance(value, Mapping):
-            found = dict(_flattened(value))
+            found = self._named(dict(flattened(value)))
         elif isinstance(value, (list, tuple)) or _is_array(value):
             raise TypeError(f"weights: expected a mapping of {names}, got {_described(value)}")
         else:
             found = {name: _attribute(value, name) for name in names}
         return {name: as_array(name or "weights", array) for name, array in found.items() if array is not None}
+
+    def _named(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The arrays of a mapping by the names that the cell has for them."""
+        return found
 
     def join(self, units: Units, cell: Cell) -> Any:
         layers = [self._joined([self._value(arrays, cell) for arrays in directions]) for directions in units]
@@ -269,10 +273,11 @@ class Flat(Container):
         return np.concatenate([arrays[name].ravel() for names in self.passes for arrays in every for name in names])
 
 
-def _flattened(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flattened(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings, by their keys with slashes in between."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}/")
+            yield from flattened(value, f"{prefix}{key}/")
         else:
             yield f"{prefix}{key}", value
 

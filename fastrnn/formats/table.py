@@ -2,50 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from .cell import Cell
 from .containers import Container, Flat, Named, Stacked, Tree
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format: how one layer in one direction is stored, and how the layers and directions are put together.
-
-    Parameters
-    ----------
-    name : str
-        For messages.
-    container : Container
-        A Named, Tree, Stacked or Flat of fastrnn.formats.
-    cells : mapping of Cell
-        By "rnn", "gru_after", "gru_before" (a GRU whose reset gate is applied after or before the product with h), "lstm".
-
-    Examples
-    --------
-    >>> import fastrnn
-    >>> from fastrnn.formats import Cell, Format, Tree
-    >>> mine = Format("mine", Tree(), {"rnn": Cell("a", {"W": "un x", "U": "un h", "b": "u b"})})  # W (H, I), U (H, H), b (H,)
-    >>> weights = fastrnn.RNN(3, 4, rng=0).export_weights(mine)
-    >>> {name: array.shape for name, array in weights.items()}
-    {'W': (4, 3), 'U': (4, 4), 'b': (4,)}
-    """
-
-    name: str
-    container: Container
-    cells: Mapping[str, Cell]
-
-
-def _each(gates: Mapping[str, str], arrays: Mapping[str, str]) -> dict[str, str]:
-    """The same arrays for each gate: {} in a name is the gate's."""
-    return {
-        name.format(theirs): axes + " " + ",".join(f"{kind}.{ours}" for kind in content.split(","))
-        for ours, theirs in gates.items()
-        for name, text in arrays.items()
-        for axes, content in [text.split()]
-    }
+from .format import Format, each
+from .trees import CUDNN, Aliased, Rearranged
+from .variants import paddle, textbook, tf1
 
 
 def _numbered(gates: str) -> dict[str, str]:
@@ -64,11 +27,20 @@ _MADMOM = {"{}/weights": "nu x", "{}/bias": "u b", "{}/recurrent_weights": "nu h
 _LASAGNE = {"W_in_to_{}": "nu x", "W_hid_to_{}": "nu h", "b_{}?": "u b"}
 _LASAGNE_LSTM = {"i": "ingate", "f": "forgetgate", "g": "cell", "o": "outgate"}
 _D2L = {"W_x{}": "nu x", "W_h{}": "nu h", "b_{}": "u b"}
+_TFLITE = {"i": "input", "f": "forget", "g": "cell", "o": "output"}
+_TFLITE_NAMES = {  # 1, 2, ...: the places of the operator's inputs
+    **{f"{k}": f"input_to_{gate}_weights" for k, gate in enumerate(_TFLITE.values(), 1)},
+    **{f"{k}": f"recurrent_to_{gate}_weights" for k, gate in enumerate(_TFLITE.values(), 5)},
+    **{f"{k}": f"cell_to_{gate}_weights" for k, gate in enumerate(("input", "forget", "output"), 9)},
+    **{f"{k}": f"{gate}_gate_bias" for k, gate in enumerate(_TFLITE.values(), 12)},
+    "16": "projection_weights",
+    "cell_bias": "cell_gate_bias",
+}
 _INVERTED = {"z": -1.0}  # h = (1 - u) h + u n, and u = 1 - z = logistic(-a)
 
 
-def _format(name: str, container: Container, **cells: Cell) -> tuple[str, Format]:
-    return name, Format(name, container, cells)
+def _format(name: str, container: Container, also: tuple[str, ...] = (), **cells: Cell) -> tuple[str, Format]:
+    return name, Format(name, container, cells, also)
 
 
 FORMATS: dict[str, Format] = dict(
@@ -85,10 +57,18 @@ FORMATS: dict[str, Format] = dict(
         _format(
             "keras",
             Tree(positional=True, joined=True),
+            ("cudnn-keras",),
             rnn=Cell("a", {**_KERAS, "bias?": "(gu) b"}),
             gru_after=Cell("zrn", {**_KERAS, "bias?": "n(gu) bx,bh"}),
             gru_before=Cell("zrn", {**_KERAS, "bias?": "(gu) b"}),
             lstm=Cell("ifgo", {**_KERAS, "bias?": "(gu) b"}),
+        ),
+        # keras.layers.CuDNNGRU, CuDNNLSTM of Keras 2, Bidirectional: layer.get_weights(), or the arrays of a file.
+        _format(
+            "cudnn-keras",
+            Rearranged(CUDNN, positional=True, joined=True),
+            gru_after=Cell("zrn", {**_KERAS, "bias": "(ngu) bx,bh"}),
+            lstm=Cell("ifgo", {**_KERAS, "bias": "(ngu) bx,bh"}),
         ),
         # The operators RNN, GRU (linear_before_reset or not), LSTM: inputs W, R, B, P by name.
         _format(
@@ -107,11 +87,11 @@ FORMATS: dict[str, Format] = dict(
             gru_after=Cell(
                 "rzn",
                 {
-                    **_each({g: g for g in "rzn"}, {"i{}/kernel": "nu x", "i{}/bias": "u b", "h{}/kernel": "nu h"}),
+                    **each({g: g for g in "rzn"}, {"i{}/kernel": "nu x", "i{}/bias": "u b", "h{}/kernel": "nu h"}),
                     "hn/bias": "u bh.n",
                 },
             ),
-            lstm=Cell("ifgo", _each({g: g for g in "ifgo"}, {"i{}/kernel": "nu x", "h{}/kernel": "nu h", "h{}/bias": "u b"})),
+            lstm=Cell("ifgo", each({g: g for g in "ifgo"}, {"i{}/kernel": "nu x", "h{}/kernel": "nu h", "h{}/bias": "u b"})),
         ),
         # flax.nnx.SimpleCell, GRUCell, OptimizedLSTMCell: nnx.to_pure_dict(nnx.state(cell)).
         _format(
@@ -173,7 +153,7 @@ FORMATS: dict[str, Format] = dict(
             rnn=Cell("a", {"x2h": "un x", "h2h": "un h", "hb": "u b"}),
             gru_before=Cell(
                 "zrn",
-                _each({"z": "z", "r": "r", "n": "h"}, {"x2{}": "un x", "h2{}": "un h", "b{}": "u b"}),
+                each({"z": "z", "r": "r", "n": "h"}, {"x2{}": "un x", "h2{}": "un h", "b{}": "u b"}),
                 scale=_INVERTED,
             ),
             lstm=Cell("ifog", {"x2i": "(gu)n x", "h2i": "(gu)n h", "bi": "(gu) b"}, offset={"f": 1.0}),
@@ -183,26 +163,45 @@ FORMATS: dict[str, Format] = dict(
             "lasagne",
             Tree(),
             rnn=Cell("a", {"input_to_hidden.W": "nu x", "input_to_hidden.b?": "u b", "hidden_to_hidden.W": "nu h"}),
-            gru_after=Cell("rzn", _each({"z": "updategate", "r": "resetgate", "n": "hidden_update"}, _LASAGNE), scale=_INVERTED),
+            gru_after=Cell("rzn", each({"z": "updategate", "r": "resetgate", "n": "hidden_update"}, _LASAGNE), scale=_INVERTED),
             lstm=Cell(
                 "ifgo",
                 {
-                    **_each(_LASAGNE_LSTM, _LASAGNE),
-                    **_each({g: _LASAGNE_LSTM[g] for g in "ifo"}, {"W_cell_to_{}?": "u c"}),
+                    **each(_LASAGNE_LSTM, _LASAGNE),
+                    **each({g: _LASAGNE_LSTM[g] for g in "ifo"}, {"W_cell_to_{}?": "u c"}),
                 },
             ),
         ),
+        # TensorFlow 1's cells: variables by name.
+        ("tf1", tf1()),
+        # TensorFlow Lite's UNIDIRECTIONAL_SEQUENCE_LSTM: its tensors by the names of the operator's inputs, or
+        # by their places.
+        _format(
+            "tflite",
+            Aliased(_TFLITE_NAMES),
+            lstm=Cell(
+                "ifgo",
+                {
+                    **each(_TFLITE, {"input_to_{}_weights": "un x", "recurrent_to_{}_weights": "un h"}),
+                    **each({g: _TFLITE[g] for g in "ifo"}, {"cell_to_{}_weights?": "u c"}),
+                    **each(_TFLITE, {"{}_gate_bias": "u b"}),
+                    "projection_weights?": "un p",
+                },
+            ),
+        ),
+        # PaddlePaddle's dynamic_gru with the fc before it.
+        ("paddle", paddle()),
         # madmom.ml.nn.layers.RecurrentLayer, GRULayer, LSTMLayer: the layer itself, or the same as a dictionary.
         _format(
             "madmom",
             Tree(),
             rnn=Cell("a", {"weights": "nu x", "bias": "u b", "recurrent_weights": "nu h"}),
-            gru_after=Cell("rzn", _each({"r": "reset_gate", "z": "update_gate", "n": "cell"}, _MADMOM), scale=_INVERTED),
+            gru_after=Cell("rzn", each({"r": "reset_gate", "z": "update_gate", "n": "cell"}, _MADMOM), scale=_INVERTED),
             lstm=Cell(
                 "ifgo",
                 {
-                    **_each({"i": "input_gate", "f": "forget_gate", "g": "cell", "o": "output_gate"}, _MADMOM),
-                    **_each({"i": "input_gate", "f": "forget_gate", "o": "output_gate"}, {"{}/peephole_weights?": "u c"}),
+                    **each({"i": "input_gate", "f": "forget_gate", "g": "cell", "o": "output_gate"}, _MADMOM),
+                    **each({"i": "input_gate", "f": "forget_gate", "o": "output_gate"}, {"{}/peephole_weights?": "u c"}),
                 },
             ),
         ),
@@ -220,14 +219,16 @@ FORMATS: dict[str, Format] = dict(
             "coursera",
             Tree(),
             rnn=Cell("a", {"Wax": "un x", "Waa": "un h", "ba": "un b"}),
-            lstm=Cell("figo", _each({"f": "f", "i": "i", "g": "c", "o": "o"}, {"W{}": "un h,x", "b{}": "un b"})),
+            lstm=Cell("figo", each({"f": "f", "i": "i", "g": "c", "o": "o"}, {"W{}": "un h,x", "b{}": "un b"})),
         ),
+        # One matrix per gate on [h, x], in either orientation, with the names of many texts and scripts.
+        ("textbook", textbook()),
         # numpy_ml.neural_nets.layers.RNNCell, LSTMCell: cell.parameters.
         _format(
             "numpy-ml",
             Tree(),
             rnn=Cell("a", {"Wax": "nu x", "Waa": "nu h", "bx": "un bx", "ba": "un bh"}),
-            lstm=Cell("figo", _each({"f": "f", "i": "u", "g": "c", "o": "o"}, {"W{}": "nu h,x", "b{}": "nu b"})),
+            lstm=Cell("figo", each({"f": "f", "i": "u", "g": "c", "o": "o"}, {"W{}": "nu h,x", "b{}": "nu b"})),
         ),
         # HIPS autograd, examples/rnn.py and lstm.py, whose sigmoid(y) is logistic(2 y).
         _format(
@@ -236,7 +237,7 @@ FORMATS: dict[str, Format] = dict(
             rnn=Cell("a", {"change": "nu x,h,b"}),
             lstm=Cell(
                 "gfio",
-                _each({"g": "change", "f": "forget", "i": "ingate", "o": "outgate"}, {"{}": "nu x,h,b"}),
+                each({"g": "change", "f": "forget", "i": "ingate", "o": "outgate"}, {"{}": "nu x,h,b"}),
                 scale=dict.fromkeys("ifo", 2.0),
             ),
         ),
@@ -244,9 +245,9 @@ FORMATS: dict[str, Format] = dict(
         _format(
             "d2l",
             Tree(),
-            rnn=Cell("a", _each({"a": "h"}, _D2L)),
-            gru_before=Cell("zrn", _each({"z": "z", "r": "r", "n": "h"}, _D2L)),
-            lstm=Cell("ifog", _each({"i": "i", "f": "f", "o": "o", "g": "c"}, _D2L)),
+            rnn=Cell("a", each({"a": "h"}, _D2L)),
+            gru_before=Cell("zrn", each({"z": "z", "r": "r", "n": "h"}, _D2L)),
+            lstm=Cell("ifog", each({"i": "i", "f": "f", "o": "o", "g": "c"}, _D2L)),
         ),
         # thinc.layers.LSTM: its flat vector of parameters.
         _format(

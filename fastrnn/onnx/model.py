@@ -184,6 +184,18 @@ class Node(Pickled):
             options["reset_after"] = a.linear_before_reset
         return kind.from_weights(weights, "onnx", dtype=dtype, **options)
 
+    def check_start(self) -> None:
+        """Raise if the node starts from a constant state that is not 0, which a layer does not have.
+
+        Raises
+        ------
+        ValueError
+            The message names the node.
+        """
+        for name in ("initial_h", "initial_c"):
+            if np.any(self.constants.get(name, 0)):
+                raise self.refusal(f"{name} is a constant that is not 0, and a layer has none; use fastrnn.onnx.nodes")
+
     def _weights(self, a: _attributes.Attributes) -> dict[str, Array]:
         """The weights, checked as run_node checks them; the sequence and the states are left empty."""
         names = _inputs.NAMES[self.op_type]
@@ -286,14 +298,34 @@ def load(path_or_model: Any, *, dtype: DTypeLike | None = None) -> list[Layer]:
     """
     found = _nodes(path_or_model, "load")
     for node in found:
-        for name in ("initial_h", "initial_c"):
-            if np.any(node.constants.get(name, 0)):
-                raise node.refusal(f"{name} is a constant that is not 0, and a layer has none; use fastrnn.onnx.nodes")
+        node.check_start()
     return [node.layer(dtype) for node in found]
 
 
 def _nodes(path_or_model: Any, function: str) -> list[Node]:
     """Those of `nodes`, for the caller of this function's caller, who gets the warnings."""
+    found, quantised_texts, unread_texts = inspected(path_or_model, function)
+    for text in quantised_texts:
+        warnings.warn(text, UserWarning, stacklevel=3)
+    for text in unread_texts:
+        warnings.warn(f"looks recurrent, but is not among the nodes that fastrnn reads: {text}", UserWarning, stacklevel=3)
+    return found
+
+
+def inspected(path_or_model: Any, function: str) -> tuple[list[Node], list[str], list[str]]:
+    """The nodes of a model, what is to be said of the quantised ones, and what looks recurrent and is not read.
+
+    Parameters
+    ----------
+    path_or_model : path or onnx.ModelProto
+    function : str
+        Who asks, for the error where onnx is missing.
+
+    Returns
+    -------
+    nodes : list of Node
+    quantised, unread : lists of str
+    """
     onnx = require_onnx(function)
     model = onnx.load(path_or_model) if isinstance(path_or_model, (str, os.PathLike)) else path_or_model
     if not isinstance(model, onnx.ModelProto):
@@ -304,13 +336,13 @@ def _nodes(path_or_model: Any, function: str) -> list[Node]:
         model = inliner.inline_local_functions(model)
     scope = Scope(onnx, {opset.domain: opset.version for opset in model.opset_import})
     protos = list(_walk(model.graph, scope))
-    for proto, _ in protos:
-        if is_quantised(proto):
-            text = f"{proto.op_type} node {proto.name!r} becomes an LSTM of real numbers; in ONNX Runtime x and h have 8 bits"
-            warnings.warn(f"{text}, so that results differ", UserWarning, stacklevel=3)
-    for text in unread(model.graph, scope):
-        warnings.warn(f"looks recurrent, but is not among the nodes that fastrnn reads: {text}", UserWarning, stacklevel=3)
-    return [_node(proto, inner) for proto, inner in protos]
+    of_8_bits = [
+        f"{proto.op_type} node {proto.name!r} becomes an LSTM of real numbers; in ONNX Runtime x and h have 8 bits, "
+        "so that results differ"
+        for proto, _ in protos
+        if is_quantised(proto)
+    ]
+    return [_node(proto, inner) for proto, inner in protos], of_8_bits, list(unread(model.graph, scope))
 
 
 def _walk(graph: Any, outer: Scope) -> Iterator[tuple[Any, Scope]]:

@@ -11,6 +11,7 @@ from .average import Average
 from .beam import Beam, beam_search
 from .checkpoint import load, save
 from .clip import clip_global_norm, clip_value, global_norm
+from .embedding import Embedding
 from .losses import sigmoid_cross_entropy, softmax_cross_entropy, squared_error
 from .optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from .padding import reverse_padded
@@ -27,6 +28,7 @@ __all__ = [
     "Average",
     "Beam",
     "DataParallel",
+    "Embedding",
     "Linear",
     "Optimizer",
     "OutputRNN",

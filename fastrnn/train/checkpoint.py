@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
+
+from .._api.archive import write_npz
 
 Array = NDArray[Any]
 
@@ -52,15 +52,7 @@ def save(path: str | os.PathLike[str], /, **parts: Any) -> None:
             raise TypeError(f"{name}: expected a name without a slash")
         state = _state(part)
         entries |= {f"{name}/{key}": np.asarray(value) for key, value in state.items()} if state else {name: _value(name, part)}
-    beside = Path(path).with_name(Path(path).name + ".part")
-    try:
-        with zipfile.ZipFile(beside, "w") as archive:  # np.savez has arguments that a part may be called as
-            for key, value in entries.items():
-                with archive.open(f"{key}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, value, allow_pickle=False)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_npz(path, entries)
 
 
 def load(path: str | os.PathLike[str], /, **parts: Any) -> dict[str, Any]:

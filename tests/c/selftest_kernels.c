@@ -824,6 +824,38 @@ static uint64_t check_cases(const char *isa, const fr_kernels *k, int dtype, int
     return hash;
 }
 
+static void check_that(int right, const char *what)
+{
+    if (!right) printf("FAIL %s\n", what);
+    passed += right, failed += !right;
+}
+
+/* A backward whose middle piece cuts two sums, 5 of 16 and 9 of 16 steps, and has a whole one between them: as many items as a chunk
+ * holds, and more blocks of terms than any chunk of a call in one piece. */
+static int check_cut_sums(const char *isa, const fr_kernels *k, int dtype, int ragged)
+{
+    static const schedule how = {1, 0, 0, 240, 1, 0, 0};
+    problem p = {.isa = isa, .cell = FR_RNN_RELU, .dtype = dtype, .T = 64, .B = 8, .I = 1, .H = 1, .P = 1, .G = 1};
+    draw_plan(&p);
+    p.ragged = ragged; /* a plan in full, though rows are as long as each other */
+    draw_sizes(&p);
+    p.count[DW_IH] = p.count[DW_HH] = 1;
+    draw_numbers(&p);
+    solve(&p);
+    image m = new_image(&p);
+    const fr_call t = task_of(&p, &m);
+    int right = run_all(k, t, &how, 0);
+    course back = new_course(k, t, &how, 1);
+    run_steps(&back, 37, 64);
+    run_steps(&back, 7, 37);
+    run_steps(&back, 0, 7);
+    right = (end_course(&back) && right) || fail(&p, "the scratch memory is too small", -1, 0, 0, 0);
+    right &= agrees(&p, &m);
+    free(m.memory);
+    free_problem(&p);
+    return right;
+}
+
 /* The kernels of an instruction set; of dtypes it does not have, NULL, there are no hashes. */
 static void check_isa(const char *isa, const fr_kernels *const k[DTYPES], const char *only, uint64_t hash[ROUNDS][DTYPES])
 {
@@ -833,17 +865,13 @@ static void check_isa(const char *isa, const fr_kernels *const k[DTYPES], const 
         printf("%s", options == 0 ? "" : options == 1 ? ", with options" : ", with activations");
         for (int dtype = 0; dtype < DTYPES; dtype++) {
             hash[options][dtype] = k[dtype] ? check_cases(isa, k[dtype], dtype, options, only) : 0;
+            for (int ragged = 0; ragged < 2 && k[dtype] && !options; ragged++)
+                check_that(check_cut_sums(isa, k[dtype], dtype, ragged), "a piece that cuts two sums");
             if (k[dtype]) printf(" %s %016llx", DTYPE_NAME[dtype], (unsigned long long)hash[options][dtype]);
         }
     }
     printf("%s\n", failed > failed_before ? " wrong" : "");
     fflush(stdout);
-}
-
-static void check_that(int right, const char *what)
-{
-    if (!right) printf("FAIL %s\n", what);
-    passed += right, failed += !right;
 }
 
 /* The argument at k, or NULL where there is none or it says "all". */

@@ -72,3 +72,26 @@ def test_one_thread(benchmark, what, cell, shape, blas_rate):
         benchmark.pedantic(forward, (what == "forward",), rounds=10, warmup_rounds=2)
     report(benchmark, case, 2 if what == "backward" else 1, blas_rate)
 
+
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=lambda s: "T{}-B{}-I{}-H{}".format(*s))
+@pytest.mark.parametrize("layer", [fastrnn.LSTM, fastrnn.GRU])
+def test_other_activations_take_the_time_of_the_usual_ones(layer, shape):
+    """Forward and backward in turns on one thread: the least time of each pair (gates, candidate) over that of sigmoid and tanh."""
+    T, B, I, H = shape
+    pairs = [("sigmoid", "tanh"), ("hard_sigmoid", "tanh"), ("hard_sigmoid", "relu"), ("sigmoid", "softplus"), ("sigmoid", "elu")]
+    layers = [layer(I, H, activation=g, recurrent_activation=f, rng=0) for f, g in pairs]
+    x = np.random.default_rng(0).standard_normal((T, B, I), np.float32)
+    least, threads = [np.inf] * len(pairs), fastrnn.get_num_threads()
+    fastrnn.set_num_threads(1)
+    try:
+        for _ in range(40):
+            for k, timed in enumerate(layers):
+                start = time.perf_counter()
+                y, _, tape = timed.forward(x)
+                tape.backward(y)
+                least[k] = min(least[k], time.perf_counter() - start)
+    finally:
+        fastrnn.set_num_threads(threads)
+    ratios = {pair: round(seconds / least[0], 2) for pair, seconds in zip(pairs[1:], least[1:], strict=True)}
+    print(f"\n{layer.__name__} {shape}: {ratios}", end="")
+    assert max(ratios.values()) <= 1.15

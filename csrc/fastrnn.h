@@ -23,6 +23,17 @@ _Static_assert(sizeof 0.1 == sizeof(double), "fastrnn cannot be compiled with -f
 
 enum fr_cell { FR_RNN_TANH, FR_RNN_RELU, FR_LSTM, FR_LSTM_PEEPHOLE, FR_GRU_AFTER, FR_GRU_BEFORE };
 
+/* In place of a cell's own activations: what cells/activations.h computes for each kind. */
+enum fr_activation_kind {
+    FR_USUAL, /* the cell's own */
+    FR_TANH, FR_SIGMOID, FR_RELU, FR_LEAKY_RELU, FR_THRESHOLDED_RELU, FR_AFFINE, FR_SCALED_TANH, FR_HARD_SIGMOID, FR_ELU, FR_SOFTSIGN,
+    FR_SOFTPLUS
+};
+typedef struct fr_activation {
+    int kind;
+    double alpha, beta; /* of the kinds that have them */
+} fr_activation;
+
 /* Which rows are processed at which step, and where their data stands.
  *
  * Step s (0 <= s < T) holds the items first[s] .. first[s+1]-1; an item is a row b at a time t, with the time of the item that the
@@ -109,6 +120,8 @@ typedef struct fr_memory {
  * live until the call returns. */
 typedef struct fr_call {
     int cell;                 /* enum fr_cell */
+    fr_activation activation[3]; /* all of kind FR_USUAL; or f, of the gates (of an RNN its only one), g, of the candidate, and of an LSTM h,
+                                 of c. backward: leaky ReLU and ELU with alpha >= 0 alone */
     ptrdiff_t I, H, P;
     fr_plan plan;
     fr_weights w;
@@ -180,7 +193,7 @@ typedef struct fr_kernels {
     void (*token_table)(const fr_call *, void *table); /* (I + 1, xw_width): the input products of each token; the last row is scratch */
     /* Not where products take bfloat16: */
     void (*input_matrix)(const fr_call *, void *matrix, void *bias); /* w_ih as (I, xw_width), bias (xw_width): xw = x matrix + bias */
-    void (*vmath)(int function, ptrdiff_t n, const void *x, void *y); /* 0 exp, 1 tanh, 2 sigmoid */
+    void (*vmath)(int function, ptrdiff_t n, const void *x, void *y); /* exp, tanh, sigmoid, softplus, softsign, expm1 of x <= 0 */
     fr_work *update; /* (fr_update, member of the team) */
 } fr_kernels;
 

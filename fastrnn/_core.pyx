@@ -96,8 +96,12 @@ cdef extern from "fastrnn.h" nogil:
         int packed_ready, back_ready
         void *packed
         void *work
+    ctypedef struct fr_activation:
+        int kind
+        double alpha, beta
     ctypedef struct fr_call:
         int cell
+        fr_activation activation[3]
         ptrdiff_t I, H, P
         fr_plan plan
         fr_weights w
@@ -445,6 +449,16 @@ def new_saved(tuple shape, bint double):
     return a
 
 
+cdef int set_cell(fr_call *t, object cell) except -1:
+    """A Cell of fastrnn._engine.cells: its number, and activations in place of its own."""
+    cdef int k = 0
+    t.cell = cell
+    for kind, alpha, beta in cell.kernel_activations:
+        t.activation[k].kind, t.activation[k].alpha, t.activation[k].beta = kind, alpha, beta
+        k += 1
+    return 0
+
+
 cdef void set_weights(fr_weights *to, object w):
     """The pointers of weights, or of their gradients."""
     to.w_ih = data(w.w_ih)
@@ -487,11 +501,11 @@ cdef class PackedWeights:
     cdef Memory memory
     cdef const fr_kernels *kernels  # those that can read them
 
-    def __init__(self, int cell, w):
+    def __init__(self, cell, w):
         self.kernels = kernels_now(table_of_weights(w))
         cdef fr_call t
         memset(&t, 0, sizeof(t))
-        t.cell = cell
+        set_cell(&t, cell)
         take_weights(&t, w)
         t.plan.B = t.schedule.chunk = 1
         self.memory = pack(&t, self.kernels)
@@ -541,12 +555,12 @@ cdef class Task:
     cdef Memory packed, work
     cdef PackedWeights frozen  # or None
 
-    def __init__(self, int cell, plan, x, w, h0, c0):
+    def __init__(self, cell, plan, x, w, h0, c0):
         self.inputs = (plan, x, w, h0, c0)
         self.frozen = w.packed
         self.kernels = kernels_now(table_of_weights(w)) if self.frozen is None else self.frozen.kernels
         cdef fr_call *t = &self.t
-        t.cell = cell
+        set_cell(t, cell)
         t.plan.T = plan.steps
         t.plan.B = plan.B
         t.plan.reverse = plan.reverse
@@ -717,11 +731,11 @@ def run_together(tasks):
         task.t.memory.packed_ready = True
 
 
-cdef list FUNCTIONS = ["exp", "tanh", "sigmoid"]
+cdef list FUNCTIONS = ["exp", "tanh", "sigmoid", "softplus", "softsign", "expm1"]
 
 
 def vmath(str function, cnp.ndarray x, str isa=None):
-    """exp, tanh or sigmoid of a contiguous float32 or float64 array, by the kernels' own arithmetic."""
+    """exp, tanh, sigmoid, softplus, softsign or, of numbers up to 0, expm1 of a contiguous float32 or float64 array, by the kernels' own arithmetic."""
     cdef int f = FUNCTIONS.index(function)
     cdef const fr_kernels *kernels = fr_kernels_of(
         isas().index(isa or isa_in_use()), FR_F64 if cnp.PyArray_TYPE(x) == cnp.NPY_DOUBLE else FR_F32)
@@ -753,7 +767,7 @@ cdef class Stepper:
         self._in_use = InUse("stream", "make a stream for each thread")
         fr_guard_take(&self._in_use.guard)  # nobody may call it before it is made
 
-    def __init__(self, int cell, w, h, c, ptrdiff_t chunk, bint stacked=False):
+    def __init__(self, cell, w, h, c, ptrdiff_t chunk, bint stacked=False):
         if self.packed is not None:
             raise RuntimeError("stream: expected one that is new, got one that is made already")
         self.kernels = kernels_now(table_of_weights(w)) if w.packed is None else (<PackedWeights>w.packed).kernels
@@ -761,7 +775,7 @@ cdef class Stepper:
         self.h, self.c = h, c
         self.alone.n = 1
         cdef fr_call *t = &self.t
-        t.cell = cell
+        set_cell(t, cell)
         t.plan.T = 1 << 20  # for the sizes: no fewer steps than any chunk has
         t.plan.B = cnp.PyArray_DIM(<cnp.ndarray>h, 0)
         self.weights = w

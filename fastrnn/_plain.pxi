@@ -197,7 +197,7 @@ cdef class PlainCalls:
     cdef object weights  # keep the arrays alive
     cdef object flat  # the vector whose parts they are, or None
 
-    def __init__(self, int cell, form, list weights, cnp.ndarray flat, bint stacked):
+    def __init__(self, cell, form, list weights, cnp.ndarray flat, bint stacked):
         """Of weights that are parts of a vector; stacked: a state has an axis over the layers."""
         cdef ptrdiff_t k
         self.describe(cell, form, flat, len(weights))
@@ -210,7 +210,7 @@ cdef class PlainCalls:
                 self.take_packed(&self.calls[k], weights[k].packed)
         self.P, self.H = self.calls[0].P, self.calls[0].H
 
-    cdef int describe(self, int cell, form, cnp.ndarray like, ptrdiff_t layers) except -1:
+    cdef int describe(self, cell, form, cnp.ndarray like, ptrdiff_t layers) except -1:
         """The cell, the dtype of an array, and a table of layers."""
         self.gates = <int>len(form.letters)
         self.has_c, self.saves = form.has_c, form.saves
@@ -223,7 +223,7 @@ cdef class PlainCalls:
         memset(self.calls, 0, layers * sizeof(fr_call))
         cdef ptrdiff_t k
         for k in range(layers):
-            self.calls[k].cell = cell
+            set_cell(&self.calls[k], cell)
         return 0
 
     cdef int take_packed(self, fr_call *t, PackedWeights packed) except -1:
@@ -631,7 +631,7 @@ cdef bint plain_weights(tuple w, int type_number, ptrdiff_t gates, fr_call *t):
     return True
 
 
-def call_function(int cell, form, x, tuple weights, h0, c0, bint batch_first, bint record, int threads, precision):
+def call_function(cell, form, x, tuple weights, h0, c0, bint batch_first, bint record, int threads, precision):
     """(y, state, Recorded or None) of a plain call of a function with these weights: w_ih, w_hh, b_ih, b_hh, peephole, w_hr; or None.
     threads: at most so many, 0 for as many as are in use."""
     if type(x) is not cnp.ndarray or cnp.PyArray_TYPE(<cnp.ndarray>x) not in (cnp.NPY_FLOAT, cnp.NPY_DOUBLE):

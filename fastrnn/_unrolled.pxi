@@ -99,7 +99,7 @@ cdef class UnrolledCalls(WeightSums):
     """The plain calls of a cell over weights that stay, and the sum of its parameters' gradients."""
     cdef Memory back  # the weights as backward reads them
 
-    def __init__(self, int cell, form, weights, cnp.ndarray flat):
+    def __init__(self, cell, form, weights, cnp.ndarray flat):
         """Of the weights (with packed) of a cell, which are parts of a vector."""
         self.begin_sums(PlainCalls(cell, form, [weights], flat, False), form)
         cdef fr_call t = self.calls.calls[0]

@@ -14,6 +14,7 @@ from ._api.parameters import RecurrentModule, add_forget_bias, shapes_of
 from ._api.tape import Gradients, OneUse, State, gradients, is_nothing
 from ._api.tokens import are_tokens, tokens_of_rows
 from ._core import PlainCalls, Recorded
+from ._engine.activations import ActivationLike
 from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from ._engine.plan import Plan
 from ._engine.run import Run
@@ -175,6 +176,7 @@ class RecurrentCell(RecurrentModule):
         >>> dh.shape, dflat.shape
         ((2, 4), (108,))
         """
+        self._cell.check_slopes()
         plain = self._plain.record(x, state, True, False)
         if plain is not None:
             _, new, kept = plain
@@ -297,7 +299,7 @@ def _one_step(x: Array | Tokens) -> Plan:
 
 
 class RNNCell(RecurrentCell):
-    """One step of the simple recurrent network (Elman 1990): h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu.
+    """One step of the simple recurrent network (Elman 1990): h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or another nonlinearity.
 
     Its parameters: weight_ih (H, I), weight_hh (H, H), bias_ih and bias_hh (H,).
 
@@ -307,7 +309,10 @@ class RNNCell(RecurrentCell):
         I and H, at least 1.
     bias : bool, default True
         Whether there are bias_ih and bias_hh.
-    nonlinearity : "tanh" or "relu", default "tanh"
+    nonlinearity : str or tuple, default "tanh"
+        "tanh", "sigmoid", "relu", "leaky_relu", "thresholded_relu", "affine", "linear", "scaled_tanh", "hard_sigmoid", "elu",
+        "softsign" or "softplus", as ONNX defines them, or a tuple of a name and its parameters, such as ("leaky_relu", 0.1): see
+        docs/activations.md.
     dtype : dtype, default float32
         float32 or float64.
     precision : "float32" or "bf16", default "float32"
@@ -338,14 +343,14 @@ class RNNCell(RecurrentCell):
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        nonlinearity: str = "tanh",
+        nonlinearity: ActivationLike = "tanh",
         *,
         dtype: DTypeLike = np.float32,
         precision: str = "float32",
         rng: Any = None,
     ) -> None:
-        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, "tanh", "relu")
-        self._cell = rnn_cell(nonlinearity)
+        f = checks.activation("nonlinearity", nonlinearity)
+        self.nonlinearity, self._cell = f.given, rnn_cell(f)
         super().__init__(input_size, hidden_size, bias, dtype, precision, rng)
 
 
@@ -362,6 +367,10 @@ class GRUCell(RecurrentCell):
         Whether there are bias_ih and bias_hh.
     reset_after : bool, default True
         PyTorch's and cuDNN's form, r * (W_hn h + b_hn); False: that of Cho et al., W_hn (r * h) + b_hn.
+    activation, recurrent_activation : str or tuple, default "tanh" and "sigmoid"
+        In place of tanh and of sigmoid: "tanh", "sigmoid", "relu", "leaky_relu", "thresholded_relu", "affine", "linear",
+        "scaled_tanh", "hard_sigmoid", "elu", "softsign" or "softplus", as ONNX defines them, or a tuple of a name and its
+        parameters, such as ("hard_sigmoid", 0.2, 0.5): see docs/activations.md.
     dtype : dtype, default float32
         float32 or float64.
     precision : "float32" or "bf16", default "float32"
@@ -392,12 +401,14 @@ class GRUCell(RecurrentCell):
         bias: bool = True,
         *,
         reset_after: bool = True,
+        activation: ActivationLike = "tanh",
+        recurrent_activation: ActivationLike = "sigmoid",
         dtype: DTypeLike = np.float32,
         precision: str = "float32",
         rng: Any = None,
     ) -> None:
         self.reset_after = checks.flag("reset_after", reset_after)
-        self._cell = gru_cell(reset_after)
+        self._cell = gru_cell(reset_after, *self._take_activations(activation, recurrent_activation))
         super().__init__(input_size, hidden_size, bias, dtype, precision, rng)
 
 
@@ -415,6 +426,10 @@ class LSTMCell(RecurrentCell):
         Whether there are bias_ih and bias_hh.
     peephole : bool, default False
         i and f also see c_{t-1}, and o sees c_t (Gers and Schmidhuber 2000).
+    activation, recurrent_activation : str or tuple, default "tanh" and "sigmoid"
+        In place of both tanh and of sigmoid: "tanh", "sigmoid", "relu", "leaky_relu", "thresholded_relu", "affine", "linear",
+        "scaled_tanh", "hard_sigmoid", "elu", "softsign" or "softplus", as ONNX defines them, or a tuple of a name and its
+        parameters, such as ("hard_sigmoid", 0.2, 0.5): see docs/activations.md.
     forget_bias : float, default 0
         Added to the initial values of the forget gate's rows of bias_ih, so that the cell remembers from the start (Gers,
         Schmidhuber and Cummins 2000; 1 by Jozefowicz, Zaremba and Sutskever 2015). It needs `bias`.
@@ -452,6 +467,8 @@ class LSTMCell(RecurrentCell):
         bias: bool = True,
         *,
         peephole: bool = False,
+        activation: ActivationLike = "tanh",
+        recurrent_activation: ActivationLike = "sigmoid",
         forget_bias: float = 0.0,
         dtype: DTypeLike = np.float32,
         precision: str = "float32",
@@ -459,7 +476,7 @@ class LSTMCell(RecurrentCell):
     ) -> None:
         self.peephole = checks.flag("peephole", peephole)
         self.forget_bias = checks.forget_bias(forget_bias, checks.flag("bias", bias))
-        self._cell = lstm_cell(peephole)
+        self._cell = lstm_cell(peephole, *self._take_activations(activation, recurrent_activation))
         super().__init__(input_size, hidden_size, bias, dtype, precision, rng)
 
     def _initialise(self) -> None:

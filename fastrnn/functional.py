@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from ._api import checks
 from ._api.tape import Tape
 from ._api.tokens import are_tokens, tokens_of_steps
 from ._core import Recorded, call_function
+from ._engine.activations import Activation, ActivationLike
 from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from ._engine.plan import make_plan
 from ._engine.run import Run
@@ -45,7 +47,7 @@ def rnn(
     b_hh: Array | None = None,
     h0: Array | None = None,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: ActivationLike = "tanh",
     lengths: Any = None,
     reset: Any = None,
     mask: Any = None,
@@ -57,7 +59,7 @@ def rnn(
     threads: int | None = None,
     precision: str = "float32",
 ) -> tuple[Array, Array, Tape | None]:
-    """The simple recurrent network (Elman 1990): h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu.
+    """The simple recurrent network (Elman 1990): h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or another `nonlinearity`.
 
     Parameters
     ----------
@@ -70,7 +72,10 @@ def rnn(
         The biases; None for none.
     h0 : array (B, H), optional
         The initial state, (H,) without a batch; None for zeros.
-    nonlinearity : "tanh" or "relu", default "tanh"
+    nonlinearity : str or tuple, default "tanh"
+        "tanh", "sigmoid", "relu", "leaky_relu", "thresholded_relu", "affine", "linear", "scaled_tanh", "hard_sigmoid", "elu",
+        "softsign" or "softplus", as ONNX defines them, or a tuple of a name and its parameters, such as ("leaky_relu", 0.1): see
+        docs/activations.md.
     lengths : integers (B,), optional
         From 0 to T, in any order: the steps of each row. No time is spent on the padding after them; y is 0 there, the final state
         is that of the row's own end, and a row of length 0 keeps its initial state.
@@ -127,7 +132,7 @@ def rnn(
     >>> np.array_equal(y[4, 1], h_n[1])  # the end of the shorter row
     True
     """
-    cell = rnn_cell(checks.choice("nonlinearity", nonlinearity, "tanh", "relu"))
+    cell = rnn_cell(checks.activation("nonlinearity", nonlinearity))
     options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads, precision)
     y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh), h0, None, options)
     return y, h_n, tape
@@ -142,6 +147,8 @@ def gru(
     h0: Array | None = None,
     *,
     reset_after: bool = True,
+    activation: ActivationLike = "tanh",
+    recurrent_activation: ActivationLike = "sigmoid",
     lengths: Any = None,
     reset: Any = None,
     mask: Any = None,
@@ -171,6 +178,10 @@ def gru(
         The initial state, (H,) without a batch; None for zeros.
     reset_after : bool, default True
         Which of the two equations of n.
+    activation, recurrent_activation : str or tuple, default "tanh" and "sigmoid"
+        In place of tanh and of sigmoid: "tanh", "sigmoid", "relu", "leaky_relu", "thresholded_relu", "affine", "linear",
+        "scaled_tanh", "hard_sigmoid", "elu", "softsign" or "softplus", as ONNX defines them, or a tuple of a name and its
+        parameters, such as ("hard_sigmoid", 0.2, 0.5): see docs/activations.md.
     lengths : integers (B,), optional
         From 0 to T, in any order: the steps of each row. No time is spent on the padding after them; y is 0 there, the final state
         is that of the row's own end, and a row of length 0 keeps its initial state.
@@ -226,7 +237,7 @@ def gru(
     >>> grads.w_hh.shape, grads.x.shape
     ((12, 4), (7, 2, 3))
     """
-    cell = gru_cell(checks.flag("reset_after", reset_after))
+    cell = gru_cell(checks.flag("reset_after", reset_after), *_activations(activation, recurrent_activation))
     options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads, precision)
     y, h_n, _, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh), h0, None, options)
     return y, h_n, tape
@@ -243,6 +254,8 @@ def lstm(
     *,
     peephole: Array | None = None,
     w_hr: Array | None = None,
+    activation: ActivationLike = "tanh",
+    recurrent_activation: ActivationLike = "sigmoid",
     lengths: Any = None,
     reset: Any = None,
     mask: Any = None,
@@ -274,6 +287,10 @@ def lstm(
         Rows i, f, o: i and f also see c_{t-1}, and o sees c_t.
     w_hr : array (P, H), P < H, optional
         The projection. With it h has P numbers: `w_hh` is (4*H, P), `h0` and h_n (B, P), y (T, B, P).
+    activation, recurrent_activation : str or tuple, default "tanh" and "sigmoid"
+        In place of both tanh and of sigmoid: "tanh", "sigmoid", "relu", "leaky_relu", "thresholded_relu", "affine", "linear",
+        "scaled_tanh", "hard_sigmoid", "elu", "softsign" or "softplus", as ONNX defines them, or a tuple of a name and its
+        parameters, such as ("hard_sigmoid", 0.2, 0.5): see docs/activations.md.
     lengths : integers (B,), optional
         From 0 to T, in any order: the steps of each row. No time is spent on the padding after them; y is 0 there, the final state
         is that of the row's own end, and a row of length 0 keeps its initial state.
@@ -329,11 +346,36 @@ def lstm(
     >>> grads.w_hh.shape, grads.c0.shape
     ((16, 4), (2, 4))
     """
-    cell = lstm_cell(peephole is not None)
+    cell = lstm_cell(peephole is not None, *_activations(activation, recurrent_activation))
     options = _Options(lengths, reset, mask, masked, reverse, batch_first, record, checkpoint, threads, precision)
     y, h_n, c_n, tape = _call(cell, x, (w_ih, w_hh, b_ih, b_hh, peephole, w_hr), h0, c0, options)
     assert c_n is not None
     return y, (h_n, c_n), tape
+
+
+def infer(
+    cell: Cell,
+    x: Any,
+    weights: Mapping[str, Any],
+    h0: Any,
+    c0: Any = None,
+    *,
+    lengths: Any,
+    reverse: bool,
+    batch_first: bool,
+    threads: int | None,
+) -> tuple[Array, tuple[Array, ...]]:
+    """y and the final state of a cell with any activations, also such as the functions have no arguments for.
+
+    weights: by the names of lstm's arguments, those that there are."""
+    options = _Options(lengths, None, None, "zero", reverse, batch_first, False, None, threads, "float32")
+    given = tuple(weights.get(name) for name in (Weights.NAMES if cell.is_lstm else Weights.NAMES[:4]))
+    y, h_n, c_n, _ = _call(cell, x, given, h0, c0, options)
+    return y, (h_n,) if c_n is None else (h_n, c_n)
+
+
+def _activations(activation: Any, recurrent_activation: Any) -> tuple[Activation, Activation]:
+    return checks.activation("activation", activation), checks.activation("recurrent_activation", recurrent_activation)
 
 
 def _call(
@@ -344,6 +386,8 @@ def _call(
     c0: Any,
     options: _Options,
 ) -> tuple[Array, Array, Array | None, Tape | None]:
+    if options.record is True:
+        cell.check_slopes()
     plain = _plain(cell, x, weights, h0, c0, options)
     if plain is not None:
         return plain

@@ -100,10 +100,16 @@ def _check(call: Call, floats: Arrays, of_rows: Arrays) -> tuple[_Layer, bool]:
     empty |= {name: empty[name].take([], axis) for name in ("x", "reset", "mask") if name in empty}
     _, tape = call.forward(empty, record=True)
     assert tape is not None and tape._run is not None
+    _refuse_activations(tape._run.cell)
     run, checkpoint = tape._run, int(options.get("checkpoint") or 0)
     fewer_threads, hold = options.get("threads") is None, options.get("masked") == "hold"
     of_call = checkpoint, fewer_threads, run.threads, run.weights.precision == "bf16"
     return _Layer(run.cell, run.plan.reverse, tape._batch_first, hold, *of_call), tape._unbatched
+
+
+def _refuse_activations(cell: Cell) -> None:
+    for name, activation in cell.unusual():
+        raise ValueError(f"{name}: expected what fastrnn.jax has, tanh, sigmoid and an RNN's relu, got {activation.given!r}")
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

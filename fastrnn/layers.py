@@ -17,6 +17,7 @@ from ._api.parameters import add_forget_bias, shapes_of
 from ._api.portable import Portable
 from ._api.tape import State
 from ._core import PlainCalls, Recorded
+from ._engine.activations import ActivationLike
 from ._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from ._engine.plan import Plan, make_plan
 from ._engine.run import Run
@@ -168,6 +169,7 @@ class Recurrent(Portable):
         >>> grads.x.shape, grads.params["weight_hh_l0"].shape
         ((7, 2, 3), (16, 4))
         """
+        self._cell.check_slopes()
         calls = self._plain_calls(lengths, reset, mask, masked)
         if calls is not None and checkpoint is None and not self._drops:
             plain = calls.record(x, state, False, self.batch_first)
@@ -359,7 +361,8 @@ class Recurrent(Portable):
 
 
 class RNN(Recurrent):
-    """Layers of the simple recurrent network (Elman 1990): h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or relu.
+    """Layers of the simple recurrent network (Elman 1990): h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), or another
+    nonlinearity.
 
     Parameters of layer k, in reverse with the suffix _reverse: weight_ih_l{k} (H, I), after the first layer (H, D*H);
     weight_hh_l{k} (H, H); bias_ih_l{k} and bias_hh_l{k} (H,). Initial values from U(-1/sqrt(H), 1/sqrt(H)), as PyTorch's.
@@ -370,7 +373,10 @@ class RNN(Recurrent):
         I and H, at least 1.
     num_layers : int, default 1
         L, from 1 to 10,000. Each layer after the first reads the whole output of the one before.
-    nonlinearity : "tanh" or "relu", default "tanh"
+    nonlinearity : str or tuple, default "tanh"
+        "tanh", "sigmoid", "relu", "leaky_relu", "thresholded_relu", "affine", "linear", "scaled_tanh", "hard_sigmoid", "elu",
+        "softsign" or "softplus", as ONNX defines them, or a tuple of a name and its parameters, such as ("leaky_relu", 0.1): see
+        docs/activations.md.
     bias : bool, default True
         Whether there are bias_ih and bias_hh.
     batch_first : bool, default False
@@ -413,7 +419,7 @@ class RNN(Recurrent):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: str = "tanh",
+        nonlinearity: ActivationLike = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -423,8 +429,8 @@ class RNN(Recurrent):
         precision: str = "float32",
         rng: Any = None,
     ) -> None:
-        self.nonlinearity = checks.choice("nonlinearity", nonlinearity, "tanh", "relu")
-        self._cell = rnn_cell(nonlinearity)
+        f = checks.activation("nonlinearity", nonlinearity)
+        self.nonlinearity, self._cell = f.given, rnn_cell(f)
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, precision, rng)
 
 
@@ -530,6 +536,10 @@ class GRU(Recurrent):
         A second set of cells goes from each row's end to its start; y is both outputs, concatenated.
     reset_after : bool, default True
         PyTorch's and cuDNN's form, r * (W_hn h + b_hn); False: that of Cho et al., W_hn (r * h) + b_hn.
+    activation, recurrent_activation : str or tuple, default "tanh" and "sigmoid"
+        In place of tanh and of sigmoid: "tanh", "sigmoid", "relu", "leaky_relu", "thresholded_relu", "affine", "linear",
+        "scaled_tanh", "hard_sigmoid", "elu", "softsign" or "softplus", as ONNX defines them, or a tuple of a name and its
+        parameters, such as ("hard_sigmoid", 0.2, 0.5): see docs/activations.md.
     dtype : dtype, default float32
         float32 or float64.
     precision : "float32" or "bf16", default "float32"
@@ -567,12 +577,14 @@ class GRU(Recurrent):
         bidirectional: bool = False,
         *,
         reset_after: bool = True,
+        activation: ActivationLike = "tanh",
+        recurrent_activation: ActivationLike = "sigmoid",
         dtype: DTypeLike = np.float32,
         precision: str = "float32",
         rng: Any = None,
     ) -> None:
         self.reset_after = checks.flag("reset_after", reset_after)
-        self._cell = gru_cell(reset_after)
+        self._cell = gru_cell(reset_after, *self._take_activations(activation, recurrent_activation))
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, precision, rng)
 
 
@@ -603,6 +615,10 @@ class LSTM(Recurrent):
         P, less than H: the output is W_hr h_t, of P numbers (Sak et al. 2014, arXiv 1402.1128). 0 for no projection.
     peephole : bool, default False
         i and f also see c_{t-1}, and o sees c_t (Gers and Schmidhuber 2000).
+    activation, recurrent_activation : str or tuple, default "tanh" and "sigmoid"
+        In place of both tanh and of sigmoid: "tanh", "sigmoid", "relu", "leaky_relu", "thresholded_relu", "affine", "linear",
+        "scaled_tanh", "hard_sigmoid", "elu", "softsign" or "softplus", as ONNX defines them, or a tuple of a name and its
+        parameters, such as ("hard_sigmoid", 0.2, 0.5): see docs/activations.md.
     forget_bias : float, default 0
         Added to the initial values of the forget gate's rows of bias_ih in every layer and direction, so that cells remember from
         the start (Gers, Schmidhuber and Cummins 2000; 1 by Jozefowicz, Zaremba and Sutskever 2015). It needs `bias`.
@@ -647,6 +663,8 @@ class LSTM(Recurrent):
         proj_size: int = 0,
         *,
         peephole: bool = False,
+        activation: ActivationLike = "tanh",
+        recurrent_activation: ActivationLike = "sigmoid",
         forget_bias: float = 0.0,
         dtype: DTypeLike = np.float32,
         precision: str = "float32",
@@ -655,7 +673,7 @@ class LSTM(Recurrent):
         self.peephole = checks.flag("peephole", peephole)
         self.forget_bias = checks.forget_bias(forget_bias, checks.flag("bias", bias))
         self.proj_size = checks.projection("proj_size", proj_size, checks.size("hidden_size", hidden_size))
-        self._cell = lstm_cell(peephole)
+        self._cell = lstm_cell(peephole, *self._take_activations(activation, recurrent_activation))
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, precision, rng)
 
     def _initialise(self) -> None:

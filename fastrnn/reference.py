@@ -31,12 +31,25 @@ Array = NDArray[Any]
 State = tuple[Array, ...]  # (h,) or (h, c)
 Pairs = list[tuple[Array, Array]]
 Product = Callable[[Any, Pairs], Array]
-Params = dict[str, Any]  # argument name -> array; "peephole" and "w_hr" may be None; "product": the function that sums products
+# argument name -> array; "peephole" and "w_hr" may be None; "product": what sums products; "f", "g", "h": the activations
+Params = dict[str, Any]
 
 ALL = slice(None)
 
 
 # --- activations --------------------------------------------------------------------------------------------
+
+
+class Activation(NamedTuple):
+    """A function of the preactivations a, and its slope, which is given the values y, too. Both are analytic where they are smooth.
+
+    parameters: the defaults of alpha and beta, as far as it has any. Equations and defaults are those of ONNX's operators
+    RNN, GRU and LSTM.
+    """
+
+    value: Callable[..., Array]  # of a, alpha, beta
+    slope: Callable[..., Array]  # of a, y, alpha, beta
+    parameters: tuple[float, ...] = ()
 
 
 def _sigmoid(a: Array) -> Array:
@@ -50,6 +63,78 @@ def _sigmoid(a: Array) -> Array:
 def _relu(a: Array) -> Array:
     """a where its real part is positive, else 0. NaN comes through."""
     return np.where(a.real <= 0, 0, a)
+
+
+def _hard_sigmoid(a: Array, alpha: float, beta: float) -> Array:
+    b = alpha * a + beta
+    return np.where(b.real <= 0, 0, np.where(b.real >= 1, 1, b))
+
+
+def _negative(a: Array) -> Array:
+    """a where its real part is negative, else 0: what an exponential can take on both sides of np.where."""
+    return np.where(a.real < 0, a, 0)
+
+
+def _magnitude(a: Array) -> Array:
+    """|a|, analytic on both sides of 0."""
+    return np.where(a.real < 0, -a, a)
+
+
+def _softsign(a: Array) -> Array:
+    """a / (1 + |a|), with infinities cut to what gives +-1."""
+    most = np.finfo(a.dtype).max / 2
+    finite = np.clip(a.real, -most, most) + (1j * a.imag if np.iscomplexobj(a) else 0)
+    return finite / (1 + _magnitude(finite))
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "tanh": Activation(np.tanh, lambda a, y: 1 - y * y),
+    "sigmoid": Activation(_sigmoid, lambda a, y: y * (1 - y)),
+    "relu": Activation(_relu, lambda a, y: np.where(y.real <= 0, 0, 1)),
+    "leaky_relu": Activation(
+        lambda a, alpha: np.where(a.real < 0, alpha * a, a), lambda a, y, alpha: np.where(a.real > 0, 1, alpha), (0.01,)
+    ),
+    "thresholded_relu": Activation(
+        lambda a, alpha: np.where(a.real < alpha, 0, a), lambda a, y, alpha: np.where(y == 0, 0, 1), (1.0,)
+    ),
+    "affine": Activation(lambda a, alpha, beta: alpha * a + beta, lambda a, y, alpha, beta: np.full_like(a, alpha), (1.0, 0.0)),
+    "linear": Activation(lambda a: a, lambda a, y: np.ones_like(a)),
+    "scaled_tanh": Activation(
+        lambda a, alpha, beta: alpha * np.tanh(beta * a),
+        lambda a, y, alpha, beta: alpha * beta * (1 - np.tanh(beta * a) ** 2),
+        (1.0, 1.0),
+    ),
+    "hard_sigmoid": Activation(
+        _hard_sigmoid, lambda a, y, alpha, beta: np.where((y.real > 0) & (y.real < 1), alpha, 0), (0.2, 0.5)
+    ),
+    "elu": Activation(
+        lambda a, alpha: np.where(a.real < 0, alpha * np.expm1(_negative(a)), a),
+        lambda a, y, alpha: np.where(a.real > 0, 1, alpha * np.exp(_negative(a))),
+        (1.0,),
+    ),
+    "softsign": Activation(_softsign, lambda a, y: 1 / (1 + _magnitude(a)) ** 2),
+    "softplus": Activation(lambda a: _relu(a) + np.log1p(np.exp(-_magnitude(a))), lambda a, y: _sigmoid(a)),
+}
+
+
+class Function:
+    """An activation with its parameters."""
+
+    def __init__(self, name: str, given: Any) -> None:
+        """name: of the argument; given: the activation's name, or a tuple of it and its parameters, alpha first."""
+        kind, *parameters = given if isinstance(given, tuple) and given else (given,)
+        if not isinstance(kind, str) or kind not in ACTIVATIONS:
+            raise ValueError(f"{name}: expected one of {', '.join(ACTIVATIONS)}, got {given!r}")
+        self._of, most = ACTIVATIONS[kind], len(ACTIVATIONS[kind].parameters)
+        if len(parameters) > most:
+            raise ValueError(f"{name}: expected at most {most} parameters of {kind!r}, got {given!r}")
+        self._parameters = (*map(float, parameters), *self._of.parameters[len(parameters) :])
+
+    def value(self, a: Array) -> Array:
+        return self._of.value(a, *self._parameters).astype(a.dtype, copy=False)
+
+    def slope(self, a: Array, y: Array) -> Array:
+        return self._of.slope(a, y, *self._parameters).astype(a.dtype, copy=False)
 
 
 # --- products: start + a @ b for each of some pairs (a, b), of shapes (M, K) and (K, N) with a K of their own -----
@@ -216,40 +301,29 @@ Before = tuple[Array, State, Array]
 
 
 # --- RNN: h' = f(W_ih x + b_ih + W_hh h + b_hh) -------------------------------------------------------------
+# p["f"], p["g"], p["h"] are the activations: of the gates (of an RNN its only one), of the candidate, and of an LSTM's output. With
+# what a step saves are the slopes at its preactivations, named with a d: dr of r.
 
 
-def _rnn_tanh_step(x: Array, state: State, p: Params) -> tuple[State, State]:
+def _rnn_step(x: Array, state: State, p: Params) -> tuple[State, State]:
     (h,) = state
-    new = np.tanh(_gates(x, h, p))  # (n, H)
-    return (new,), (x, h, new)
+    a = _gates(x, h, p)  # (n, H)
+    new = p["f"].value(a)
+    return (new,), (x, h, p["f"].slope(a, new))
 
 
-def _rnn_relu_step(x: Array, state: State, p: Params) -> tuple[State, State]:
-    (h,) = state
-    new = _relu(_gates(x, h, p))  # (n, H)
-    return (new,), (x, h, new)
-
-
-def _rnn_tanh_step_backward(dstate: State, saved: State, p: Params, d: _Gradients) -> Before:
-    (dnew,), (_, _, new) = dstate, saved
-    return _rnn_da_backward(dnew * (1 - new * new), saved, p, d)
-
-
-def _rnn_relu_step_backward(dstate: State, saved: State, p: Params, d: _Gradients) -> Before:
-    (dnew,), (_, _, new) = dstate, saved
-    return _rnn_da_backward(np.where(new.real <= 0, 0, dnew), saved, p, d)
-
-
-def _rnn_da_backward(da: Array, saved: State, p: Params, d: _Gradients) -> Before:
-    x, h, _ = saved
+def _rnn_step_backward(dstate: State, saved: State, p: Params, d: _Gradients) -> Before:
+    (dnew,), (x, h, slope) = dstate, saved
+    da = np.where(slope == 0, 0, dnew) * slope
     d.add_gates("ih", da, x)
     d.add_gates("hh", da, h)
     return p["product"](0, [(da, p["w_ih"])]), (np.zeros_like(h),), da
 
 
 # --- GRU: h' = (1 - z) n + z h ------------------------------------------------------------------------------
-# reset after:   n = tanh(W_n x + b_in + r (R_n h + b_hn))
-# reset before:  n = tanh(W_n x + b_in + R_n (r h) + b_hn)
+# r, z = f(...), and
+# reset after:   n = g(W_n x + b_in + r (R_n h + b_hn))
+# reset before:  n = g(W_n x + b_in + R_n (r h) + b_hn)
 
 
 def _gru_blocks(h: Array) -> tuple[slice, slice]:
@@ -258,20 +332,28 @@ def _gru_blocks(h: Array) -> tuple[slice, slice]:
     return slice(2 * H), slice(2 * H, 3 * H)
 
 
+def _gru_rz(x: Array, h: Array, p: Params) -> tuple[Array, ...]:
+    """r, z and their slopes, (n, H) each."""
+    a = _gates(x, h, p, _gru_blocks(h)[0])
+    rz = p["f"].value(a)
+    return *np.split(rz, 2, axis=1), *np.split(p["f"].slope(a, rz), 2, axis=1)
+
+
 def _gru_after_step(x: Array, state: State, p: Params) -> tuple[State, State]:
     (h,) = state
-    of_rz, of_n = _gru_blocks(h)
-    r, z = np.split(_sigmoid(_gates(x, h, p, of_rz)), 2, axis=1)  # (n, H) each
+    r, z, dr, dz = _gru_rz(x, h, p)
+    of_n = _gru_blocks(h)[1]
     xn, hn = _half(x, p, "ih", of_n), _half(h, p, "hh", of_n)
-    n = np.tanh(xn + r * hn)
-    return ((1 - z) * n + z * h,), (x, h, r, z, n, hn)
+    a = xn + r * hn
+    n = p["g"].value(a)
+    return ((1 - z) * n + z * h,), (x, h, r, z, n, hn, dr, dz, p["g"].slope(a, n))
 
 
 def _gru_after_step_backward(dstate: State, saved: State, p: Params, d: _Gradients) -> Before:
-    (dnew,), (x, h, r, z, n, hn) = dstate, saved
-    dan = dnew * (1 - z) * (1 - n * n)
-    daz = dnew * (h - n) * z * (1 - z)
-    dar = dan * hn * r * (1 - r)
+    (dnew,), (x, h, r, z, n, hn, dr, dz, dn) = dstate, saved
+    dan = dnew * (1 - z) * dn
+    daz = dnew * (h - n) * dz
+    dar = dan * hn * dr
     da = np.concatenate([dar, daz, dan], axis=1)
     d.add_gates("ih", da, x)
     d.add_gates("hh", np.concatenate([dar, daz, dan * r], axis=1), h)
@@ -280,19 +362,19 @@ def _gru_after_step_backward(dstate: State, saved: State, p: Params, d: _Gradien
 
 def _gru_before_step(x: Array, state: State, p: Params) -> tuple[State, State]:
     (h,) = state
-    of_rz, of_n = _gru_blocks(h)
-    r, z = np.split(_sigmoid(_gates(x, h, p, of_rz)), 2, axis=1)  # (n, H) each
-    n = np.tanh(_gates(x, r * h, p, of_n))
-    return ((1 - z) * n + z * h,), (x, h, r, z, n)
+    r, z, dr, dz = _gru_rz(x, h, p)
+    a = _gates(x, r * h, p, _gru_blocks(h)[1])
+    n = p["g"].value(a)
+    return ((1 - z) * n + z * h,), (x, h, r, z, n, dr, dz, p["g"].slope(a, n))
 
 
 def _gru_before_step_backward(dstate: State, saved: State, p: Params, d: _Gradients) -> Before:
-    (dnew,), (x, h, r, z, n) = dstate, saved
+    (dnew,), (x, h, r, z, n, dr, dz, dn) = dstate, saved
     _, of_n = _gru_blocks(h)
-    dan = dnew * (1 - z) * (1 - n * n)
-    daz = dnew * (h - n) * z * (1 - z)
+    dan = dnew * (1 - z) * dn
+    daz = dnew * (h - n) * dz
     drh = p["product"](0, [(dan, p["w_hh"][of_n])])  # of the product r h
-    dar = drh * h * r * (1 - r)
+    dar = drh * h * dr
     da, da_rz = np.concatenate([dar, daz, dan], axis=1), np.concatenate([dar, daz], axis=1)
     d.add_gates("ih", da, x)
     d.add_gates("hh", da_rz, h)
@@ -300,37 +382,38 @@ def _gru_before_step_backward(dstate: State, saved: State, p: Params, d: _Gradie
     return p["product"](0, [(da, p["w_ih"])]), (dnew * z + drh * r,), da_rz
 
 
-# --- LSTM: c' = f c + i g,  h' = m = o tanh(c'), or W_hr m;  peephole rows p_i, p_f look at c and p_o at c' --
+# --- LSTM: c' = f c + i g,  h' = m = o h(c'), or W_hr m;  peephole rows p_i, p_f look at c and p_o at c' -----
 
 
 def _lstm_step(x: Array, state: State, p: Params) -> tuple[State, State]:
     h, c = state
     ai, af, ag, ao = np.split(_gates(x, h, p), 4, axis=1)  # (n, H) each
-    peephole = p["peephole"]
+    peephole, gate, candidate, output = p["peephole"], p["f"], p["g"], p["h"]
     if peephole is not None:
         ai, af = ai + peephole[0] * c, af + peephole[1] * c
-    i, f, g = _sigmoid(ai), _sigmoid(af), np.tanh(ag)
+    i, f, g = gate.value(ai), gate.value(af), candidate.value(ag)
     new = f * c + i * g
     if peephole is not None:
         ao = ao + peephole[2] * new
-    o = _sigmoid(ao)
-    m = o * np.tanh(new)
-    return (m if p["w_hr"] is None else p["product"](0, [(m, p["w_hr"].T)]), new), (x, h, c, i, f, g, o, new)
+    o, th = gate.value(ao), output.value(new)
+    m = o * th
+    slopes = gate.slope(ai, i), gate.slope(af, f), candidate.slope(ag, g), gate.slope(ao, o), output.slope(new, th)
+    return (m if p["w_hr"] is None else p["product"](0, [(m, p["w_hr"].T)]), new), (x, h, c, i, f, g, o, new, th, *slopes)
 
 
 def _lstm_step_backward(dstate: State, saved: State, p: Params, d: _Gradients) -> Before:
-    (dh, dc), (x, h, c, i, f, g, o, new) = dstate, saved
-    peephole, th = p["peephole"], np.tanh(new)
+    (dh, dc), (x, h, c, i, f, g, o, new, th, di, df, dg, do, dth) = dstate, saved
+    peephole = p["peephole"]
     if p["w_hr"] is not None:
         d.add("w_hr", dh, o * th)
         dh = p["product"](0, [(dh, p["w_hr"])])  # dm from here on
-    dao = dh * th * o * (1 - o)
-    dnew = dc + dh * o * (1 - th * th)
+    dao = dh * th * do
+    dnew = dc + dh * o * dth
     if peephole is not None:
         dnew = dnew + dao * peephole[2]
-    dai = dnew * g * i * (1 - i)
-    daf = dnew * c * f * (1 - f)
-    dag = dnew * i * (1 - g * g)
+    dai = dnew * g * di
+    daf = dnew * c * df
+    dag = dnew * i * dg
     dc = dnew * f
     if peephole is not None:
         dc = dc + dai * peephole[0] + daf * peephole[1]
@@ -351,8 +434,7 @@ class _Cell(NamedTuple):
 
 
 CELLS = {
-    "rnn_tanh": _Cell(1, (0,), _rnn_tanh_step, _rnn_tanh_step_backward),
-    "rnn_relu": _Cell(1, (0,), _rnn_relu_step, _rnn_relu_step_backward),
+    "rnn": _Cell(1, (0,), _rnn_step, _rnn_step_backward),
     "gru_after": _Cell(3, (2, 0, 1), _gru_after_step, _gru_after_step_backward),
     "gru_before": _Cell(3, (0, 1), _gru_before_step, _gru_before_step_backward),
     "lstm": _Cell(4, (0, 1, 2, 3), _lstm_step, _lstm_step_backward),
@@ -623,6 +705,7 @@ def _prepare(
     reverse: bool,
     batch_first: bool,
     precision: str,
+    activations: dict[str, Function],
 ) -> _Sequence:
     """Checks and copies the arguments of a call; weights and state are named as the arguments are."""
     dtype = _dtype({"x": x, **weights, **state})
@@ -658,7 +741,7 @@ def _prepare(
     p: Params = {name: None if w is None else _array(name, w, dtype, *shapes[name]) for name, w in weights.items()}
     for name in ("b_ih", "b_hh"):
         p[name] = np.zeros(G * H, dtype) if p[name] is None else p[name]
-    p["product"] = PRODUCTS[precision]
+    p |= {"product": PRODUCTS[precision], **activations}
     if masked not in ("zero", "hold"):
         raise ValueError(f"masked: expected 'zero' or 'hold', got {masked!r}")
     inside = np.arange(T)[:, None] < _lengths(lengths, T, B, batched)  # (T, B): not padding
@@ -689,7 +772,7 @@ def rnn(
     b_hh: ArrayLike | None = None,
     h0: ArrayLike | None = None,
     *,
-    nonlinearity: str = "tanh",
+    nonlinearity: str | tuple[Any, ...] = "tanh",
     lengths: ArrayLike | Sequence[int] | int | None = None,
     reset: ArrayLike | None = None,
     mask: ArrayLike | None = None,
@@ -701,7 +784,7 @@ def rnn(
     threads: int | None = None,
     precision: str = "float32",
 ) -> tuple[Array, Array, Tape | None]:
-    """The simple recurrent network: h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), with f tanh or ReLU.
+    """The simple recurrent network: h_t = f(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), with f the `nonlinearity`.
 
     Source: J. L. Elman, "Finding structure in time", Cognitive Science 14, 1990; layout and two biases as torch.nn.RNN.
 
@@ -716,8 +799,9 @@ def rnn(
         The biases; None for zeros.
     h0 : array (B, H), optional
         The initial state, (H,) without a batch; None for zeros.
-    nonlinearity : "tanh" or "relu", default "tanh"
-        The ReLU of a complex number goes by its real part.
+    nonlinearity : str or tuple, default "tanh"
+        A name in `ACTIVATIONS`, or a tuple of one and its parameters, alpha first, such as ("leaky_relu", 0.1). At corners a
+        complex number goes by its real part.
     lengths : integers (B,), optional
         From 0 to T: only the first lengths[b] steps of row b exist. Output after them is 0, and the final state is that after the
         row's last processed step (h0 if there is none). What padding holds, NaN included, has no influence.
@@ -761,11 +845,10 @@ def rnn(
     >>> y.ravel()
     array([1., 2., 3.])
     """
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
+    functions = {"f": Function("nonlinearity", nonlinearity)}
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
-    cell = CELLS["rnn_" + nonlinearity]
-    seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, mask, masked, reverse, batch_first, precision)
+    cell = CELLS["rnn"]
+    seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, mask, masked, reverse, batch_first, precision, functions)
     y, (h_n,), tape = _run(seq, record)
     return y, h_n, tape
 
@@ -779,6 +862,8 @@ def gru(
     h0: ArrayLike | None = None,
     *,
     reset_after: bool = True,
+    activation: str | tuple[Any, ...] = "tanh",
+    recurrent_activation: str | tuple[Any, ...] = "sigmoid",
     lengths: ArrayLike | Sequence[int] | int | None = None,
     reset: ArrayLike | None = None,
     mask: ArrayLike | None = None,
@@ -814,6 +899,9 @@ def gru(
         The initial state, (H,) without a batch; None for zeros.
     reset_after : bool, default True
         Which of the two equations of n.
+    activation, recurrent_activation : str or tuple, default "tanh" and "sigmoid"
+        In place of tanh and of sigmoid: a name in `ACTIVATIONS`, or a tuple of one and its parameters, alpha first, such as
+        ("hard_sigmoid", 0.2, 0.5).
     lengths : integers (B,), optional
         From 0 to T: only the first lengths[b] steps of row b exist. Output after them is 0, and the final state is that after the
         row's last processed step (h0 if there is none). What padding holds, NaN included, has no influence.
@@ -859,7 +947,8 @@ def gru(
     """
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
     cell = CELLS["gru_after" if reset_after else "gru_before"]
-    seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, mask, masked, reverse, batch_first, precision)
+    functions = {"f": Function("recurrent_activation", recurrent_activation), "g": Function("activation", activation)}
+    seq = _prepare(cell, x, weights, {"h0": h0}, lengths, reset, mask, masked, reverse, batch_first, precision, functions)
     y, (h_n,), tape = _run(seq, record)
     return y, h_n, tape
 
@@ -875,6 +964,8 @@ def lstm(
     *,
     peephole: ArrayLike | None = None,
     w_hr: ArrayLike | None = None,
+    activation: str | tuple[Any, ...] = "tanh",
+    recurrent_activation: str | tuple[Any, ...] = "sigmoid",
     lengths: ArrayLike | Sequence[int] | int | None = None,
     reset: ArrayLike | None = None,
     mask: ArrayLike | None = None,
@@ -914,6 +1005,9 @@ def lstm(
         Rows p_i, p_f, p_o; None leaves the p terms out.
     w_hr : array (P, H), P < H, optional
         A projection; h then has P numbers: w_hh is (4*H, P), h0 (B, P), y (T, B, P).
+    activation, recurrent_activation : str or tuple, default "tanh" and "sigmoid"
+        In place of both tanh and of sigmoid: a name in `ACTIVATIONS`, or a tuple of one and its parameters, alpha first, such as
+        ("hard_sigmoid", 0.2, 0.5).
     lengths : integers (B,), optional
         From 0 to T: only the first lengths[b] steps of row b exist. Output after them is 0, and the final state is that after the
         row's last processed step (h0 if there is none). What padding holds, NaN included, has no influence.
@@ -959,6 +1053,8 @@ def lstm(
     """
     weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh, "peephole": peephole, "w_hr": w_hr}
     state = {"h0": h0, "c0": c0}
-    seq = _prepare(CELLS["lstm"], x, weights, state, lengths, reset, mask, masked, reverse, batch_first, precision)
+    functions = {"f": Function("recurrent_activation", recurrent_activation), "g": Function("activation", activation)}
+    functions["h"] = functions["g"]
+    seq = _prepare(CELLS["lstm"], x, weights, state, lengths, reset, mask, masked, reverse, batch_first, precision, functions)
     y, (h_n, c_n), tape = _run(seq, record)
     return y, (h_n, c_n), tape

@@ -111,6 +111,7 @@ class UnrolledCell:
             if self._calls is not None or self._flat is not None:
                 raise RuntimeError("unrolled steps are for one block; call cell.unrolled() again")
             cell = self._cell
+            cell._cell.check_slopes()
             flat = cell.flat.copy() if cell._cell.form.peephole else cell.flat  # peepholes are read as they lie
             (weights,) = cell._by_cell(Parameters(cell._shapes, flat).views())
             weights.packed = PackedWeights(cell._cell, weights)

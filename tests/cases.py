@@ -27,7 +27,19 @@ CELLS: dict[str, tuple[str, dict[str, Any]]] = {
     "gru-after": ("gru", {"reset_after": True}),
     "gru-before": ("gru", {"reset_after": False}),
 }
-COMBINED = {"lstm-peephole-projected": ("lstm", {})}  # in the table with some options only
+# In the table with some options only. Activations: without jumps, at which rounding decides.
+COMBINED: dict[str, tuple[str, dict[str, Any]]] = {
+    "lstm-peephole-projected": ("lstm", {}),
+    "softplus": ("rnn", {"nonlinearity": "softplus"}),
+    "elu": ("rnn", {"nonlinearity": ("elu", 0.5)}),
+    "lstm-activated": ("lstm", {"activation": "softsign", "recurrent_activation": ("hard_sigmoid", 0.25)}),
+    "lstm-peephole-projected-activated": ("lstm", {"activation": ("leaky_relu", 0.1), "recurrent_activation": "hard_sigmoid"}),
+    "gru-after-activated": ("gru", {"activation": "relu", "recurrent_activation": "hard_sigmoid"}),
+    "gru-before-activated": (
+        "gru",
+        {"reset_after": False, "activation": ("affine", 0.5, 0.1), "recurrent_activation": ("scaled_tanh", 0.7, 1.2)},
+    ),
+}
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 FLOATS = (np.float32, np.float64)
 
@@ -83,7 +95,7 @@ class Case:
     @property
     def P(self) -> int:
         """Numbers in h and y: H, or fewer with a projection."""
-        return max(1, self.H * 5 // 8) if self.cell.endswith("projected") else self.H
+        return max(1, self.H * 5 // 8) if "projected" in self.cell else self.H
 
 
 # --- the table ----------------------------------------------------------------------------------------------
@@ -143,7 +155,7 @@ def table() -> list[Case]:
 def table_of_options() -> list[Case]:
     """For each cell every option, and unusual sizes; then a random sweep."""
     cases = [case for cell in CELLS for case in _with_options(cell)]
-    combined = [Case(cell, **options) for cell in COMBINED for options in _OPTIONS[:12:3]]
+    combined = [Case(cell, **options) for cell in COMBINED for options in (*_OPTIONS[:12:3], {"H": 37, "B": 5, "truncate": 3})]
     return [*cases, *combined, *sweep(60)]
 
 

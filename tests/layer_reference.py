@@ -28,7 +28,8 @@ class LayerReference:
     def __init__(self, layer: Any, x: Any, state: Any, rows: dict[str, Any], dropouts: Any = ()) -> None:
         self._params = {name: a.astype(np.float64) for name, a in layer.params.items()}
         self._function = getattr(reference, layer._family)
-        options = {name: getattr(layer, name) for name in ("nonlinearity", "reset_after") if hasattr(layer, name)}
+        names = ("nonlinearity",) if layer._family == "rnn" else ("activation", "recurrent_activation")
+        options = {name: getattr(layer, name) for name in (*names, "reset_after") if hasattr(layer, name)}
         self._options, self._given = options | rows, state
         self._suffixes = [[f"_l{k}{way}" for way in ("", "_reverse")[: 1 + layer.bidirectional]] for k in range(layer.num_layers)]
         self._tapes: dict[str, Any] = {}

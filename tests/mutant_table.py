@@ -141,7 +141,9 @@ COMPILED = [
     *of(
         "csrc/cells/lstm.h",
         ("c = v_fma(f, c, i * g);", "c = v_fma(i, c, f * g);", "cells", "lstm"),
-        ("vec dai = dc * g * v_dsigmoid(i)", "vec dai = dc * g * v_dtanh(i)", "cells", "lstm"),
+        ("v.di = v_dsigmoid(v.i)", "v.di = v_dtanh(v.i)", "cells", "lstm"),
+        ("peep && m->call->saved.recompute ? 1 : n", "n", "activations", "same_bits"),
+        ("activate_slots(&f[2], s + PASS_C, n, np, 1);", "activate_slots(&f[0], s + PASS_C, n, np, 1);", "cells", "lstm-activated"),
         (
             "ao = v_fma(v_load_n(w + 2 * H + u, lanes), c, ao);",
             "ao = v_fma(v_load_n(w + H + u, lanes), c, ao);",
@@ -156,7 +158,7 @@ COMPILED = [
     *of(
         "csrc/cells/gru.h",
         ("v_fma(z, h - n, n), lanes);\n    if (e->gates)", "v_fma(z, n - h, h), lanes);\n    if (e->gates)", "cells", "gru-after"),
-        ("v_store_n(e->dgates + u, dan * r, lanes);", "v_store_n(e->dgates + u, dan, lanes);", "cells", "gru-after"),
+        ("v_store_n(e->dgates + u, dan * g.r, lanes);", "v_store_n(e->dgates + u, dan, lanes);", "cells", "gru-after"),
         (".order = {2, 0, 1}, .epilogue = gru_after_back", ".order = {0, 1, 2}, .epilogue = gru_after_back", "cells", "gru-after"),
         (".b_ih = {2, 0, 1, -1},", ".b_ih = {2, 0, 1, 2},", "cells", "gru-after"),
         ("r * v_load_n(e->h_prev + u, lanes), lanes);", "v_load_n(e->h_prev + u, lanes), lanes);", "cells", "gru-before"),
@@ -823,7 +825,8 @@ PYTHON = [
     ),
     *of(
         "fastrnn/reference.py",
-        ("dag = dnew * i * (1 - g * g)", "dag = dnew * i * (1 - g)", "reference"),
+        ("dag = dnew * i * dg", "dag = dnew * i * di", "reference"),
+        ("np.where(a.real > 0, 1, alpha * np.exp(_negative(a)))", "np.where(a.real > 0, 1, alpha)", "reference", "activations"),
         ("            s[seq.cut[t]] = 0\n", "            pass\n", "reference"),
     ),
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import fastrnn
+from cases import COMBINED
 
 # How a layer is made of each cell of the table in cases.py.
 LAYERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -19,6 +20,8 @@ LAYERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "lstm-peephole": (fastrnn.LSTM, {"peephole": True}),
     "gru-after": (fastrnn.GRU, {}),
     "gru-before": (fastrnn.GRU, {"reset_after": False}),
+    "lstm-activated": (fastrnn.LSTM, COMBINED["lstm-activated"][1]),
+    "gru-before-activated": (fastrnn.GRU, COMBINED["gru-before-activated"][1]),
 }
 
 

@@ -566,6 +566,7 @@ def test_only_an_lstm_has_c():
 
 FLAG = (1, 0, None, "yes", 1.0, [True], np.array(True), np.array([True]))
 NAME = (None, 1, "", "TANH", b"tanh", ["tanh"], {"tanh"})
+ACTIVATION = (*NAME, (), ("elu", 1, 2), ("relu", 1.0), ("elu", "1"), ("elu", float("nan")), np.tanh, np.array(["tanh", "relu"]))
 PRECISION = (*NAME, "bfloat16", "float64", np.array(["float32", "bf16"]))
 COUNT = (0, -1, 1.5, 2.0, True, np.True_, "2", [1], np.array([1, 2]), np.float64(2), float("nan"), -(10**30), 1j)
 NUMBER = ("1", None, 1j, [1.0], np.ones(2), True, float("nan"), float("inf"), -float("inf"), 10**400)
@@ -595,6 +596,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
                 "threads": COUNT,
                 **({"nonlinearity": (*NAME, np.array(["tanh", "relu"]))} if f is fastrnn.rnn else {}),
                 **({"reset_after": FLAG} if f is fastrnn.gru else {}),
+                **({} if f is fastrnn.rnn else {"activation": ACTIVATION, "recurrent_activation": ACTIVATION}),
             },
         )
         for f in (fastrnn.rnn, fastrnn.gru, fastrnn.lstm)
@@ -616,6 +618,7 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
                 **({"nonlinearity": (*NAME, np.array(["tanh", "relu"]))} if layer is fastrnn.RNN else {}),
                 **({"recurrent_scale": NUMBER, "input_std": (*NUMBER, -0.5)} if layer is fastrnn.IRNN else {}),
                 **({"reset_after": FLAG} if layer is fastrnn.GRU else {}),
+                **({"activation": ACTIVATION, "recurrent_activation": ACTIVATION} if layer in (fastrnn.GRU, fastrnn.LSTM) else {}),
                 **({"peephole": FLAG, "proj_size": (*COUNT[1:], None, 3, 4)} if layer is fastrnn.LSTM else {}),
                 **({"forget_bias": (*NUMBER, None)} if layer is fastrnn.LSTM else {}),
             },
@@ -634,6 +637,8 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
                 "rng": SEED,
                 **({"nonlinearity": (*NAME, np.array(["tanh", "relu"]))} if cell is fastrnn.RNNCell else {}),
                 **({"reset_after": FLAG} if cell is fastrnn.GRUCell else {}),
+                **({} if cell is fastrnn.RNNCell else {"activation": ACTIVATION, "recurrent_activation": ACTIVATION}),
+                **({"peephole": FLAG} if cell is fastrnn.LSTMCell else {}),
                 **({"peephole": FLAG, "forget_bias": (*NUMBER, None)} if cell is fastrnn.LSTMCell else {}),
             },
         )

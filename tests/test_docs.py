@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from building import ROOT
+from fastrnn import reference
+from fastrnn._engine.activations import KINDS
 
 
 def examples(page):
@@ -48,6 +50,15 @@ def test_the_loop_goes_back_k2_steps(page):
     assert names["dx"].shape[0] == 30 and names["dx"].any(axis=(1, 2)).all()
 
 
+def test_the_example_of_activations_runs():
+    (example,), names = examples("activations.md"), {}
+    exec(example, names)
+    layer, keras3, x = (names[name] for name in ("layer", "keras3", "x"))
+    assert names["grads"].x.any() and not np.array_equal(keras3(x)[0], layer(x)[0])
+    table = re.findall(r"^\| `(\w+)` \|.*\| ?([^|]*?) ?\|$", (ROOT / "docs" / "activations.md").read_text(), re.MULTILINE)
+    said = {name: tuple(float(number) for number in parameters.split(",") if number.strip()) for name, parameters in table}
+    assert said == {name: activation.parameters for name, activation in reference.ACTIVATIONS.items()}
+    assert said == {name: kind.parameters for name, kind in KINDS.items()}
 def test_the_examples_of_files_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}

@@ -57,7 +57,7 @@ def trained():
     return keras.Model(start, outputs[1:]), np.random.default_rng(0).standard_normal((2, 5, 3)).astype(np.float32)
 
 
-TAKEN = {"first": 0, "inner/deep": 1, "both": 2, "celled": 3, "after_hard": 5, "last": 7}  # and the places of their outputs
+TAKEN = {"first": 0, "inner/deep": 1, "both": 2, "celled": 3, "hard": 4, "after_hard": 5, "last": 7}  # and where their outputs are
 
 
 @pytest.mark.filterwarnings("ignore")  # of Keras and h5py, about their own code and about .h5
@@ -74,14 +74,13 @@ def test_keras_layers_with_their_directions_and_activations(ending, trained, tmp
         assert layer.batch_first
         np.testing.assert_allclose(layer(outputs[k])[0], outputs[k + 1], rtol=0, atol=2e-6)
     assert reasons(found) == {
-        "hard": "its recurrent_activation is hard_sigmoid(0.16666666666666666, 0.5), and a layer has sigmoid",
         "backwards": "it goes backwards alone; a layer of its weights does that for x[::-1] along the time axis",
     }
-    backwards = fastrnn.GRU.from_weights(found.skipped[1].weights, "keras", batch_first=True)
+    backwards = fastrnn.GRU.from_weights(found.skipped[0].weights, "keras", batch_first=True)
     np.testing.assert_allclose(backwards(outputs[6][:, ::-1].copy())[0], outputs[7], rtol=0, atol=2e-6)
     text = repr(found)
     assert "  both: LSTM(6, 3, bias=False, batch_first=True, bidirectional=True)\n" in text
-    assert "not taken over:\n  hard: its recurrent_activation is" in text
+    assert "not taken over:\n  backwards: it goes backwards" in text
     wide = fastrnn.load_model(path, batch_first=False, dtype=np.float64).layers["last"]
     assert (wide.batch_first, wide.dtype, wide.nonlinearity) == (False, np.float64, "relu")
 
@@ -147,6 +146,7 @@ def test_keras_2_with_its_own_layers_and_defaults(tmp_path):
         keras_config("LSTM", "hard", recurrent_activation="hard_sigmoid"),
         {"class_name": "LSTM", "config": {"name": "first_keras", "activation": "tanh", "inner_activation": "hard_sigmoid"}},
         keras_config("LSTM", "relu", activation="relu"),
+        keras_config("LSTM", "selu", activation="selu"),
         both_ways(keras_config("LSTM", "added"), merge_mode="sum"),
         both_ways(keras_config("LSTM", "torn")),
         keras_config("ConvLSTM2D", "images"),
@@ -163,16 +163,19 @@ def test_keras_2_with_its_own_layers_and_defaults(tmp_path):
         "torn": named("torn", one),
         "both_torn": named("both_torn/forward_torn", one),
         "cut": named("cut", one[:1]),
-        **{name: named(name, one) for name in ("hard", "first_keras", "relu", "added", "images", "theirs")},
+        **{name: named(name, one) for name in ("hard", "first_keras", "relu", "selu", "added", "images", "theirs")},
     }
     write_h5(tmp_path / "model.h5", layers, weights)
     model = fastrnn.load_model(tmp_path / "model.h5")
     one_bias = fastrnn.GRU.from_weights(gru.export_weights("keras"), "keras", **options)
-    assert_equal(model.layers, {"cudnn": cudnn, "old": one_bias, "both_pair": pair, "after": after})
+    hard = fastrnn.LSTM.from_weights(one, "keras", recurrent_activation="hard_sigmoid", **options)
+    relu = fastrnn.LSTM.from_weights(one, "keras", activation="relu", **options)
+    taken = {"cudnn": cudnn, "old": one_bias, "both_pair": pair, "after": after, "hard": hard, "first_keras": hard, "relu": relu}
+    assert_equal(model.layers, taken)
+    assert all(repr(model.layers[name]) == repr(layer) for name, layer in taken.items())
     found = reasons(model)
-    assert list(found) == ["hard", "first_keras", "relu", "both_added", "both_torn", "images", "lost", "cut", "theirs"]
-    assert found["hard"] == found["first_keras"] == "its recurrent_activation is hard_sigmoid(0.2, 0.5), and a layer has sigmoid"
-    assert found["relu"] == "its activation is relu, and a layer has tanh"
+    assert list(found) == ["selu", "both_added", "both_torn", "images", "lost", "cut", "theirs"]
+    assert found["selu"].startswith("its activation is selu, and a layer has tanh, sigmoid, relu")
     assert "merge_mode is 'sum'" in found["both_added"]
     assert found["both_torn"] == "bidirectional: expected False, as the weights tell, got True"
     assert found["images"].startswith("it is a ConvLSTM2D, and layers are of SimpleRNN, GRU, LSTM")
@@ -340,11 +343,11 @@ def test_onnx_nodes_and_those_that_no_layer_computes(onnx, tmp_path):
     assert fastrnn.load_model(path, batch_first=True).layers["same"].batch_first
     for node in layers.graph.node:
         if node.op_type == "LSTM":
-            node.attribute.append(onnx.helper.make_attribute("activations", ["HardSigmoid", "Tanh", "Tanh"] * 2))
+            node.attribute.append(onnx.helper.make_attribute("activations", ["HardSigmoid", "Tanh", "Relu"] * 2))
     onnx.save(layers, path)
     model = fastrnn.load_model(path)
     assert not model.layers and list(reasons(model)) == ["same", "same_2"]
-    assert "no layer has its attributes" in model.skipped[0].reason and "HardSigmoid" in model.skipped[0].reason
+    assert "its g and h are different activations" in model.skipped[0].reason
     assert model.skipped[0].weights["W"].shape == (2, 16, 3)
 
 

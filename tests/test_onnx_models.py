@@ -149,6 +149,12 @@ LAYERS = {
     "tanh": lambda **options: fastrnn.RNN(5, 7, **options),
     "relu": lambda **options: fastrnn.RNN(5, 7, nonlinearity="relu", **options),
     "irnn": lambda **options: fastrnn.IRNN(5, 7, input_std=0.3, **options),
+    "lstm-activated": lambda **options: fastrnn.LSTM(5, 7, activation="softsign", recurrent_activation="hard_sigmoid", **options),
+    "gru-activated": lambda **options: fastrnn.GRU(
+        5, 7, activation=("leaky_relu", 0.2), recurrent_activation=("hard_sigmoid", 0.25, 0.4), **options
+    ),
+    "elu": lambda **options: fastrnn.RNN(5, 7, nonlinearity=("elu", 0.5), **options),
+    "linear": lambda **options: fastrnn.RNN(5, 7, nonlinearity="linear", **options),
 }
 layers = pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
 OPTIONS = [
@@ -204,6 +210,25 @@ def test_a_saved_layer_comes_back_bit_for_bit(make, options, dtype, tmp_path):
         stem, k, end = re.fullmatch(r"(\w+)_l(\d+)(_reverse)?", name).groups(default="")
         assert np.array_equal(loaded[int(k)].params[f"{stem}_l0{end}"], array), name
     assert sum(array.size for back in loaded for array in back.params.values()) == layer.flat.size
+    activations = [function.numbers for function in layer._cell.activations]
+    assert all([function.numbers for function in back._cell.activations] == activations for back in loaded)
+
+
+def test_activations_that_no_layer_has_are_of_the_kernels_all_the_same():
+    X, W, R, B = weights_of("LSTM", 2)
+    names = ["Sigmoid", "Tanh", "Relu", "HardSigmoid", "Softsign", "Softplus"]
+    attributes = {"hidden_size": 3, "direction": "bidirectional", "activations": names}
+    for refused, why in (
+        (attributes, "its two directions have different activations"),
+        (attributes | {"activations": names[:3] * 2}, "g and h"),
+    ):
+        (node,) = fastrnn.onnx.nodes(one_node("LSTM", refused, [X, W, R, B]))
+        assert node.path == "fused"
+        with pytest.raises(ValueError, match=why):
+            node.layer()
+        wanted = fastrnn.onnx.run_node("LSTM", refused | {"clip": 1e30}, [X, W, R, B])
+        for found, a in zip(node.run(X), wanted, strict=True):
+            np.testing.assert_allclose(found, a, rtol=0, atol=1e-6)
 
 
 def test_what_no_model_holds_is_refused(tmp_path):

@@ -28,6 +28,13 @@ CELLS = {
     "lstm": ("lstm", {}),
     "lstm-peephole": ("lstm", {}),
     "lstm-projected": ("lstm", {}),
+    "elu": ("rnn", {"nonlinearity": ("elu", 0.5)}),
+    "gru-activated": ("gru", {"reset_after": True, "activation": "softplus", "recurrent_activation": "hard_sigmoid"}),
+    "gru-before-activated": (
+        "gru",
+        {"reset_after": False, "activation": ("leaky_relu", 0.1), "recurrent_activation": ("scaled_tanh", 0.5, 2.0)},
+    ),
+    "lstm-activated": ("lstm", {"activation": "softsign", "recurrent_activation": ("hard_sigmoid", 1 / 6)}),
 }
 LENGTHS = np.array([2, 0, 4])
 RESET = np.array([[1, 1, 0], [0, 0, 0], [1, 0, 1], [0, 0, 1]], bool)  # row 0's at t = 2 lies in its padding
@@ -216,8 +223,19 @@ def dot(w, v):
     return sum(a * b for a, b in zip(w, v, strict=True))
 
 
+SCALAR = {  # the activations f and g of those cells that have others than their usual ones
+    "relu": (lambda a: max(a, 0.0), None),
+    "elu": (lambda a: a if a >= 0 else 0.5 * math.expm1(a), None),
+    "gru-activated": (lambda a: min(1.0, max(0.0, 0.2 * a + 0.5)), lambda a: math.log(1 + math.exp(a))),
+    "gru-before-activated": (lambda a: 0.5 * math.tanh(2 * a), lambda a: a if a >= 0 else 0.1 * a),
+    "lstm-activated": (lambda a: min(1.0, max(0.0, a / 6 + 0.5)), lambda a: a / (1 + abs(a))),
+}
+
+
 def scalar_step(cell, p, x, h, c):
     """One step of one row, unit by unit, on lists of Python floats: new h and c."""
+    function = CELLS[cell][0]
+    sigmoid, tanh = SCALAR.get(cell, (math.tanh if function == "rnn" else sigma, math.tanh))
 
     def pre(gate, unit):
         k = gate * H + unit
@@ -225,23 +243,22 @@ def scalar_step(cell, p, x, h, c):
 
     new_h, new_c = [], []
     for j in range(H):
-        if cell in ("tanh", "relu"):
-            a = sum(pre(0, j))
-            new_h.append(math.tanh(a) if cell == "tanh" else max(a, 0.0))
-        elif cell.startswith("gru"):
-            r, z = [sigma(sum(pre(0, k))) for k in range(H)], sigma(sum(pre(1, j)))
+        if function == "rnn":
+            new_h.append(sigmoid(sum(pre(0, j))))
+        elif function == "gru":
+            r, z = [sigmoid(sum(pre(0, k))) for k in range(H)], sigmoid(sum(pre(1, j)))
             xn, hn = pre(2, j)
-            if cell == "gru-before":
+            if cell.startswith("gru-before"):
                 gated = [r[k] * h[k] for k in range(H)]
-                n = math.tanh(xn + dot(p["w_hh"][2 * H + j], gated) + p["b_hh"][2 * H + j])
+                n = tanh(xn + dot(p["w_hh"][2 * H + j], gated) + p["b_hh"][2 * H + j])
             else:
-                n = math.tanh(xn + r[j] * hn)
+                n = tanh(xn + r[j] * hn)
             new_h.append((1 - z) * n + z * h[j])
         else:
             pi, pf, po = (row[j] for row in p["peephole"]) if "peephole" in p else (0, 0, 0)
-            i, f = sigma(sum(pre(0, j)) + pi * c[j]), sigma(sum(pre(1, j)) + pf * c[j])
-            new_c.append(f * c[j] + i * math.tanh(sum(pre(2, j))))
-            new_h.append(sigma(sum(pre(3, j)) + po * new_c[j]) * math.tanh(new_c[j]))
+            i, f = sigmoid(sum(pre(0, j)) + pi * c[j]), sigmoid(sum(pre(1, j)) + pf * c[j])
+            new_c.append(f * c[j] + i * tanh(sum(pre(2, j))))
+            new_h.append(sigmoid(sum(pre(3, j)) + po * new_c[j]) * tanh(new_c[j]))
     return [dot(row, new_h) for row in p["w_hr"]] if "w_hr" in p else new_h, new_c
 
 
@@ -622,8 +639,11 @@ def test_errors_name_the_argument(case):
 
 
 def test_errors_of_backward_and_nonlinearity():
-    with pytest.raises(ValueError, match="nonlinearity: expected 'tanh' or 'relu', got 'sigmoid'"):
-        reference.rnn(np.ones((1, 1)), np.ones((1, 1)), np.ones((1, 1)), nonlinearity="sigmoid")
+    one = np.ones((1, 1))
+    with pytest.raises(ValueError, match=r"nonlinearity: expected one of tanh, sigmoid, relu, .*, got 'sine'"):
+        reference.rnn(one, one, one, nonlinearity="sine")
+    with pytest.raises(ValueError, match="nonlinearity: expected at most 1 parameters of 'elu', got "):
+        reference.rnn(one, one, one, nonlinearity=("elu", 1.0, 2.0))
     function, arrays, _ = arguments("lstm")
     y, (h_n, _), tape = function(**arrays, record=True)
     with pytest.raises(ValueError, match=r"dstate: expected a pair \(dh_n, dc_n\), got ndarray"):
@@ -691,3 +711,46 @@ def test_truncated_is_chunks_with_the_state_carried_over(cell, reverse):
         arrays = {**arrays, **dict(zip(("h0", "c0"), members(own_state)))}
     for name, dw in weights.items():
         np.testing.assert_allclose(getattr(grads, name), dw, rtol=1e-12, atol=1e-14)
+
+
+# What ONNX's text says of each activation, number by number; parameters in place of the defaults.
+EQUATIONS = {
+    "tanh": ((), math.tanh),
+    "sigmoid": ((), lambda a: 1 / (1 + math.exp(-a))),
+    "relu": ((), lambda a: max(a, 0)),
+    "leaky_relu": ((0.3,), lambda a: a if a >= 0 else 0.3 * a),
+    "thresholded_relu": ((0.4,), lambda a: a if a >= 0.4 else 0),
+    "affine": ((0.5, -0.2), lambda a: 0.5 * a - 0.2),
+    "linear": ((), lambda a: a),
+    "scaled_tanh": ((1.5, 0.7), lambda a: 1.5 * math.tanh(0.7 * a)),
+    "hard_sigmoid": ((0.3, 0.4), lambda a: max(0, min(1, 0.3 * a + 0.4))),
+    "elu": ((0.7,), lambda a: a if a >= 0 else 0.7 * (math.exp(a) - 1)),
+    "softsign": ((), lambda a: a / (1 + abs(a))),
+    "softplus": ((), lambda a: math.log(1 + math.exp(a))),
+}
+
+
+@pytest.mark.parametrize("name", reference.ACTIVATIONS)
+def test_activations(name):
+    parameters, equation = EQUATIONS[name]
+    f = reference.Function("f", (name, *parameters))
+    a = np.concatenate([np.linspace(-6, 6, 241) + 0.01234, [-30.0, 30.0]])
+    values = f.value(a)
+    np.testing.assert_allclose(values, [equation(one) for one in a.tolist()], rtol=1e-12, atol=1e-13)
+    step = 1e-30  # complex steps; away from the corners
+    np.testing.assert_allclose(f.slope(a, values), f.value(a + 1j * step).imag / step, rtol=1e-12, atol=1e-13)
+    for dtype in (np.float16, np.float32, np.longdouble, np.complex64, np.clongdouble):
+        few = a[:241:16].astype(dtype)
+        assert f.value(few).dtype == f.slope(few, f.value(few)).dtype == dtype
+        with np.errstate(invalid="ignore"):
+            assert np.isnan(f.value(np.full(1, np.nan, dtype))).all()
+    ends = f.value(np.array([-np.inf, np.inf]))
+    assert not np.isnan(ends).any()
+
+
+def test_activations_have_the_defaults_of_onnx():
+    a = np.linspace(-3, 3, 61)
+    for name, parameters in {"leaky_relu": (0.01,), "thresholded_relu": (1.0,), "hard_sigmoid": (0.2, 0.5), "elu": (1.0,)}.items():
+        np.testing.assert_array_equal(reference.Function("f", name).value(a), reference.Function("f", (name, *parameters)).value(a))
+        first = (name, *parameters[:1])
+        np.testing.assert_array_equal(reference.Function("f", first).value(a), reference.Function("f", name).value(a))

@@ -277,7 +277,7 @@ def test_one_step_of_gates_to_the_bit(cell):
         if "w_hr" in a:
             dm = matrix(0, (dh, a["w_hr"]))
             assert_same_bits(found["dw_hr"], matrix(0, (dh.T, m)))
-            assert_same_bits(found["db_ih"][3 * H :], (dm * np.tanh(c) * o * (1 - o))[0])
+            assert_same_bits(found["db_ih"][3 * H :], (dm * np.tanh(c) * (o * (1 - o)))[0])
         return
     r, z = np.split(sigmoid(sums[:, : 2 * H]), 2, axis=1)
     n = slice(2 * H, 3 * H)

@@ -22,6 +22,8 @@ LAYERS = [
     fastrnn.LSTM(3, 4, 2, bidirectional=True, proj_size=2, rng=0),
     fastrnn.LSTM(3, 4, peephole=True, dtype=np.float64, rng=0),
     fastrnn.LSTM(3, 4, forget_bias=1.5, rng=0),
+    fastrnn.RNN(3, 4, nonlinearity=("leaky_relu", 0.1), rng=0),
+    fastrnn.LSTM(3, 4, activation="softsign", recurrent_activation=("hard_sigmoid", 1 / 3), rng=0),
     fastrnn.RNNCell(3, 4, False, "relu", rng=0),
     fastrnn.GRUCell(3, 4, reset_after=False, precision="bf16", rng=0),
     fastrnn.LSTMCell(3, 4, peephole=True, dtype=np.float64, rng=0),

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import fastrnn
-from cases import CELLS, FLOATS
-from fastrnn import _core
+from cases import CELLS, COMBINED, FLOATS
+from fastrnn import _core, reference
 from fastrnn._engine import schedule
 from fastrnn._engine import stack as stacks
 from stacks import LAYERS, Setup, Stack, assert_same_bits, named, table
@@ -35,7 +35,7 @@ class ByHand:
 
     def __init__(self, setup: Setup) -> None:
         self.setup, self.s, self.tapes = setup, setup.stack, []
-        name, self.fixed = CELLS[self.s.cell]
+        name, self.fixed = (CELLS | COMBINED)[self.s.cell]
         self.function = getattr(fastrnn, name)
 
     def turned(self, a: Any) -> Any:
@@ -484,7 +484,7 @@ def test_outputs_are_read_only_views_of_what_is_stored(cell, options):
     s = Stack(cell, **options)
     setup = Setup(s)
     y, state, tape = setup.forward()
-    outputs, G = tape.outputs, {"rnn": 0, "gru": 3, "lstm": 4}[CELLS[cell][0]]
+    outputs, G = tape.outputs, {"rnn": 0, "gru": 3, "lstm": 4}[(CELLS | COMBINED)[cell][0]]
     sequence = y.shape[:-1]
     shapes = {"h": (*sequence, s.H), "c": (*sequence, s.H), "gates": (*sequence, G * s.H)}
     kinds = ["h"] + ["c"] * s.is_lstm + ["gates"] * (G > 0)
@@ -501,7 +501,8 @@ def test_outputs_are_read_only_views_of_what_is_stored(cell, options):
             assert np.array_equal(np.take(outputs[kind + suffix], 0 if "reverse" in suffix else -1, axis=time), members[k])
     if s.is_lstm:
         o = outputs["gates_l0"][..., 3 * s.H :]
-        np.testing.assert_allclose(outputs["h_l0"], o * np.tanh(outputs["c_l0"]), rtol=1e-12)
+        of_c = reference.Function("activation", LAYERS[cell][1].get("activation", "tanh")).value(outputs["c_l0"])
+        np.testing.assert_allclose(outputs["h_l0"], o * of_c, rtol=1e-12)
     tape.backward(y)
     with pytest.raises(RuntimeError, match="this tape has been used"):
         tape.outputs  # noqa: B018 -- the property raises

@@ -5,6 +5,7 @@
  */
 #ifndef FR_CELL_H
 #define FR_CELL_H
+#include "cells/activations.h"
 #include "sequence/member.h"
 
 /* What happens to a finished tile: s holds the sums of n rows by np panels from panel p on, one of n and np being 1. */
@@ -20,6 +21,7 @@ typedef struct {
     int b_ih[4], b_hh[4]; /* blocks of the biases that each vector of a tile starts from; -1: none */
     operand operand;      /* of w_hh */
     epilogue_fn *epilogue;
+    epilogue_fn *activated; /* the epilogue of calls that have activations of their own */
 } forward_stage;
 
 /* A product of a backward step, with w_hh not transposed: dh_t = dy_t + dgates_{t+1} W_hh, or of the item's own dgates. */
@@ -27,7 +29,7 @@ typedef struct {
     int gates, order[4];  /* blocks of w_hh in the order in which dgates holds them */
     int dgates_at;        /* the first of these blocks of dgates */
     int own;              /* the operand is the item's own dgates, not those of the row's next step */
-    epilogue_fn *epilogue;
+    epilogue_fn *epilogue, *activated;
 } backward_stage;
 
 /* Some blocks of the gradient of w_hh, and of b_hh: sums over all items of dgates times the operand. */
@@ -88,6 +90,50 @@ static ALWAYS_INLINE void each_unit(const member *m, REAL *s, item *const *e, in
     for (int r = 0; r < n; r++, s += 4 * W)
         for (ptrdiff_t b = p * 4; b < end; b++)
             unit(m, s + (b - p * 4) * W, e[r], b * W, units, f);
+}
+
+/* ---- activations in place of the cell's own ------------------------------------------------------------ */
+
+/* Of a tile whose panels hold several gates of one vector of units: some slots of all units. */
+static inline void activate_slots(const fr_activation *f, REAL *s, int n, int np, int slots)
+{
+    activate(f, s, s, n * np, slots);
+}
+
+/* Of a tile whose panels hold a single gate of four vectors of units: all of them, `units` in all. */
+static inline void activate_units(const fr_activation *f, REAL *s, int n, ptrdiff_t p, int np, ptrdiff_t units)
+{
+    activate(f, s, s, n, (int)(fr_min((p + np) * 4, fr_ceil_div(units, W)) - p * 4)); /* one of n and np is 1 */
+}
+
+/* What backward needs of some units, up to four vectors: rows of values, and of the slopes there. */
+enum { MOST_VALUES = 5 };
+typedef struct {
+    REAL value[MOST_VALUES * 4 * W], slope[MOST_VALUES * 4 * W];
+} values;
+
+/* Row `row` of the values: numbers of an item, of `vectors` vectors of units from u on. */
+static inline void load_values(values *v, int row, const REAL *from, ptrdiff_t u, int vectors, ptrdiff_t units)
+{
+    for (int k = 0; k < vectors; k++)
+        v_store(v->value + (row * 4 + k) * W, v_load_n(from + u + k * W, fr_min(W, units - u - k * W)));
+}
+
+/* The slopes at some rows of the values. */
+static inline void find_slopes(const fr_activation *f, values *v, int row, int rows, int vectors)
+{
+    slopes(f, v->value + row * 4 * W, v->slope + row * 4 * W, rows, vectors);
+}
+
+/* The arithmetic of up to four vectors of units, from u on. */
+typedef void panel_fn(const member *m, REAL *s, const item *e, ptrdiff_t u, int vectors);
+
+/* f on each panel of a tile whose panels hold a single gate of four vectors of units. */
+static ALWAYS_INLINE void each_panel(const member *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np, panel_fn *f)
+{
+    for (int r = 0; r < n; r++)
+        for (ptrdiff_t b = p; b < p + np; b++, s += 4 * W)
+            f(m, s, e[r], b * 4 * W, panel_vectors(fr_ceil_div(m->H, W), b));
 }
 
 #endif

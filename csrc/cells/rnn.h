@@ -1,4 +1,4 @@
-/* rnn.h - h_t = tanh(a) or max(0, a), a = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh. */
+/* rnn.h - h_t = tanh(a), max(0, a) or another activation of a = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh. */
 #include "cells/cell.h"
 
 static ALWAYS_INLINE void tanh_unit(const member *m, REAL *s, const item *e, ptrdiff_t u, ptrdiff_t lanes)
@@ -43,11 +43,38 @@ static NOINLINE void relu_back(const member *m, REAL *s, item *const *e, int n, 
     each_unit(m, s, e, n, p, np, m->H, relu_unit_back);
 }
 
+/* ---- another activation -------------------------------------------------------------------------------- */
+
+static ALWAYS_INLINE void rnn_activated_unit(const member *m, REAL *s, const item *e, ptrdiff_t u, ptrdiff_t lanes)
+{
+    (void)m;
+    v_store_n(e->y + u, v_load(s), lanes);
+}
+static NOINLINE void rnn_activated_forward(const member *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+{
+    activate_units(&m->call->activation[0], s, n, p, np, m->H);
+    each_unit(m, s, e, n, p, np, m->H, rnn_activated_unit);
+}
+
+static ALWAYS_INLINE void rnn_activated_panel_back(const member *m, REAL *s, const item *e, ptrdiff_t u, int vectors)
+{
+    values v;
+    load_values(&v, 0, e->y, u, vectors, m->H);
+    find_slopes(&m->call->activation[0], &v, 0, 1, vectors);
+    for (int k = 0; k < vectors; k++, u += W)
+        v_store_n(e->dgates + u, v_load(s + k * W) * v_load(v.slope + k * W), fr_min(W, m->H - u));
+}
+static NOINLINE void rnn_activated_back(const member *m, REAL *s, item *const *e, int n, ptrdiff_t p, int np)
+{
+    each_panel(m, s, e, n, p, np, rnn_activated_panel_back);
+}
+
 #define RNN(forward_epilogue, backward_epilogue)                                                    \
     {                                                                                               \
         .gates = 1, .dgates = 1, .stages = 1,                                                       \
-        .forward = {{.nx = 1, .nh = 1, .tile = 1, .operand = OPERAND_H, .epilogue = forward_epilogue}}, \
-        .backward = {{.gates = 1, .epilogue = backward_epilogue}},                                  \
+        .forward = {{.nx = 1, .nh = 1, .tile = 1, .operand = OPERAND_H, .epilogue = forward_epilogue, \
+                     .activated = rnn_activated_forward}},                                          \
+        .backward = {{.gates = 1, .epilogue = backward_epilogue, .activated = rnn_activated_back}}, \
         .hidden_gradients = 1, .hidden = {{.blocks = 1, .operand = OPERAND_H}},                     \
     }
 static const cell rnn_tanh = RNN(tanh_forward, tanh_back);

@@ -1,10 +1,22 @@
-/* vmath.h - exp, tanh and sigmoid of whole arrays. */
+/* vmath.h - the functions of simd/vmath.h, of whole arrays. */
 
 #ifndef FR_ELEMENTWISE_VMATH_H
 #define FR_ELEMENTWISE_VMATH_H
 #include "fastrnn.h"
 #include "simd/fpstate.h"
 #include "simd/vmath.h"
+
+static ALWAYS_INLINE vec vmath_of(int function, vec v)
+{
+    switch (function) {
+    case 0: return v_exp(v);
+    case 1: return v_tanh(v);
+    case 2: return v_sigmoid(v);
+    case 3: return v_softplus(v);
+    case 4: return v_softsign(v);
+    default: return v_expm1_negative(v);
+    }
+}
 
 static void vmath(int function, ptrdiff_t n, const void *x, void *y)
 {
@@ -14,7 +26,7 @@ static void vmath(int function, ptrdiff_t n, const void *x, void *y)
     for (ptrdiff_t i = 0; i < n; i += W) {
         ptrdiff_t lanes = fr_min(W, n - i);
         vec v = v_load_n(from + i, lanes);
-        v_store_n(to + i, function == 0 ? v_exp(v) : function == 1 ? v_tanh(v) : v_sigmoid(v), lanes);
+        v_store_n(to + i, vmath_of(function, v), lanes);
     }
     fr_fp_leave(state);
 }

@@ -98,7 +98,7 @@ static int backward_stages(const fr_call *t, const cell *c, stage *g, int index,
     for (int i = 0; i < c->stages; i++) {
         const backward_stage *o = &c->backward[i];
         g[i] = backward_stage_of(t, t->w.w_hh, H, o->gates, o->order, t->P, base, used, index, members);
-        g[i].epilogue = o->epilogue;
+        g[i].epilogue = has_activations(t) ? o->activated : o->epilogue;
         g[i].dgates_at = o->dgates_at * H;
         g[i].own = o->own;
     }

@@ -175,7 +175,7 @@ static int forward_stages(const fr_call *t, const cell *c, stage *g, int index, 
         g[i].bias = take(base, used, panels * 4 * W * real); /* before all panels: pieces of a call may have teams of other sizes */
         g[i].forward = o;
         g[i].one_panel = packs_one_panel(t);
-        g[i].epilogue = o->epilogue;
+        g[i].epilogue = has_activations(t) ? o->activated : o->epilogue;
         g[i].pack = pack_panel;
         g[i].round = round_forward;
         g[i].tile = forward_tile;

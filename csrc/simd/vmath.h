@@ -1,4 +1,5 @@
-/* vmath.h - exp, tanh and sigmoid of a vector, without branches, and the derivatives of the last two.
+/* vmath.h - exp, tanh and sigmoid of a vector, without branches, and the derivatives of the last two; and what other activations need:
+ * softplus, softsign, and exp(x) - 1 for x <= 0.
  *
  *     x           v_exp       v_tanh      v_sigmoid
  *     NaN         NaN         NaN         NaN
@@ -10,6 +11,7 @@
  *
  * At most 2 ulp where the result is in the normal range, below it the result or zero; tanh is odd bit for
  * bit; all three are monotone, and so |tanh| <= 1 and 0 <= sigmoid <= 1. The C self-test tries every float32.
+ * The others: at most 4 ulp, and NaN stays NaN.
  * The steps are the same for every instruction set with a fused v_fma, and so are the bits.
  *
  * Why monotone: what follows the polynomial is a chain of rounded operations, each of which is monotone and
@@ -94,6 +96,17 @@ static const REAL VM_TANH[] = {
 #endif
 };
 
+/* atanh(s) = s + s z p(z), z = s^2, for 0 <= s <= 1/3: relative error 2^-27.7, 2^-59.4 */
+static const REAL VM_ATANH[] = {
+#if REAL_IS_FLOAT
+    0x1.555502p-2f, 0x1.99d1cap-3f, 0x1.1ec06ep-3f, 0x1.1ec918p-3f,
+#else
+    0x1.5555555555535p-2, 0x1.99999999a071ep-3, 0x1.249249208edf7p-3, 0x1.c71c741ae28cep-4,
+    0x1.745cb4408a358p-4, 0x1.3b1dd5743a653p-4, 0x1.10681aa563450p-4, 0x1.efd2a57956182p-5,
+    0x1.55cb1a915c342p-5, 0x1.5c5fa7e140dc9p-4,
+#endif
+};
+
 /* c[0] + c[1] x + ... + c[n-1] x^(n-1) (Horner: the fewest operations; other vectors fill the waits) */
 FR_INLINE vec vm_poly(const REAL *c, int n, vec x)
 {
@@ -153,6 +166,42 @@ FR_INLINE vec v_tanh(vec x)
 
     const vec y = v_select_gt(a, v_set1((REAL)VM_TANH_SMALL), large, small);
     return v_from_bits(v_bits(y) | (v_bits(x) ^ v_bits(a)));
+}
+
+/* For x <= 0: exp(x) = s + s e, with s = 2^n and e = exp(r) - 1. s is 0 at the lower end. */
+typedef struct {
+    vec s, e;
+} vm_exp_parts;
+
+FR_INLINE vm_exp_parts vm_exp_negative(vec x)
+{
+    x = v_max(v_set1(VM_SIGMOID_MIN), x);
+    const vec t = v_fma(x, v_set1((REAL)VM_LOG2E), v_set1((REAL)VM_MAGIC)), n = t - v_set1((REAL)VM_MAGIC);
+    const vec r = v_fnma(n, v_set1((REAL)VM_LN2_LO), v_fnma(n, v_set1((REAL)VM_LN2_HI), x));
+    return (vm_exp_parts){vm_pow2(t), vm_expm1_reduced(r)};
+}
+
+/* exp(x) - 1 for x <= 0, as if x were 0 above: s e + (s - 1). Around 0, where that would cancel, s is 1. */
+FR_INLINE vec v_expm1_negative(vec x)
+{
+    const vm_exp_parts p = vm_exp_negative(v_min(v_zero(), x));
+    return v_fma(p.s, p.e, p.s - v_set1(1));
+}
+
+/* max(0, x) + log(1 + e), e = exp(-|x|): log(1 + e) = 2 atanh(e / (2 + e)), which keeps the digits of a small e. */
+FR_INLINE vec v_softplus(vec x)
+{
+    const vm_exp_parts p = vm_exp_negative(-v_abs(x));
+    const vec e = (p.e + v_set1(1)) * p.s, s = e / (v_set1(2) + e), z = s * s;
+    const vec half = v_fma(s * z, vm_poly(VM_ATANH, VM_LENGTH(VM_ATANH), z), s);
+    return v_fma(v_set1(2), half, v_max(v_zero(), x));
+}
+
+/* x / (1 + |x|), with infinities cut to what gives +-1 */
+FR_INLINE vec v_softsign(vec x)
+{
+    x = v_min(v_set1((REAL)0x1p100), v_max(v_set1((REAL)-0x1p100), x));
+    return x / (v_set1(1) + v_abs(x));
 }
 
 /* The derivatives, by the values: y (1 - y) of a sigmoid, 1 - y^2 of a tanh. */

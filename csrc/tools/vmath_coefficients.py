@@ -71,6 +71,16 @@ def tanh_weight(z):
     return z * a / mp.tanh(a)
 
 
+def atanh_tail(z):
+    s = mp.sqrt(z)
+    return (mp.atanh(s) / s - 1) / z
+
+
+def atanh_weight(z):
+    s = mp.sqrt(z)
+    return z * s / mp.atanh(s)
+
+
 def exp_in_tanh(small):
     """What an error of p(u) does to tanh(n ln2/2 + u) = 1 - 2 / (2^n exp(2u) + 1) from `small` on."""
 
@@ -83,7 +93,7 @@ def exp_in_tanh(small):
 
 def main():
     edge = LN2 / 2 * mp.mpf("1.0001")
-    for dtype, n_exp, n_exp2, n_tanh in ((np.float32, 5, 5, 5), (np.float64, 10, 11, 11)):
+    for dtype, n_exp, n_exp2, n_tanh, n_atanh in ((np.float32, 5, 5, 5, 4), (np.float64, 10, 11, 11, 10)):
         small = SMALL[dtype]
         show("exp(r) = 1 + r + r^2 p(r), |r| <= ln2/2",
              exp_tail, lambda r: r**2 / mp.exp(r), n_exp, -edge, edge, dtype)
@@ -91,6 +101,8 @@ def main():
              exp_ratio, exp_in_tanh(small), n_exp2, -edge / 2, edge / 2, dtype)
         show(f"tanh(a) = a + a z p(z), z = a^2, a <= {mp.nstr(small)}",
              tanh_tail, tanh_weight, n_tanh, mp.mpf("1e-12"), small**2, dtype)
+        show("atanh(s) = s + s z p(z), z = s^2, s <= 1/3",
+             atanh_tail, atanh_weight, n_atanh, mp.mpf("1e-12"), mp.mpf(1) / 9, dtype)
 
 
 if __name__ == "__main__":

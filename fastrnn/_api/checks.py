@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._engine.activations import KINDS, Activation
 from .._engine.memory import F32, F64, allocate, out_of_memory
 
 __all__ = ["F32", "F64", "allocate", "out_of_memory"]
@@ -181,6 +182,18 @@ def choice(name: str, value: Any, *options: str) -> str:
     if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name}: expected {' or '.join(map(repr, options))}, got {_shown(value)}")
     return value
+
+
+def activation(name: str, value: Any) -> Activation:
+    """A name in KINDS, or a tuple of one and its parameters, alpha first; those that are left out at the end are the defaults."""
+    kind, *given = value if isinstance(value, tuple) and value else (value,)
+    if not isinstance(kind, str) or kind not in KINDS:
+        names = ", ".join(map(repr, KINDS))
+        raise ValueError(f"{name}: expected one of {names}, or a tuple of one and its parameters, got {_shown(value)}")
+    defaults = KINDS[kind].parameters
+    if len(given) > len(defaults):
+        raise ValueError(f"{name}: expected at most {len(defaults)} parameters of {kind!r}, got {_shown(value)}")
+    return Activation(str(kind), (*(real(name, number) for number in given), *defaults[len(given) :]))
 
 
 def precision(value: Any, dtype: np.dtype[Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .._engine.activations import Activation, ActivationLike
 from .._engine.cells import Cell
 from .._engine.weights import Weights
 from . import checks
@@ -328,7 +329,16 @@ def add_forget_bias(params: Parameters, H: int, value: float) -> None:
 
 
 class RecurrentModule(Module):
-    """What layers and cells share besides: the precision of their products."""
+    """What layers and cells share besides: their activations, and the precision of their products."""
+
+    # also of pickles that say nothing of them; an RNN has its nonlinearity
+    activation: ActivationLike = "tanh"
+    recurrent_activation: ActivationLike = "sigmoid"
+
+    def _take_activations(self, activation: Any, recurrent_activation: Any) -> tuple[Activation, Activation]:
+        g, f = checks.activation("activation", activation), checks.activation("recurrent_activation", recurrent_activation)
+        self.activation, self.recurrent_activation = g.given, f.given
+        return g, f
 
     @property
     def precision(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .._engine.cells import Cell
 from . import checks
 from .parameters import RecurrentModule
 
@@ -23,12 +24,16 @@ class Portable(RecurrentModule):
     """A layer whose weights come from and go to other systems: see fastrnn.formats."""
 
     _family: str
+    _cell: Cell
 
     def load_weights(self, weights: Any, format: str | Format = "pytorch") -> None:
         """Copy the weights of another system into this layer; all or none.
 
         Biases are there for all gates, directions and layers or, with bias=False, for none; peepholes likewise. What the format has
         no place for, such as a second bias or peepholes, becomes zero.
+
+        Weights do not tell the activations of the layer that they are from: this layer must have been made with the same ones.
+        Layers of Keras 1 and 2 have recurrent_activation="hard_sigmoid" unless they say otherwise.
 
         Parameters
         ----------
@@ -80,7 +85,8 @@ class Portable(RecurrentModule):
         Raises
         ------
         ValueError
-            An unknown format, or one that has no place for something that is not zero.
+            An unknown format; one that has no place for something that is not zero; or an activation that the other system's
+            layers do not have.
 
         Examples
         --------
@@ -90,7 +96,14 @@ class Portable(RecurrentModule):
         [(3, 12), (4, 12), (2, 12)]
         """
         from .. import formats
+        from ..formats.table import has_activations, lookup
 
+        for name, activation in self._cell.unusual():
+            if not has_activations(format, self._family):
+                raise ValueError(
+                    f"{name}: expected the usual one for the format {lookup(format).name}, of a system whose "
+                    f"{self._family.upper()} has no other activations; got {activation.given!r}"
+                )
         return formats.write(self.params, format, self._family, getattr(self, "reset_after", True))
 
     def export_gradients(self, gradients: Mapping[str, Array], format: str | Format = "pytorch") -> Any:
@@ -143,8 +156,9 @@ class Portable(RecurrentModule):
     ) -> _Layer:
         """A new layer with the weights of another system, of the sizes that the weights have.
 
-        Keras's get_weights() does not tell activations: a layer with recurrent_activation="hard_sigmoid", the default of Keras 1
-        and 2, has the same arrays as one with "sigmoid". Look at layer.get_config(), or let fastrnn.load_model read the file.
+        Weights do not tell the activations of the layer that they are from: it is tanh and sigmoid unless `options` name others.
+        A Keras layer with recurrent_activation="hard_sigmoid", the default of Keras 1 and 2, has the same arrays as one with
+        "sigmoid": look at layer.get_config(), or let fastrnn.load_model read the file.
 
         Parameters
         ----------

@@ -25,12 +25,15 @@ class Cell:
         self.weights = {name.removesuffix(suffix): w for name, w in layer.params.items() if _suffix(name) == suffix}
         self.is_lstm, self.H = isinstance(layer, LSTM), layer.hidden_size
         self.options: dict[str, Any] = {}
+        if not isinstance(layer, RNN):
+            self.options = {"activation": layer.activation, "recurrent_activation": layer.recurrent_activation}
         if isinstance(layer, LSTM):
             self.call: Any = lstm
-            self.options = {"peephole": self.weights.get("weight_ch"), "w_hr": self.weights.get("weight_hr")}
+            self.options |= {"peephole": self.weights.get("weight_ch"), "w_hr": self.weights.get("weight_hr")}
             self.gates = "ifgo"
         elif isinstance(layer, GRU):
-            self.call, self.options, self.gates = gru, {"reset_after": layer.reset_after}, "rzn"
+            self.call, self.gates = gru, "rzn"
+            self.options["reset_after"] = layer.reset_after
         else:
             assert isinstance(layer, RNN)
             self.call, self.options, self.gates = rnn, {"nonlinearity": layer.nonlinearity}, "h"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..reference import Function
 from .chain import Chain, Steps
 
 Array = NDArray[Any]
@@ -141,8 +142,9 @@ def _parts(steps: Steps) -> dict[str, Array]:
 
 def _of_n(steps: Steps, h: Array, of_h: Array, pre_r: Array) -> Array:
     """What comes from h to the n of a GRU, by way of r."""
-    w, r, H = steps.cell.weights, 1 / (1 + np.exp(-pre_r)), steps.cell.H
-    if steps.cell.options["reset_after"]:
+    w, options, H = steps.cell.weights, steps.cell.options, steps.cell.H
+    r = Function("recurrent_activation", options["recurrent_activation"]).value(pre_r)
+    if options["reset_after"]:
         return r * of_h
     return (r * h) @ w["weight_hh"][2 * H :].T + w.get("bias_hh", np.zeros(3 * H, h.dtype))[2 * H :]
 

@@ -94,7 +94,8 @@ def jacobian_norms(layer: Any, x: Array, t: int | None = None, *, row: int = 0, 
         bound = None
         if isinstance(layer, RNN):
             w = layer.params["weight_hh" + layer._suffixes[cell]].astype(np.float64)
-            bound = np.linalg.norm(w, 2) ** np.arange(t, -1, -1.0)
+            steepest = max((activation.steepest for activation in layer._cell.activations), default=1.0)
+            bound = (np.linalg.norm(w, 2) * steepest) ** np.arange(t, -1, -1.0)
     norms[t] = 1
     return JacobianNorms(norms, bound)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 Activation = str | tuple[Any, ...]  # a name, or a name with its parameters, such as ("hard_sigmoid", 0.2, 0.5)
+# The names that mean the same there and here; others may have other parameters, so that readers give those.
+_ALIKE = ("tanh", "sigmoid", "relu", "linear", "softsign", "softplus", "elu")
 
 
 def activations_supported(family: str, activation: Activation, recurrent_activation: Activation | None = None) -> dict[str, Any]:
@@ -14,15 +16,10 @@ def activations_supported(family: str, activation: Activation, recurrent_activat
 
     Raises: ValueError with the reason why no layer has them.
     """
-    if family == "rnn":
-        if activation in ("tanh", "relu"):
-            return {"nonlinearity": activation}
-        raise ValueError(f"its activation is {_shown(activation)}, and an RNN has tanh or relu")
-    for what, got, ours in (("activation", activation, "tanh"), ("recurrent_activation", recurrent_activation, "sigmoid")):
-        if got != ours:
-            raise ValueError(f"its {what} is {_shown(got)}, and a layer has {ours}")
-    return {}
-
-
-def _shown(activation: Any) -> str:
-    return f"{activation[0]}{activation[1:]}" if isinstance(activation, tuple) else str(activation)
+    given = {"activation": activation}
+    if family != "rnn":
+        given["recurrent_activation"] = recurrent_activation or "sigmoid"
+    for what, got in given.items():
+        if not isinstance(got, tuple) and got not in _ALIKE:
+            raise ValueError(f"its {what} is {got}, and a layer has {', '.join(_ALIKE)} and hard_sigmoid")
+    return {"nonlinearity": activation} if family == "rnn" else given

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..layers import GRU, LSTM
-from .activations import activations_supported
 from .model import Layer, Model, Wishes, skip, take
 from .state_dicts import add_layers, flat, is_recurrent
 
@@ -49,9 +48,11 @@ def _add_keras(k: int, layer: Any, model: Model, wishes: Wishes) -> None:
 
 
 def _layer(kind: str, layer: Mapping[str, Any], wishes: Wishes) -> Layer:
-    options = activations_supported(kind, layer.get("activation") or "tanh", "sigmoid")
+    activation = layer.get("activation") or "tanh"
+    if activation != "tanh":  # RTNeural has no other, and its files do not tell the gates' own
+        raise ValueError(f"its activation is {activation}, and a layer has tanh")
     weights = [_array("weights", array) for array in layer["weights"]]
-    return _KINDS[kind].from_weights(weights, "keras", **wishes.options(False), **options)
+    return _KINDS[kind].from_weights(weights, "keras", **wishes.options(False))
 
 
 def _array(name: str, leaf: Any) -> NDArray[Any]:

@@ -129,8 +129,10 @@ def _check_directions(found: Found, config: Mapping[str, Any]) -> None:
 
 
 def _activations(family: str, config: Mapping[str, Any], version: str) -> tuple[Activation, ...]:
-    names = ("activation",) if family == "rnn" else ("activation", "recurrent_activation")
-    return tuple(_activation(config.get(name, "tanh" if name == "activation" else "hard_sigmoid"), version) for name in names)
+    names = {"activation": "tanh"}
+    if family != "rnn":
+        names["recurrent_activation"] = config.get("inner_activation", "hard_sigmoid")  # its name in Keras 1
+    return tuple(_activation(config.get(name, otherwise), version) for name, otherwise in names.items())
 
 
 def _activation(value: Any, version: str) -> Activation:

@@ -266,3 +266,18 @@ def lookup(format: Any) -> Format:
     if not isinstance(format, str) or format not in FORMATS:
         raise ValueError(f"format: expected a fastrnn.formats.Format or one of {', '.join(FORMATS)}, got {format!r}")
     return FORMATS[format]
+
+
+# The systems whose layers have their activations as an option, so that weights say all the same; by family.
+_EVERY = ("rnn", "gru", "lstm")
+_ACTIVATIONS = {
+    **dict.fromkeys(("keras", "onnx", "flax-linen", "flax-nnx", "lasagne", "madmom"), _EVERY),
+    "mlx": ("rnn",),
+    "numpy-ml": ("rnn", "lstm"),
+}
+
+
+def has_activations(format: str | Format, family: str) -> bool:
+    """Can a layer of this system have other activations than the usual ones? Of a format of the caller's own: yes."""
+    found = lookup(format)
+    return FORMATS.get(found.name) is not found or family in _ACTIVATIONS.get(found.name, ())

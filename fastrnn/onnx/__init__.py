@@ -12,6 +12,8 @@ Where the specification (opset 22) leaves something open, or ONNX Runtime (1.31,
 - The defaults of alpha and beta are those of the ONNX operators of that name: LeakyRelu 0.01, ThresholdedRelu 1, HardSigmoid 0.2
   and 0.5, Elu 1. Affine (1 and 0) and ScaledTanh (1 and 1) are no operators today; ours make them the identity and Tanh. ONNX
   Runtime takes 0 for ThresholdedRelu, Affine and ScaledTanh.
+- Numbers among the attributes of a file are float32. load and nodes take them as the shortest decimal numbers that round to them:
+  an alpha of 0.2 is 0.2, in float64 too, and not 0.200000003.
 - ThresholdedRelu keeps x = alpha, as the operators' text says; ONNX Runtime makes it 0.
 - A row without steps (sequence_lens 0, or T = 0) has final states of 0, not its initial states, as in ONNX Runtime.
 - Y is 0 after the end of a row and in the order of X in both directions; the reverse direction starts at the row's own end.

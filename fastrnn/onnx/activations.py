@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .._engine.activations import KINDS
+from .._engine.activations import Activation as Fused
 
 Array = NDArray[Any]
 Function = Callable[[Array], Array]
@@ -21,6 +25,18 @@ class Activation(NamedTuple):
 
     def function(self) -> Function:
         return lambda x: _FUNCTIONS[self.name](x, self.alpha, self.beta)
+
+    def fused(self) -> Fused:
+        """The same function as the kernels have it."""
+        return Fused(_ours(self.name), tuple(p for p in (self.alpha, self.beta) if p is not None))
+
+    @classmethod
+    def of(cls, fused: Fused) -> Activation:
+        """The function of the kernels as ONNX has it."""
+        if fused.name == "linear":
+            return cls("Affine", *KINDS["linear"].fixed)
+        name = next(activation.name for activation in ACTIVATIONS.values() if _ours(activation.name) == fused.name)
+        return cls(name, *fused.parameters)
 
 
 # Equations: ONNX operator LSTM, "Activation functions". Names and the defaults of alpha and beta; the specification refers to the
@@ -42,6 +58,11 @@ ACTIVATIONS = {
         Activation("Softplus"),
     )
 }
+
+
+def _ours(name: str) -> str:
+    """LeakyRelu is leaky_relu."""
+    return re.sub(r"(?<=.)(?=[A-Z])", "_", name).lower()
 
 
 def _sigmoid(x: Array) -> Array:

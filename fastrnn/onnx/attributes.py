@@ -37,11 +37,7 @@ class Attributes:
     @property
     def fused(self) -> bool:
         """Whether the compiled kernels compute this."""
-        return self.clip is None and not self.input_forget and all(map(self._standard, self.activations))
-
-    def _standard(self, activations: tuple[Activation, ...]) -> bool:
-        names = tuple(activation.name.lower() for activation in activations)
-        return names == _DEFAULTS[self.op_type] or (self.op_type, names) == ("RNN", ("relu",))
+        return self.clip is None and not self.input_forget
 
 
 def read(op_type: str, attributes: Mapping[str, Any]) -> Attributes:

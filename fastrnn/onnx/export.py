@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._api import checks
+from .._engine.cells import Cell
 from ..layers import GRU, LSTM, RNN
+from .activations import Activation
 from .require import require_onnx
 
 Array = NDArray[Any]
@@ -140,8 +142,19 @@ class _Builder:
         attributes["direction"] = "bidirectional" if self.D == 2 else "forward"
         if isinstance(self.layer, GRU):
             attributes["linear_before_reset"] = int(self.layer.reset_after)
-        elif isinstance(self.layer, RNN):
-            attributes["activations"] = [self.layer.nonlinearity.capitalize()] * self.D
+        return attributes | self.activations()
+
+    def activations(self) -> dict[str, Any]:
+        """Of all directions, if they are not the operator's own; alpha and beta of those that have them, in order."""
+        cell = self.layer._cell
+        if not cell.activations:
+            return {"activations": ["Relu"] * self.D} if cell == Cell.RNN_RELU else {}
+        functions = [Activation.of(activation) for activation in cell.activations] * self.D
+        attributes: dict[str, Any] = {"activations": [function.name for function in functions]}
+        for parameter in ("alpha", "beta"):
+            numbers = [number for function in functions if (number := getattr(function, parameter)) is not None]
+            if numbers:
+                attributes[f"activation_{parameter}"] = numbers
         return attributes
 
     def starts(self, member: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""One direction of an operator with the standard attributes, on the compiled kernels."""
+"""One direction of an operator, on the compiled kernels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .. import functional
+from .._engine.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from ..formats import FORMATS
 from .attributes import Attributes
 from .inputs import Inputs
@@ -24,12 +25,14 @@ def run(attributes: Attributes, inputs: Inputs, d: int, threads: int | None) -> 
         "batch_first": attributes.batch_first,
         "threads": threads,
     }
-    if attributes.op_type == "LSTM":
-        y, state, _ = functional.lstm(inputs.X, **weights, h0=direction.h0, c0=direction.c0, **options)
-        return y, state
+    cell = _cell(attributes, d, peephole="peephole" in weights)
+    return functional.infer(cell, inputs.X, weights, direction.h0, direction.c0, **options)
+
+
+def _cell(attributes: Attributes, d: int, peephole: bool) -> Cell:
+    f, *rest = (activation.fused() for activation in attributes.activations[d])
+    if attributes.op_type == "RNN":
+        return rnn_cell(f)
     if attributes.op_type == "GRU":
-        y, h, _ = functional.gru(inputs.X, **weights, h0=direction.h0, reset_after=attributes.linear_before_reset, **options)
-        return y, (h,)
-    nonlinearity = attributes.activations[d][0].name.lower()
-    y, h, _ = functional.rnn(inputs.X, **weights, h0=direction.h0, nonlinearity=nonlinearity, **options)
-    return y, (h,)
+        return gru_cell(attributes.linear_before_reset, rest[0], f)
+    return lstm_cell(peephole, rest[0], f, rest[1])

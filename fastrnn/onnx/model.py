@@ -165,17 +165,23 @@ class Node(Pickled):
         weights = self._weights(a)
         if not a.fused:
             raise self.refusal(f"no layer has its attributes, {dict(self.attributes)}; node.run does")
+        if len(set(a.activations)) > 1:
+            raise self.refusal("its two directions have different activations, a layer has the same in both; node.run does")
         if a.reverse == (True,):
             raise self.refusal("a layer goes forward or both ways, not in reverse alone; node.run does")
         kind: type[Layer] = {"RNN": RNN, "GRU": GRU, "LSTM": LSTM}[self.op_type]
         options: dict[str, Any] = {"batch_first": a.batch_first}
+        f, *rest = (activation.fused().given for activation in a.activations[0])
+        if len(set(rest)) > 1:
+            raise self.refusal(
+                f"its g and h are different activations, {rest[0]!r} and {rest[1]!r}, a layer has one; node.run does"
+            )
+        if kind is RNN:
+            options["nonlinearity"] = f
+        else:
+            options |= {"activation": rest[0], "recurrent_activation": f}
         if kind is GRU:
             options["reset_after"] = a.linear_before_reset
-        if kind is RNN:
-            names = {activations[0].name.lower() for activations in a.activations}
-            if len(names) > 1:
-                raise self.refusal("its two directions have different activations, a layer has one nonlinearity; node.run does")
-            options["nonlinearity"] = names.pop()
         return kind.from_weights(weights, "onnx", dtype=dtype, **options)
 
     def check_start(self) -> None:
@@ -362,7 +368,9 @@ def _node(proto: Any, scope: Scope) -> Node:
 
 
 def _decoded(value: Any) -> Any:
-    """Strings are bytes in a model."""
+    """Strings are bytes in a model, and numbers float32: they stand for the shortest decimal ones, 0.2 for 0.200000003."""
     if isinstance(value, bytes):
         return value.decode(errors="replace")
+    if isinstance(value, float):
+        return float(str(np.float32(value)))
     return [_decoded(item) for item in value] if isinstance(value, list) else value

@@ -73,8 +73,7 @@ def run_node(
 def path_of(op_type: str, attributes: Mapping[str, Any]) -> str:
     """How run_node computes these attributes: "fused", the compiled kernels, or "numpy", a loop of NumPy calls over time.
 
-    Fused are RNN with Tanh or Relu, GRU with Sigmoid and Tanh, LSTM with Sigmoid, Tanh and Tanh, each without clip and, of an LSTM,
-    without input_forget; whatever the other attributes are, and the inputs.
+    In NumPy are clip and an LSTM's input_forget; all else is fused, whatever the activations and the inputs are.
 
     Parameters
     ----------
@@ -93,8 +92,8 @@ def path_of(op_type: str, attributes: Mapping[str, Any]) -> str:
     Examples
     --------
     >>> import fastrnn.onnx
-    >>> fastrnn.onnx.path_of("RNN", {"activations": ["Softsign"]})
-    'numpy'
+    >>> fastrnn.onnx.path_of("RNN", {"activations": ["Softsign"]}), fastrnn.onnx.path_of("RNN", {"clip": 3.0})
+    ('fused', 'numpy')
     """
     return "fused" if _attributes.read(op_type, attributes).fused else "numpy"
 

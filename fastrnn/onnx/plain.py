@@ -1,4 +1,5 @@
-"""One direction of an operator with any attributes, in plain NumPy: a loop over time, all rows of the batch at once."""
+"""One direction of an operator with any attributes, in plain NumPy: a loop over time, all rows of the batch at once. For what the
+kernels do not have, clip and input_forget, and for tests."""
 
 from __future__ import annotations
 

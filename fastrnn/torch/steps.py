@@ -253,6 +253,6 @@ class GeneralStep:
 def _torchs(cell: Cell, weights: dict[str, Tensor]) -> Any:
     """PyTorch's module for this cell, with tensors of any kind as its weights."""
     kind = {Cell.LSTM: torch.nn.LSTMCell, Cell.GRU_AFTER: torch.nn.GRUCell}.get(cell, torch.nn.RNNCell)
-    nonlinearity = next((name for name, one in NONLINEARITIES.items() if one is cell), None)
+    nonlinearity = next((name for name, one in NONLINEARITIES.items() if one == cell), None)
     given = {"hidden_size": weights["weight_hh"].shape[1], "nonlinearity": nonlinearity, "bias_ih": None, "bias_hh": None}
     return bare(kind, given | weights)

@@ -15,11 +15,13 @@
  * these are also trained from checkpoints, with c and the gates made again: the same bits, those of what was
  * made again included, where the checkpoints cut no sum.
  *
+ * A third time they are drawn with activations of their own.
+ *
  * bfloat16 is float32 with the operands of all products rounded to bfloat16, in the loops as well. Their other sums differ, so now and
  * then a number is rounded to the neighbour of what the kernels have: the tolerance is a few steps of bfloat16.
  *
- * Prints a hash of all float32 results, one of all float64 and one of all bfloat16 results of each instruction set, and three more of
- * the cases with options: v3, v4, neon and amx do the same operations in the same order, so theirs must be equal,
+ * Prints a hash of all float32 results, one of all float64 and one of all bfloat16 results of each instruction set, three more of the
+ * cases with options, and three of those with activations: v3, v4, neon and amx do the same operations in the same order, so theirs must be equal,
  * and so must those of scalar on all machines. With -DAMX_IN_C and tests/c/amx_in_c.c the kernels of amx are among them, with AMX's
  * instructions in C. Exit code 1 if anything is wrong.
  */
@@ -44,7 +46,7 @@ enum { MOST_UNITS = 160, MOST_UNITS_OF_LONG = 40 }; /* H times B */
 static const char *const CELL_NAME[] = {
     "rnn tanh", "rnn relu", "lstm", "lstm peephole", "gru after", "gru before",
 };
-enum { DTYPES = 3 };
+enum { DTYPES = 3, ROUNDS = 3 };
 static const char *const DTYPE_NAME[DTYPES] = {"float32", "float64", "bfloat16"};
 static const double TOLERANCE[DTYPES] = {2e-5, 1e-12, 2e-2};
 
@@ -74,7 +76,8 @@ static const char *const ARRAY_NAME[] = {
 typedef struct {
     const char *isa;
     int cell, dtype, reverse, ragged, batch_first;
-    int options; /* is it of the second round? */
+    int options; /* is it of the second round, or 2, of the third? */
+    fr_activation f[3]; /* all 0 before the third round */
     ptrdiff_t T, B, I, H, P, G, truncate;
     ptrdiff_t steps, items; /* the plan */
     ptrdiff_t first[MOST_T + 1], row[MOST_ITEMS], time[MOST_ITEMS], prev[MOST_ITEMS], rank[MOST_B];
@@ -133,6 +136,19 @@ static void draw_plan(problem *p)
     }
 }
 
+/* Those of the gates are bounded, or states would grow from step to step. No jump: the loops may be on its other side. */
+static void draw_activations(problem *p)
+{
+    static const fr_activation bounded[] = {{FR_TANH, 0, 0}, {FR_SIGMOID, 0, 0}, {FR_HARD_SIGMOID, 0.2, 0.5}, {FR_HARD_SIGMOID, 0.4, 0.6},
+                                            {FR_SOFTSIGN, 0, 0}, {FR_SCALED_TANH, 0.7, 1.2}};
+    static const fr_activation any[] = {{FR_RELU, 0, 0}, {FR_LEAKY_RELU, 0.1, 0}, {FR_THRESHOLDED_RELU, 0, 0}, {FR_AFFINE, 0.5, 0.1},
+                                        {FR_ELU, 0.8, 0}, {FR_SOFTPLUS, 0, 0}, {FR_SOFTSIGN, 0, 0}, {FR_SCALED_TANH, 1.1, 0.9},
+                                        {FR_TANH, 0, 0}, {FR_SIGMOID, 0, 0}};
+    if (p->options < 2) return;
+    for (int k = 0; k < 3; k++)
+        p->f[k] = k == 0 && p->G > 1 ? bounded[draw(LENGTH(bounded))] : any[draw(LENGTH(any))];
+}
+
 /* Which arrays there are, and how large. */
 static void draw_sizes(problem *p)
 {
@@ -151,6 +167,7 @@ static void draw_sizes(problem *p)
     };
     for (int a = 0; a < ARRAYS; a++) p->count[a] = optional[a] && draw(5) == 0 ? 0 : all[a];
     if (!p->options) return;
+    draw_activations(p);
     p->count[DCS] = draw(3) ? T * B * cells : 0;
     if (draw(5) == 0) p->count[DW_HR] = 0;
 }
@@ -210,7 +227,49 @@ typedef struct {
     double *y, *cn, *gates;
 } item;
 
-static double sigmoid(double a) { return 1 / (1 + exp(-a)); }
+/* The activation of the gates (0), of the candidate (1) and of an LSTM's c (2) at a. */
+static double value(const problem *p, int which, double a)
+{
+    const double alpha = p->f[which].alpha, beta = p->f[which].beta;
+    switch (p->f[which].kind) {
+    case FR_TANH: return tanh(a);
+    case FR_RELU: return a > 0 ? a : 0;
+    case FR_LEAKY_RELU: return a < 0 ? alpha * a : a;
+    case FR_THRESHOLDED_RELU: return a >= alpha ? a : 0;
+    case FR_AFFINE: return alpha * a + beta;
+    case FR_SCALED_TANH: return alpha * tanh(beta * a);
+    case FR_HARD_SIGMOID: return fmin(1, fmax(0, alpha * a + beta));
+    case FR_ELU: return a < 0 ? alpha * expm1(a) : a;
+    case FR_SOFTSIGN: return a / (1 + fabs(a));
+    case FR_SOFTPLUS: return log1p(exp(-fabs(a))) + (a > 0 ? a : 0);
+    case FR_USUAL:
+        if (p->cell == FR_RNN_RELU) return a > 0 ? a : 0;
+        if (which > 0 || p->cell == FR_RNN_TANH) return tanh(a);
+    }
+    return 1 / (1 + exp(-a));
+}
+
+/* Its slope where its value is y. */
+static double slope(const problem *p, int which, double y)
+{
+    const double alpha = p->f[which].alpha, beta = p->f[which].beta;
+    switch (p->f[which].kind) {
+    case FR_TANH: return 1 - y * y;
+    case FR_RELU: return y > 0;
+    case FR_LEAKY_RELU: return y > 0 ? 1 : alpha;
+    case FR_THRESHOLDED_RELU: return y != 0;
+    case FR_AFFINE: return alpha;
+    case FR_SCALED_TANH: return alpha * beta * (1 - y / alpha * (y / alpha));
+    case FR_HARD_SIGMOID: return y > 0 && y < 1 ? alpha : 0;
+    case FR_ELU: return y > 0 ? 1 : y + alpha;
+    case FR_SOFTSIGN: return (1 - fabs(y)) * (1 - fabs(y));
+    case FR_SOFTPLUS: return -expm1(-y);
+    case FR_USUAL:
+        if (p->cell == FR_RNN_RELU) return y > 0;
+        if (which > 0 || p->cell == FR_RNN_TANH) return 1 - y * y;
+    }
+    return y * (1 - y);
+}
 
 /* An operand of a product: rounded to the nearest bfloat16, the upper half of a float32, where it is one. */
 static double operand(const problem *p, double x)
@@ -265,18 +324,18 @@ static double peephole(const problem *p, int gate, ptrdiff_t u)
 }
 
 /* o tanh(c_t): h_t, or what is projected to it. */
-static double lstm_m(const problem *p, const item *e, ptrdiff_t u) { return e->gates[3 * p->H + u] * tanh(e->cn[u]); }
+static double lstm_m(const problem *p, const item *e, ptrdiff_t u) { return e->gates[3 * p->H + u] * value(p, 2, e->cn[u]); }
 
 static void lstm_unit(const problem *p, const item *e, ptrdiff_t u)
 {
     const ptrdiff_t H = p->H;
     double a[4], *gate = e->gates + u;
     for (int g = 0; g < 4; g++) a[g] = input(p, e, g * H + u) + recurrent(p, e->h, g * H + u);
-    gate[0] = sigmoid(a[0] + peephole(p, 0, u) * e->c[u]);
-    gate[H] = sigmoid(a[1] + peephole(p, 1, u) * e->c[u]);
-    gate[2 * H] = tanh(a[2]);
+    gate[0] = value(p, 0, a[0] + peephole(p, 0, u) * e->c[u]);
+    gate[H] = value(p, 0, a[1] + peephole(p, 1, u) * e->c[u]);
+    gate[2 * H] = value(p, 1, a[2]);
     e->cn[u] = gate[H] * e->c[u] + gate[0] * gate[2 * H];
-    gate[3 * H] = sigmoid(a[3] + peephole(p, 2, u) * e->cn[u]);
+    gate[3 * H] = value(p, 0, a[3] + peephole(p, 2, u) * e->cn[u]);
 }
 
 static void lstm_item(const problem *p, const item *e)
@@ -296,12 +355,12 @@ static void gru_item(const problem *p, const item *e)
     double *r = e->gates, *z = r + H, *n = z + H, *other = n + H; /* W_hn h + b_hn, or r*h */
     const int after = p->cell == FR_GRU_AFTER;
     for (ptrdiff_t u = 0; u < H; u++) {
-        r[u] = sigmoid(input(p, e, u) + recurrent(p, e->h, u));
-        z[u] = sigmoid(input(p, e, H + u) + recurrent(p, e->h, H + u));
+        r[u] = value(p, 0, input(p, e, u) + recurrent(p, e->h, u));
+        z[u] = value(p, 0, input(p, e, H + u) + recurrent(p, e->h, H + u));
         other[u] = after ? recurrent(p, e->h, 2 * H + u) : r[u] * e->h[u];
     }
     for (ptrdiff_t u = 0; u < H; u++) {
-        n[u] = tanh(input(p, e, 2 * H + u) + (after ? r[u] * other[u] : recurrent(p, other, 2 * H + u)));
+        n[u] = value(p, 1, input(p, e, 2 * H + u) + (after ? r[u] * other[u] : recurrent(p, other, 2 * H + u)));
         e->y[u] = (1 - z[u]) * n[u] + z[u] * e->h[u];
     }
 }
@@ -311,8 +370,7 @@ static void forward_item(const problem *p, const item *e)
     if (is_gru(p)) gru_item(p, e);
     else if (is_lstm(p)) lstm_item(p, e);
     else for (ptrdiff_t u = 0; u < p->H; u++) {
-        const double a = input(p, e, u) + recurrent(p, e->h, u);
-        e->y[u] = p->cell == FR_RNN_TANH ? tanh(a) : a > 0 ? a : 0;
+        e->y[u] = value(p, 0, input(p, e, u) + recurrent(p, e->h, u));
     }
 }
 
@@ -337,9 +395,9 @@ static void lstm_unit_back(const problem *p, const item *e, ptrdiff_t u, double 
 {
     const ptrdiff_t H = p->H;
     const double i = e->gates[u], f = e->gates[H + u], g = e->gates[2 * H + u], o = e->gates[3 * H + u];
-    const double tc = tanh(e->cn[u]), dao = dh * tc * o * (1 - o);
-    const double dcn = *dc + dh * o * (1 - tc * tc) + dao * peephole(p, 2, u);
-    const double da[4] = {dcn * g * i * (1 - i), dcn * e->c[u] * f * (1 - f), dcn * i * (1 - g * g), dao};
+    const double tc = value(p, 2, e->cn[u]), dao = dh * tc * slope(p, 0, o);
+    const double dcn = *dc + dh * o * slope(p, 2, tc) + dao * peephole(p, 2, u);
+    const double da[4] = {dcn * g * slope(p, 0, i), dcn * e->c[u] * slope(p, 0, f), dcn * i * slope(p, 1, g), dao};
     for (int k = 0; k < 4; k++) d->ax[k * H + u] = d->ah[k * H + u] = da[k];
     *dc = dcn * f + da[0] * peephole(p, 0, u) + da[1] * peephole(p, 1, u);
     if (!p->want[DPEEPHOLE]) return;
@@ -367,16 +425,16 @@ static void gru_back(const problem *p, const item *e, const double *dh, gradient
     const int after = p->cell == FR_GRU_AFTER;
     double dr[MOST_H] = {0}; /* of r, or of r*h */
     for (ptrdiff_t u = 0; u < H; u++) {
-        const double dan = dh[u] * (1 - z[u]) * (1 - n[u] * n[u]);
+        const double dan = dh[u] * (1 - z[u]) * slope(p, 1, n[u]);
         d->ax[2 * H + u] = dan, d->ah[2 * H + u] = after ? dan * r[u] : dan;
-        d->ax[H + u] = d->ah[H + u] = dh[u] * (e->h[u] - n[u]) * z[u] * (1 - z[u]);
+        d->ax[H + u] = d->ah[H + u] = dh[u] * (e->h[u] - n[u]) * slope(p, 0, z[u]);
         d->direct[u] = dh[u] * z[u];
         if (after) dr[u] = dan * hn[u];
         else add_product(p, dr, dan, p->want[W_HH] + (2 * H + u) * H, H);
     }
     for (ptrdiff_t u = 0; u < H; u++) {
         if (!after) d->direct[u] += dr[u] * r[u], dr[u] *= e->h[u];
-        d->ax[u] = d->ah[u] = dr[u] * r[u] * (1 - r[u]);
+        d->ax[u] = d->ah[u] = dr[u] * slope(p, 0, r[u]);
     }
 }
 
@@ -392,10 +450,7 @@ static void backward_item(const problem *p, const item *e, ptrdiff_t i, int cut)
     add(dc, at(p, DCS, i, H), w[DCS] ? H : 0);
     if (is_gru(p)) gru_back(p, e, dh, &d);
     else if (is_lstm(p)) lstm_back(p, e, dh, dc, &d);
-    for (ptrdiff_t u = 0; u < H; u++) {
-        if (p->cell == FR_RNN_TANH) d.ax[u] = d.ah[u] = dh[u] * (1 - e->y[u] * e->y[u]);
-        else if (p->cell == FR_RNN_RELU) d.ax[u] = d.ah[u] = e->y[u] > 0 ? dh[u] : 0;
-    }
+    else for (ptrdiff_t u = 0; u < H; u++) d.ax[u] = d.ah[u] = dh[u] * slope(p, 0, e->y[u]);
     memcpy(dh, d.direct, (size_t)P * sizeof *dh);
     for (ptrdiff_t k = 0; dx && k < I; k++) dx[k] = 0;
     for (ptrdiff_t row = 0; row < p->G * H; row++) {
@@ -494,6 +549,7 @@ static fr_seq seq_of(const problem *p, const image *m, int array, ptrdiff_t widt
 static fr_call task_of(const problem *p, const image *m)
 {
     fr_call t = {.cell = p->cell, .I = p->I, .H = p->H, .P = p->P, .d.truncate = p->truncate};
+    memcpy(t.activation, p->f, sizeof t.activation);
     t.plan = (fr_plan){.T = p->steps, .B = p->B, .reverse = p->reverse};
     if (p->ragged)
         t.plan = (fr_plan){p->steps, p->B, p->reverse, p->first, p->row, p->time, p->prev, p->rank};
@@ -754,6 +810,7 @@ static uint64_t check_cases(const char *isa, const fr_kernels *k, int dtype, int
     uint64_t hash = 0xcbf29ce484222325u;
     random_state = 88172645463325252u;
     for (int cell = FR_RNN_TANH; cell <= FR_GRU_BEFORE; cell++) {
+        if (options == 2 && cell == FR_RNN_RELU) continue; /* an RNN like the other one */
         if (only && strcmp(only, CELL_NAME[cell])) continue;
         for (int h = 0; h < LENGTH(HIDDEN); h++)
             for (int b = 0; b < LENGTH(ROWS) && HIDDEN[h] * ROWS[b] <= MOST_UNITS; b++) {
@@ -800,12 +857,12 @@ static int check_cut_sums(const char *isa, const fr_kernels *k, int dtype, int r
 }
 
 /* The kernels of an instruction set; of dtypes it does not have, NULL, there are no hashes. */
-static void check_isa(const char *isa, const fr_kernels *const k[DTYPES], const char *only, uint64_t hash[2][DTYPES])
+static void check_isa(const char *isa, const fr_kernels *const k[DTYPES], const char *only, uint64_t hash[ROUNDS][DTYPES])
 {
     const long failed_before = failed;
     printf("%-6s", isa);
-    for (int options = 0; options < 2; options++) {
-        printf("%s", options ? ", with options" : "");
+    for (int options = 0; options < ROUNDS; options++) {
+        printf("%s", options == 0 ? "" : options == 1 ? ", with options" : ", with activations");
         for (int dtype = 0; dtype < DTYPES; dtype++) {
             hash[options][dtype] = k[dtype] ? check_cases(isa, k[dtype], dtype, options, only) : 0;
             for (int ragged = 0; ragged < 2 && k[dtype] && !options; ragged++)
@@ -849,7 +906,7 @@ static int is_fused(const char *isa) { return strcmp(isa, "scalar") && strcmp(is
 
 int main(int argc, char **argv)
 {
-    uint64_t hash[2][DTYPES], fused[2][DTYPES] = {{0}};
+    uint64_t hash[ROUNDS][DTYPES], fused[ROUNDS][DTYPES] = {{0}};
     int checked = 0;
     const char *only = argument(argc, argv, 1), *cell = argument(argc, argv, 2), *name;
     const fr_kernels *k[DTYPES];
@@ -858,7 +915,7 @@ int main(int argc, char **argv)
         if (only && strcmp(only, name)) continue;
         check_isa(name, k, cell, hash);
         checked++;
-        for (int i = 0; is_fused(name) && i < 2 * DTYPES; i++) {
+        for (int i = 0; is_fused(name) && i < ROUNDS * DTYPES; i++) {
             uint64_t *first = &fused[i / DTYPES][i % DTYPES], mine = hash[i / DTYPES][i % DTYPES];
             if (*first && mine) check_that(*first == mine, "instruction sets with fused multiply-adds give different bits");
             if (mine) *first = mine;

@@ -27,7 +27,7 @@ def run_of(p, threads=1):
     """The run of a time-major problem."""
     a, k, w = p.arrays, p.keywords, weights_of(p)
     of_rows = (k.get("lengths"), k.get("reset"), p.case.reverse, False, threads, k.get("mask"), k.get("masked", "zero"))
-    return make_run(CELL[p.case.cell], a["x"], w, a.get("h0"), a.get("c0"), *of_rows)
+    return make_run(CELL[p.case.cell], a["x"], w, a.get("h0"), a.get("c0"), False, *of_rows)
 
 
 def finish(run, p, dy=None):

@@ -103,9 +103,9 @@ def test_inputs_and_weights_are_rounded_as_the_definition_rounds_them():
 def test_a_sum_that_underflows_is_a_positive_zero(B):
     """The bias and x leave -0, a denormal number; so do both chains of h, which the zeros at the end of their block turn into 0."""
     tiny = np.float32(2) ** np.array([-63, -70, -126], np.float32)
-    x, w_ih = np.full((1, B, 1), -1.75 * tiny[0]), np.full((2, 1), tiny[0])
-    h0, w_hh = np.full((B, 2), -tiny[1]), np.full((2, 2), tiny[1])
-    given = {"x": x, "w_ih": w_ih, "w_hh": w_hh, "h0": h0, "b_ih": np.full(2, 1.5 * tiny[2]), "nonlinearity": "relu"}
+    full = {"x": ((1, B, 1), -1.75 * tiny[0]), "w_ih": ((2, 1), tiny[0]), "h0": ((B, 2), -tiny[1]), "w_hh": ((2, 2), tiny[1])}
+    full["b_ih"] = (2, 1.5 * tiny[2])
+    given = {"nonlinearity": "relu", **{name: np.full(*shape_and_value, np.float32) for name, shape_and_value in full.items()}}
     for module in (fastrnn, reference):
         y, *_ = module.rnn(**given, precision="bf16")
         assert not y.any() and not np.signbit(y).any()

@@ -211,7 +211,7 @@ class Stacked(Container):
     def split(self, weights: Any, cell: Cell, given: Mapping[str, Any]) -> Units:
         if self.axes == "ld":
             return self._split(_mapping(weights), 2)
-        if weights == []:
+        if isinstance(weights, list) and not weights:
             raise ValueError("weights: expected one item for each layer, got an empty list")
         return [self._split(_mapping(layer), 1)[0] for layer in (weights if isinstance(weights, list) else [weights])]
 

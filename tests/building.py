@@ -16,7 +16,7 @@ IMPORTED_FROM = str(Path(find_spec("fastrnn").origin).parents[1])
 _V4 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
 # What each kernel file is compiled with, as setup.py does.
 ISA_FLAGS = {
-    "scalar": [],
+    "scalar": ["-O2"],
     "sse2": [],
     "neon": [],
     "v3": ["-mavx2", "-mfma"],

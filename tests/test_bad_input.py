@@ -638,7 +638,6 @@ SETTINGS: dict[str, tuple[Any, dict[str, tuple[Any, ...]]]] = {
                 **({"nonlinearity": (*NAME, np.array(["tanh", "relu"]))} if cell is fastrnn.RNNCell else {}),
                 **({"reset_after": FLAG} if cell is fastrnn.GRUCell else {}),
                 **({} if cell is fastrnn.RNNCell else {"activation": ACTIVATION, "recurrent_activation": ACTIVATION}),
-                **({"peephole": FLAG} if cell is fastrnn.LSTMCell else {}),
                 **({"peephole": FLAG, "forget_bias": (*NUMBER, None)} if cell is fastrnn.LSTMCell else {}),
             },
         )

@@ -69,7 +69,7 @@ def test_the_sdist_holds_every_source_and_nothing_built(sdist):
 
 
 def test_the_wheel_is_small(wheel):
-    assert wheel.stat().st_size <= 1_600_000
+    assert wheel.stat().st_size <= 1_500_000
 
 
 def test_the_wheel_holds_the_package_with_its_types_and_nothing_else(wheel):
